@@ -1,0 +1,298 @@
+"""The networks: one multi-scale generator, two bodies.
+
+Both restore an image coarse to fine, as in Nah, Kim and Lee, "Deep Multi-scale Convolutional
+Neural Network for Dynamic Scene Deblurring" (CVPR 2017, arXiv 1612.02177). A Gaussian pyramid
+of the blurred image is made; the coarsest level is restored first, and what each level found is
+scaled up and handed to the next finer one. They differ in the body that works at each level:
+
+- ``resnet``, the paper's own: 5×5 convolutions at full resolution, residual blocks without
+  normalisation. With K = 3 levels 11.72 M parameters and 336 GMAC for a 256×256 image.
+- ``unet``, our compact one for CPUs: a small residual U-Net of 3×3 convolutions on
+  pixel-unshuffled input, about a hundredth of the operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """All that is needed to rebuild a `MultiScaleGenerator` before loading its weights.
+
+    Attributes:
+        body: ``"resnet"`` (the paper's) or ``"unet"`` (compact).
+        scales: number of pyramid levels, the paper's K.
+        channels: features per depth. One number for ``resnet``; for ``unet`` one per depth,
+            each depth at half the resolution of the one before.
+        encoder_blocks: residual blocks per depth on the way down (``unet``), or of the whole
+            body (``resnet``, one number).
+        decoder_blocks: residual blocks per depth on the way up, one fewer than depths (``unet``).
+        kernel_px: side of the convolution kernels.
+        unshuffle: the body works on pixel-unshuffled input at 1/unshuffle of its level's
+            resolution (``unet``).
+        value_range: the span of pixel values inside the network: 1 for ours, 255 for the
+            weights that the authors publish. The generator's own input and output are always
+            in [0, 1].
+    """
+
+    body: Literal["resnet", "unet"]
+    scales: int
+    channels: tuple[int, ...]
+    encoder_blocks: tuple[int, ...]
+    decoder_blocks: tuple[int, ...] = ()
+    kernel_px: int = 3
+    unshuffle: int = 1
+    value_range: float = 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> GeneratorConfig:
+        """Raises TypeError on unknown or missing fields."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+
+
+def deepdeblur_config(scales: int = 3, value_range: float = 1.0) -> GeneratorConfig:
+    """The paper's network: 64 features, 19 residual blocks, 5×5 kernels, K = `scales`."""
+    return GeneratorConfig(
+        body="resnet",
+        scales=scales,
+        channels=(64,),
+        encoder_blocks=(19,),
+        kernel_px=5,
+        value_range=value_range,
+    )
+
+
+def compact_config(channels: tuple[int, ...] = (32, 64, 128), scales: int = 3) -> GeneratorConfig:
+    """The default network: three small U-Nets, coarse to fine."""
+    return GeneratorConfig(
+        body="unet",
+        scales=scales,
+        channels=channels,
+        encoder_blocks=(1, 1, 3),
+        decoder_blocks=(2, 2),
+        kernel_px=3,
+        unshuffle=2,
+    )
+
+
+class MultiScaleGenerator(nn.Module):
+    """Restores motion-blurred images coarse to fine.
+
+    Input and output are ``(N, 3, H, W)`` floating-point tensors of sRGB-encoded values in
+    [0, 1], for any H, W ≥ 1; the output has the size, dtype and device of the input and is not
+    clamped. Normalisation and padding happen inside. For memory and speed, channels-last
+    tensors are preferred but not required.
+
+    Attributes:
+        config: rebuilds this network.
+        alignment_px: crops of one image whose origins are multiples of this see the same pixel
+            grid inside the network as the whole image does; tiles should start there.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        bodies: dict[str, type[_ResNetLevel] | type[_UNetLevel]] = {
+            "resnet": _ResNetLevel,
+            "unet": _UNetLevel,
+        }
+        level = bodies[config.body]
+        # Index 0 is the finest level, as in the authors' release.
+        self.levels = nn.ModuleList(
+            level(config, coarsest=k == config.scales - 1) for k in range(config.scales)
+        )
+        self.alignment_px = level.alignment_px(config) * 2 ** (config.scales - 1)
+
+    def forward(self, blurred: Tensor) -> Tensor:
+        """The restored images, ``(N, 3, H, W)`` like `blurred`."""
+        return self.restore_scales(blurred)[0]
+
+    def restore_scales(self, blurred: Tensor) -> list[Tensor]:
+        """The restored images of every pyramid level, finest first, as training needs them.
+
+        Level k is ``(N, 3, ceil(H / 2^k), ceil(W / 2^k))``, comparable with level k of
+        ``gaussian_pyramid(sharp, K)``.
+        """
+        span = self.config.value_range
+        # The images themselves stay exact under autocast; only features may be bf16 or fp16.
+        with torch.autocast(blurred.device.type, enabled=False):
+            padded = _pad_to_multiple(blurred, self.alignment_px)
+            pyramid = gaussian_pyramid(padded, len(self.levels))
+        outputs: list[Tensor] = []
+        message: Tensor | None = None
+        for level, image in zip(reversed(self.levels), reversed(pyramid), strict=True):
+            restored, message = level((image - 0.5) * span, message)
+            outputs.append(restored / span + 0.5)
+        outputs.reverse()
+        height, width = blurred.shape[-2:]
+        return [
+            output[..., : -(-height // 2**k), : -(-width // 2**k)]
+            for k, output in enumerate(outputs)
+        ]
+
+
+def gaussian_pyramid(image: Tensor, levels: int) -> list[Tensor]:
+    """A Gaussian pyramid, finest first; level k is ``(N, C, ceil(H / 2^k), ceil(W / 2^k))``.
+
+    Each step smooths with σ = 2/3 px, truncated at 4 σ, mirrored at the edges (edge pixel
+    repeated), and halves with bilinear interpolation: what scikit-image's ``pyramid_gaussian``
+    computes, on which the authors' release was trained.
+    """
+    pyramid = [image]
+    for _ in range(levels - 1):
+        pyramid.append(_halve(pyramid[-1]))
+    return pyramid
+
+
+def _halve(image: Tensor) -> Tensor:
+    radius = 3  # int(4 σ + 0.5) for σ = 2/3, as scipy.ndimage truncates
+    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=torch.float32)
+    kernel = torch.exp(-0.5 * (offsets / (2 / 3)) ** 2)
+    kernel = (kernel / kernel.sum()).to(image.dtype)
+    channels, height, width = image.shape[1:]
+    rows = _mirrored_indices(height, radius, image.device)
+    columns = _mirrored_indices(width, radius, image.device)
+    # Separable, as depthwise convolutions over explicitly mirrored rows and columns:
+    # torch's own padding modes lack the one that repeats the edge pixel.
+    vertical = kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    horizontal = kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    image = F.conv2d(image[:, :, rows], vertical, groups=channels)
+    image = F.conv2d(image[:, :, :, columns], horizontal, groups=channels)
+    size = (-(-height // 2), -(-width // 2))
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+
+
+def _mirrored_indices(length: int, radius: int, device: torch.device) -> Tensor:
+    """Indices −radius … length + radius − 1 folded into the image, edge pixel repeated."""
+    indices = torch.arange(-radius, length + radius, device=device) % (2 * length)
+    return torch.where(indices < length, indices, 2 * length - 1 - indices)
+
+
+def _pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Extends right and bottom to a multiple of `multiple`, mirrored where the image reaches."""
+    height, width = image.shape[-2:]
+    down, right = -height % multiple, -width % multiple
+    if not (down or right):
+        return image
+    if down:
+        rows = _mirrored_indices(height, down, image.device)[down:]
+        image = image[:, :, rows]
+    if right:
+        columns = _mirrored_indices(width, right, image.device)[right:]
+        image = image[:, :, :, columns]
+    return image
+
+
+class _ResidualBlock(nn.Module):
+    """conv, ReLU, conv, add; no normalisation and no ReLU after the sum (the paper, Fig. 2)."""
+
+    def __init__(self, channels: int, kernel_px: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, kernel_px, padding=kernel_px // 2)
+        self.second = nn.Conv2d(channels, channels, kernel_px, padding=kernel_px // 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        change: Tensor = self.second(F.relu(self.first(features), inplace=True))
+        return features + change
+
+
+class _ResNetLevel(nn.Module):
+    """One level of the paper's network, with the step that hands its result to the next."""
+
+    def __init__(self, config: GeneratorConfig, *, coarsest: bool) -> None:
+        super().__init__()
+        (features,), (blocks,) = config.channels, config.encoder_blocks
+        k, pad = config.kernel_px, config.kernel_px // 2
+        self.from_coarser = None if coarsest else nn.Conv2d(3, 12, k, padding=pad)
+        self.head = nn.Conv2d(3 if coarsest else 6, features, k, padding=pad)
+        self.blocks = nn.Sequential(*(_ResidualBlock(features, k) for _ in range(blocks)))
+        self.tail = nn.Conv2d(features, 3, k, padding=pad)
+
+    @staticmethod
+    def alignment_px(config: GeneratorConfig) -> int:
+        del config
+        return 1
+
+    def forward(self, blurred: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.from_coarser is not None and coarser is not None:
+            upscaled = F.pixel_shuffle(self.from_coarser(coarser), 2)
+            blurred = torch.cat((blurred, upscaled), dim=1)
+        restored = self.tail(self.blocks(self.head(blurred)))
+        return restored, restored
+
+
+class _UNetLevel(nn.Module):
+    """One level of the compact network: a residual U-Net that predicts the change to its input.
+
+    Its message to the next finer level is its last features, which hold more than the image.
+    """
+
+    def __init__(self, config: GeneratorConfig, *, coarsest: bool) -> None:
+        super().__init__()
+        channels, k = config.channels, config.kernel_px
+        self.unshuffle = config.unshuffle
+        pixels = 3 * config.unshuffle**2
+        self.from_coarser = (
+            None if coarsest else nn.Conv2d(channels[0], 4 * channels[0], k, padding=k // 2)
+        )
+        incoming = pixels if coarsest else pixels + channels[0]
+        self.head = nn.Conv2d(incoming, channels[0], k, padding=k // 2)
+        self.encoders = nn.ModuleList(
+            nn.Sequential(*(_ResidualBlock(c, k) for _ in range(n)))
+            for c, n in zip(channels, config.encoder_blocks, strict=True)
+        )
+        self.downs = nn.ModuleList(
+            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.ups = nn.ModuleList(
+            nn.Conv2d(b, 4 * a, 1) for a, b in zip(channels, channels[1:], strict=False)
+        )
+        self.decoders = nn.ModuleList(
+            nn.Sequential(*(_ResidualBlock(c, k) for _ in range(n)))
+            for c, n in zip(channels, config.decoder_blocks, strict=False)
+        )
+        self.tail = nn.Conv2d(channels[0], pixels, k, padding=k // 2)
+        self._initialise()
+
+    @staticmethod
+    def alignment_px(config: GeneratorConfig) -> int:
+        return config.unshuffle * 2 ** (len(config.channels) - 1)
+
+    def _initialise(self) -> None:
+        # PyTorch's default hardly learns here in the first thousand steps: without
+        # normalisation layers the residual branches have to start small.
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, _ResidualBlock):
+                module.second.weight.data.mul_(0.1)
+        self.tail.weight.data.mul_(0.05)
+
+    def forward(self, blurred: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
+        features = F.pixel_unshuffle(blurred, self.unshuffle)
+        if self.from_coarser is not None and coarser is not None:
+            upscaled = F.pixel_shuffle(self.from_coarser(coarser), 2)
+            features = torch.cat((features, upscaled), dim=1)
+        features = self.head(features)
+        skips: list[Tensor] = []
+        for depth, encoder in enumerate(self.encoders):
+            features = encoder(features)
+            if depth < len(self.downs):
+                skips.append(features)
+                features = self.downs[depth](features)
+        for depth in reversed(range(len(self.ups))):
+            features = skips[depth] + F.pixel_shuffle(self.ups[depth](features), 2)
+            features = self.decoders[depth](features)
+        return blurred + F.pixel_shuffle(self.tail(features), self.unshuffle), features
