@@ -13,6 +13,7 @@ scaled up and handed to the next finer one. They differ in the body that works a
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -149,26 +150,39 @@ def gaussian_pyramid(image: Tensor, levels: int) -> list[Tensor]:
     """
     pyramid = [image]
     for _ in range(levels - 1):
-        pyramid.append(_halve(pyramid[-1]))
+        pyramid.append(_halve(_halve(pyramid[-1], 2), 3))
     return pyramid
 
 
-def _halve(image: Tensor) -> Tensor:
+def _halve(image: Tensor, dim: int) -> Tensor:
+    """Smooths and halves along one dimension, 2 (height) or 3 (width)."""
     radius = 3  # int(4 σ + 0.5) for σ = 2/3, as scipy.ndimage truncates
-    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=torch.float32)
-    kernel = torch.exp(-0.5 * (offsets / (2 / 3)) ** 2)
-    kernel = (kernel / kernel.sum()).to(image.dtype)
-    channels, height, width = image.shape[1:]
-    rows = _mirrored_indices(height, radius, image.device)
-    columns = _mirrored_indices(width, radius, image.device)
-    # Separable, as depthwise convolutions over explicitly mirrored rows and columns:
-    # torch's own padding modes lack the one that repeats the edge pixel.
-    vertical = kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-    horizontal = kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
-    image = F.conv2d(image[:, :, rows], vertical, groups=channels)
-    image = F.conv2d(image[:, :, :, columns], horizontal, groups=channels)
-    size = (-(-height // 2), -(-width // 2))
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+    weights = [math.exp(-0.5 * (i / (2 / 3)) ** 2) for i in range(-radius, radius + 1)]
+    total = sum(weights)
+    weights = [w / total for w in weights]
+    length = image.shape[dim]
+    image = image.index_select(dim, _mirrored_indices(length, radius, image.device))
+    if length % 2:
+        image = _correlate(image, weights, dim, length, step=1)
+        size = [*image.shape[2:]]
+        size[dim - 2] = (length + 1) // 2
+        return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+    # Bilinear halving of an even length is the mean of pairs: one kernel does both.
+    pairs = [(a + b) / 2 for a, b in zip([*weights, 0.0], [0.0, *weights], strict=True)]
+    return _correlate(image, pairs, dim, length - 1, step=2)
+
+
+def _correlate(image: Tensor, weights: list[float], dim: int, span: int, step: int) -> Tensor:
+    """Σ weights[i] · image shifted by i. On three channels sums of slices are several times
+    faster than depthwise convolutions on a CPU."""
+    terms = (
+        image[:, :, i : i + span : step] if dim == 2 else image[:, :, :, i : i + span : step]
+        for i in range(len(weights))
+    )
+    result = torch.mul(next(terms), weights[0])
+    for weight, term in zip(weights[1:], terms, strict=True):
+        result = result.add(term, alpha=weight)
+    return result
 
 
 def _mirrored_indices(length: int, radius: int, device: torch.device) -> Tensor:
