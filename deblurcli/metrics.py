@@ -62,11 +62,8 @@ def ssim(restored: Image, sharp: Image) -> float:
         ValueError: the arrays are not uint8 RGB of one size, or smaller than 11 px.
     """
     _check(restored, sharp, at_least_px=2 * _RADIUS_PX + 1)
-    channels = (
-        _ssim_plane(restored[..., c].astype(np.float64), sharp[..., c].astype(np.float64))
-        for c in range(3)
-    )
-    return sum(channels) / 3
+    pairs = zip(_planes(restored), _planes(sharp), strict=True)
+    return sum(_ssim_mean(a, b, _smooth) for a, b in pairs) / 3
 
 
 def ssim_luminance(restored: Image, sharp: Image) -> float:
@@ -78,7 +75,8 @@ def ssim_luminance(restored: Image, sharp: Image) -> float:
         ValueError: the arrays are not uint8 RGB of one size, or smaller than 11 px.
     """
     _check(restored, sharp, at_least_px=2 * _RADIUS_PX + 1)
-    return _ssim_plane(np.floor(_grey(restored) + 0.5), np.floor(_grey(sharp) + 0.5))
+    a, b = np.floor(_grey(restored) + 0.5), np.floor(_grey(sharp) + 0.5)
+    return _ssim_mean(a, b, _smooth)
 
 
 def ssim_matlab_rgb(restored: Image, sharp: Image) -> float:
@@ -95,11 +93,11 @@ def ssim_matlab_rgb(restored: Image, sharp: Image) -> float:
     mixing = _channel_mixing()
 
     def smooth(volume: _Array) -> _Array:
-        edges = ((_RADIUS_PX, _RADIUS_PX), (_RADIUS_PX, _RADIUS_PX))
-        planes = [_smooth(np.pad(volume[..., c], edges, mode="edge")) for c in range(3)]
-        return np.stack(planes, axis=-1) @ mixing.T
+        edges = ((0, 0), (_RADIUS_PX, _RADIUS_PX), (_RADIUS_PX, _RADIUS_PX))
+        planes = np.stack([_smooth(plane) for plane in np.pad(volume, edges, mode="edge")])
+        return np.tensordot(mixing, planes, axes=1)
 
-    return _ssim_mean(restored.astype(np.float64), sharp.astype(np.float64), smooth)
+    return _ssim_mean(_planes(restored), _planes(sharp), smooth)
 
 
 def sharpness(image: Image) -> float:
@@ -139,11 +137,12 @@ def _sobel(grey: _Array) -> _Array:
 
 def _grey(image: Image) -> _Array:
     weights = np.array([0.2989, 0.5870, 0.1140])
-    return image.astype(np.float64) @ weights
+    return np.asarray(image.astype(np.float64) @ weights)
 
 
-def _ssim_plane(a: _Array, b: _Array) -> float:
-    return _ssim_mean(a, b, _smooth)
+def _planes(image: Image) -> _Array:
+    """(3, H, W)"""
+    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float64)
 
 
 def _ssim_mean(a: _Array, b: _Array, smooth: _Smoothing) -> float:
