@@ -1,1 +1,137 @@
-"""."""
+"""The command line: ``deblur PATH...`` beside ``deblur COMMAND ...``.
+
+The group's own callback is the default command, `restore`. Whether the first word names a
+command decides which of the two parsers gets the words. Modules that need torch are imported
+inside the commands' functions, so that ``deblur --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from types import FrameType
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from deblurcli.cli import console, restore
+from deblurcli.errors import DeblurError, UsageError
+
+__all__ = ["main"]
+
+
+class DefaultCommandGroup(TyperGroup):
+    """A group whose words are paths for its own callback, unless the first names a command."""
+
+    allow_interspersed_args = True
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> Any:
+        if args and args[0] in self.commands:
+            name = args[0]
+            command = self.commands[name]
+            return command.make_context(f"{info_name} {name}", args[1:], parent=parent, **extra)
+        words = list(args)
+        try:
+            context = super().make_context(info_name, args, parent=parent, **extra)
+        except typer.TyperException as error:
+            self._refuse_near_command(words, _sentence(error))
+            raise
+        if not extra.get("resilient_parsing"):
+            self._refuse_near_command(words[:1], "no such file and no such command")
+            if not words:
+                print(context.get_help(), file=sys.stderr)
+                raise typer.Exit(console.EXIT_USAGE)
+        return context
+
+    def invoke(self, ctx: Any) -> Any:
+        if ctx.command is not self:
+            return ctx.command.invoke(ctx)
+        return super().invoke(ctx)
+
+    def _refuse_near_command(self, words: Sequence[str], reason: str) -> None:
+        """Tells a mistyped or misplaced command from a path."""
+        for word in words:
+            near = difflib.get_close_matches(word, list(self.commands), 1, cutoff=0.75)
+            if near and not os.path.lexists(word):
+                raise UsageError(
+                    word, reason, f"for the command '{near[0]}', write: deblur {near[0]} ..."
+                )
+
+
+app = typer.Typer(
+    name="deblur",
+    cls=DefaultCommandGroup,
+    invoke_without_command=True,
+    rich_markup_mode=None,  # plain help: at once, and clean in pipes
+    pretty_exceptions_enable=False,
+    subcommand_metavar="| COMMAND ...",
+    epilog=restore.EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.callback()(restore.restore)
+
+
+def _register(name: str) -> None:
+    """Adds the command of the module ``cli/NAME.py``: its Typer `app`, or its function NAME."""
+    if find_spec(f"deblurcli.cli.{name}") is None:
+        return
+    module = import_module(f"deblurcli.cli.{name}")
+    if hasattr(module, "app"):
+        app.add_typer(module.app, name=name)
+    else:
+        app.command(name)(getattr(module, name, None) or module.run)
+
+
+for _name in ("train", "eval", "data", "weights", "compare", "info"):
+    _register(_name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and gives its exit code; see the table in README.md.
+
+    Args:
+        arguments: the words after ``deblur``; those of the process when None.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        result = app(
+            args=None if arguments is None else list(arguments),
+            prog_name="deblur",
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+    except DeblurError as error:
+        console.say_error(error)
+        return error.exit_code
+    except typer.TyperException as error:
+        command = getattr(getattr(error, "ctx", None), "command_path", "deblur")
+        console.say(f"deblur: {_sentence(error)}; see '{command} --help'")
+        return error.exit_code
+    except BrokenPipeError:
+        console.silence_stdout()
+        return console.EXIT_FAILED
+    except (KeyboardInterrupt, typer.Abort):
+        result = console.EXIT_INTERRUPTED
+    if result == console.EXIT_INTERRUPTED:  # Typer turns KeyboardInterrupt into this
+        console.say("deblur: interrupted; what was done is kept, --skip-existing goes on from there")
+    return result if isinstance(result, int) else 0
+
+
+def _end(signal_number: int, frame: FrameType | None) -> None:
+    """Lets ``kill`` remove half-written files, as Ctrl-C does."""
+    del frame
+    raise SystemExit(128 + signal_number)
+
+
+def _sentence(error: typer.TyperException) -> str:
+    """Typer's message in the form of ours: one line, small first letter, no full stop."""
+    text = " ".join(error.format_message().split()).rstrip(".")
+    return text[:1].lower() + text[1:]

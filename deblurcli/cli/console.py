@@ -1,0 +1,101 @@
+"""What the command line says, and where: results on stdout, everything else on stderr.
+
+Progress bars show only on a terminal, so that logs and pipes stay clean.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+
+from deblurcli.errors import DeblurError
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def start(*, quiet: bool, verbose: int) -> None:
+    """Sets how much is said: with ``-q`` errors only, with ``-v`` also the steps taken.
+
+    ``-vv`` shows the warnings of the libraries underneath as well.
+    """
+    level = logging.ERROR if quiet else (logging.WARNING, logging.INFO)[min(verbose, 1)]
+    handler = _StderrHandler()
+    handler.setFormatter(logging.Formatter("deblur: %(message)s"))
+    logger = logging.getLogger("deblurcli")
+    logger.handlers = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+    if verbose < 2:
+        # A library's warning is written for programmers; the user gets one line per problem.
+        warnings.simplefilter("ignore")
+
+
+def say(text: str) -> None:
+    """One line for the user on stderr, above a progress bar if there is one."""
+    line = one_line(text)
+    if "tqdm" in sys.modules and sys.stderr.isatty():
+        from tqdm import tqdm
+
+        tqdm.write(line, file=sys.stderr)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+def say_error(error: DeblurError) -> None:
+    say(f"deblur: {error}")
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a run, on stdout."""
+    print(json.dumps(document, indent=2), flush=True)
+
+
+class Progress(Protocol):
+    """The part of a tqdm bar that the commands use."""
+
+    def update(self, n: float | None = 1) -> Any: ...
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None: ...
+
+
+class _NoProgress:
+    def update(self, n: float | None = 1) -> None: ...
+
+    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None: ...
+
+
+@contextmanager
+def progress(
+    total: float | None, unit: str, *, description: str | None = None, quiet: bool = False
+) -> Iterator[Progress]:
+    """A progress bar on stderr; an object that does nothing where stderr is no terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield _NoProgress()
+        return
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total, unit=unit, desc=description, file=sys.stderr, dynamic_ncols=True, leave=False
+    ) as bar:
+        yield bar
+
+
+def silence_stdout() -> None:
+    """After the reader of our output has gone: nothing more can be said there."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))

@@ -1,0 +1,174 @@
+"""Does the jobs of a plan: reading, computing and writing at the same time.
+
+A photo's way: `images.read` in a reading thread, `Deblurrer.restore` in the calling thread,
+`images.write` in a writing thread. How many photos are on the way at once is bounded by their
+pixels, so that memory does not grow with the number of jobs.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblurcli import images
+from deblurcli.errors import DeblurError, DeviceError, WeightsError
+from deblurcli.files import output_error
+from deblurcli.jobs import Job, Kind
+
+Status = Literal["done", "skipped", "failed"]
+
+_THREADS = min(4, os.cpu_count() or 1)
+_MOST_AHEAD = 2 * _THREADS
+_PIXELS_ON_THE_WAY = 48_000_000
+
+
+class Restorer(Protocol):
+    """The part of a `Deblurrer` that is needed here."""
+
+    def restore(self, image: NDArray[Any]) -> NDArray[Any]: ...
+
+    def restore_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[Any]]: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one job.
+
+    Attributes:
+        error: why it failed; None unless `status` is ``"failed"``.
+        seconds: time spent in the network.
+        notes: what the user should know, though it worked.
+    """
+
+    job: Job
+    status: Status
+    error: DeblurError | None = None
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How results are written.
+
+    Attributes:
+        load: gives the network; called once, when the first input could be read.
+        overwrite: outputs may replace existing files.
+        strip: leave private metadata out of the outputs.
+        format: of the outputs, as `images.write` takes it; None keeps each input's own.
+    """
+
+    load: Callable[[], Restorer]
+    overwrite: bool = False
+    strip: bool = False
+    format: str | None = None
+
+
+def run(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
+    """Does `jobs` in order and yields what became of each.
+
+    An input that fails does not stop the others. Closing the iterator early, or an exception,
+    stops the threads; what was being written is finished or removed, never left in halves.
+
+    Raises:
+        WeightsError: the weights are unusable, so every job would fail.
+        DeviceError: the device is unusable or its memory does not even hold the smallest tile.
+    """
+    for kind, same_kind in groupby(jobs, key=lambda job: job.kind):
+        yield from _RUNNERS[kind](list(same_kind), settings)
+
+
+def _run_photos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
+    readers = ThreadPoolExecutor(_THREADS, "deblur-read")
+    writers = ThreadPoolExecutor(_THREADS, "deblur-write")
+    reading: deque[tuple[Job, Future[images.Photo]]] = deque()
+    writing: deque[tuple[Outcome, Future[None]]] = deque()
+    waiting = iter(jobs)
+    ahead = 1
+    restorer: Restorer | None = None
+    try:
+        while True:
+            while len(reading) + len(writing) <= ahead and (job := next(waiting, None)):
+                reading.append((job, readers.submit(_read, job)))
+            if not reading:
+                break
+            job, future = reading.popleft()
+            try:
+                photo = future.result()
+            except DeblurError as error:
+                yield Outcome(job, "failed", error)
+                continue
+            # Photos of one folder are mostly alike: the next ones will be as large as this one.
+            ahead = min(_MOST_AHEAD, _PIXELS_ON_THE_WAY // max(1, photo.pixels[..., 0].size))
+            restorer = restorer or settings.load()
+            start = time.perf_counter()
+            try:
+                restored = restorer.restore(photo.pixels)
+            except (DeviceError, WeightsError):
+                raise
+            except DeblurError as error:
+                yield Outcome(job, "failed", error)
+                continue
+            outcome = Outcome(job, "done", None, time.perf_counter() - start, photo.notes)
+            writing.append((outcome, writers.submit(_write, job, photo, restored, settings)))
+            del photo, restored
+            while writing and (len(writing) > ahead // 2 or writing[0][1].done()):
+                yield _written(*writing.popleft())
+        while writing:
+            yield _written(*writing.popleft())
+    finally:
+        for executor in (readers, writers):
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _written(outcome: Outcome, future: Future[None]) -> Outcome:
+    try:
+        future.result()
+    except DeblurError as error:
+        return Outcome(outcome.job, "failed", error, outcome.seconds)
+    return outcome
+
+
+def _read(job: Job) -> images.Photo:
+    if job.source is None:
+        return images.read(io.BytesIO(sys.stdin.buffer.read()), name=job.source_name)
+    return images.read(job.source)
+
+
+def _write(job: Job, photo: images.Photo, restored: NDArray[Any], settings: Settings) -> None:
+    if job.target is None:
+        # Formats such as TIFF need to seek, which a pipe can't.
+        buffer = io.BytesIO()
+        images.write(photo, restored, buffer, format=settings.format, strip=settings.strip)
+        sys.stdout.buffer.write(buffer.getbuffer())
+        sys.stdout.buffer.flush()
+        return
+    try:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(job.target, error) from error
+    images.write(
+        photo,
+        restored,
+        job.target,
+        format=settings.format,
+        strip=settings.strip,
+        overwrite=settings.overwrite,
+    )
+
+
+_RUNNERS: dict[Kind, Callable[[Sequence[Job], Settings], Iterator[Outcome]]] = {
+    "photo": _run_photos,
+}
