@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -57,7 +58,10 @@ class GeneratorConfig:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> GeneratorConfig:
         """Raises TypeError on unknown or missing fields."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+        }
+        return cls(**values)
 
 
 def deepdeblur_config(scales: int = 3, value_range: float = 1.0) -> GeneratorConfig:
@@ -264,12 +268,8 @@ class _UNetLevel(nn.Module):
             nn.Sequential(*(_ResidualBlock(c, k) for _ in range(n)))
             for c, n in zip(channels, config.encoder_blocks, strict=True)
         )
-        self.downs = nn.ModuleList(
-            nn.Conv2d(a, b, 2, stride=2) for a, b in zip(channels, channels[1:], strict=False)
-        )
-        self.ups = nn.ModuleList(
-            nn.Conv2d(b, 4 * a, 1) for a, b in zip(channels, channels[1:], strict=False)
-        )
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(channels))
+        self.ups = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(channels))
         self.decoders = nn.ModuleList(
             nn.Sequential(*(_ResidualBlock(c, k) for _ in range(n)))
             for c, n in zip(channels, config.decoder_blocks, strict=False)
@@ -279,11 +279,13 @@ class _UNetLevel(nn.Module):
 
     @staticmethod
     def alignment_px(config: GeneratorConfig) -> int:
-        return config.unshuffle * 2 ** (len(config.channels) - 1)
+        return int(config.unshuffle * 2 ** (len(config.channels) - 1))
 
     def _initialise(self) -> None:
         # PyTorch's default hardly learns here in the first thousand steps: without
         # normalisation layers the residual branches have to start small.
+        if self.tail.weight.is_meta:  # a file will bring the values; and drawing random numbers
+            return  # on the meta device makes PyTorch import SymPy, which takes a second
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

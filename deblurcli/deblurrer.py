@@ -1,0 +1,360 @@
+"""`Deblurrer`: from a blurred image to a sharp one, the library's heart."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from deblurcli.checkpoints import ModelCard, load_weights
+from deblurcli.devices import choose_device, choose_precision
+from deblurcli.errors import DeviceMemoryError, UsageError
+from deblurcli.network import MultiScaleGenerator
+from deblurcli.tiling import restore_strips
+
+Image = npt.NDArray[Any]
+"""``(H, W, 3)`` uint8, uint16 or float32, sRGB."""
+
+OVERLAP_PX = 64
+"""What neighbouring tiles share."""
+
+MIN_TILE_PX = 128
+"""No tile is made smaller than this."""
+
+_MAX_CPU_TILE_PX = 1024
+_CPU_BUDGET_BYTES = 700 * 2**20
+_FULL_SCALE: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+
+_log = logging.getLogger("deblurcli")
+
+
+class Deblurrer:
+    """Restores motion-blurred images with one network on one device.
+
+    Safe to use from several threads at once: nothing changes between calls but the size of the
+    tiles, after the device ran out of memory.
+
+    Attributes:
+        network: the generator, on `device`.
+        card: what the weights file says of itself.
+        weights_path: the file the weights came from; None for a network made in memory.
+        device: where it computes.
+        precision: in what, and why.
+        strength: how much of the change is applied, 0 (none) to 1 (all).
+        tile: ``"auto"``, 0 (never tile) or the tile's side in pixels.
+    """
+
+    def __init__(
+        self,
+        network: MultiScaleGenerator,
+        card: ModelCard | None = None,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        tile: str | int = "auto",
+        strength: float = 1.0,
+        weights_path: str | os.PathLike[str] | None = None,
+    ) -> None:
+        """Uses a network that is in memory already; `load` is the usual way.
+
+        The network is moved to `device` in place.
+
+        Raises:
+            UsageError: an unknown device or precision, a `tile` or `strength` out of range.
+            DeviceError: the device or precision is not available here.
+        """
+        self.tile = _check_tile(tile)
+        self.strength = _check_strength(strength)
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        # mypy: torch's stubs know no Module.to(memory_format=…)
+        self.network: MultiScaleGenerator = network.to(self.device).to(
+            memory_format=torch.channels_last  # type: ignore[call-overload]
+        )
+        self.card = card if card is not None else ModelCard()
+        self.weights_path = weights_path
+        self._tile_limit_px: int | None = None  # what memory was found to allow
+
+    @classmethod
+    def load(
+        cls,
+        weights: str | os.PathLike[str] = "default",
+        device: str = "auto",
+        precision: str = "auto",
+        *,
+        tile: str | int = "auto",
+        strength: float = 1.0,
+        offline: bool = False,
+    ) -> Deblurrer:
+        """Loads weights, by name or from a file, on a device.
+
+        Args:
+            weights: ``"default"``, another name that ``deblur weights list`` knows, or a path.
+            device: ``"auto"`` (CUDA, else MPS, else CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``
+                or ``"mps"``.
+            precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+            tile: ``"auto"`` (tile images that would take too much memory otherwise), a side in
+                pixels (at least `MIN_TILE_PX` is used), or 0: never tile.
+            strength: the output is ``blurred + strength * (restored - blurred)``.
+            offline: never download.
+
+        Raises:
+            WeightsError: the weights are missing, damaged, or of another program.
+            DeviceError: the device or precision is not available here.
+            UsageError: a setting is unknown or out of range.
+        """
+        from deblurcli.weights import find
+
+        # The cheap complaints first, before a download.
+        _check_tile(tile), _check_strength(strength)
+        choose_precision(precision, choose_device(device))
+        path = find(weights, offline=offline)
+        network, card = load_weights(path)
+        return cls(
+            network,
+            card,
+            device=device,
+            precision=precision,
+            tile=tile,
+            strength=strength,
+            weights_path=path,
+        )
+
+    def restore(self, image: Image) -> Image:
+        """The restored image.
+
+        Args:
+            image: ``(H, W, 3)``, any H, W ≥ 1; uint8, uint16, or float32 in [0, 1]; sRGB.
+                Any memory layout; it is not changed.
+
+        Returns:
+            A new array of the same shape and dtype, rounded to nearest, within the dtype's
+            range (float32: [0, 1]).
+
+        Raises:
+            TypeError: not a NumPy array, or of another dtype.
+            ValueError: another shape, or float values that are not in [0, 1].
+            DeviceMemoryError: the device's memory is too small even for the smallest tile.
+        """
+        _check_image(image)
+        height, width = image.shape[:2]
+        output = np.empty((height, width, 3), image.dtype)
+        scale = _FULL_SCALE[image.dtype.name]
+
+        def restore_tile(rows: slice, columns: slice) -> Tensor:
+            return self._restore_region(_to_tensor(image[rows, columns], scale))
+
+        for rows, strip in restore_strips(
+            restore_tile,
+            height,
+            width,
+            tile_px=self._tile_px(height, width),
+            overlap_px=OVERLAP_PX,
+            alignment_px=self.network.alignment_px,
+        ):
+            if self.strength != 1.0:
+                strip = _to_tensor(image[rows], scale).lerp_(strip, self.strength)  # noqa: PLW2901
+            output[rows] = _quantise(strip, image.dtype, scale)
+        return output
+
+    def restore_batch(self, images: Sequence[Image]) -> list[Image]:
+        """Restores several images; on a GPU, small ones of one size and dtype go together.
+
+        Takes and gives what `restore` does, in the same order, with the same result but for
+        rounding.
+        """
+        for image in images:
+            _check_image(image)
+        results: list[Image] = []
+        done = 0
+        while done < len(images):
+            first = images[done]
+            group = [first]
+            for image in images[done + 1 : done + self._batch_limit(*first.shape[:2])]:
+                if image.shape != first.shape or image.dtype != first.dtype:
+                    break
+                group.append(image)
+            together = self._restore_together(group) if len(group) > 1 else None
+            results += together if together is not None else [self.restore(i) for i in group]
+            done += len(group)
+        return results
+
+    def _restore_together(self, images: Sequence[Image]) -> list[Image] | None:
+        """One forward pass for images of one size; None where the memory doesn't suffice."""
+        scale = _FULL_SCALE[images[0].dtype.name]
+        blurred = torch.stack([_to_tensor(image, scale) for image in images])
+        restored = self._try_forward(blurred)
+        if restored is None:
+            return None
+        return [
+            _quantise(strip, images[0].dtype, scale)
+            for strip in blurred.lerp_(restored, self.strength)
+        ]
+
+    def _batch_limit(self, height: int, width: int) -> int:
+        """How many images of this size to restore in one forward pass."""
+        if self.device.type == "cpu":  # one image keeps all cores busy; more only take memory
+            return 1
+        return max(1, min(32, self._max_pixels() // (height * width)))
+
+    def _restore_region(self, blurred: Tensor) -> Tensor:
+        """Restores ``(h, w, 3)`` float32 in one forward pass, or, where the memory doesn't
+        suffice, in tiles of half the size, and remembers that."""
+        height, width = blurred.shape[:2]
+        restored = self._try_forward(blurred[None])
+        if restored is not None:
+            return restored[0]
+        # Not within an except block: its traceback would keep the tensors alive.
+        tile_px = max(height, width) // 2 // self.network.alignment_px * self.network.alignment_px
+        if tile_px < MIN_TILE_PX:
+            raise DeviceMemoryError(
+                str(self.device),
+                f"out of memory even with tiles of {MIN_TILE_PX} pixels",
+                "close other programs, or use --device cpu"
+                if self.device.type != "cpu"
+                else "close other programs",
+            )
+        if self._tile_limit_px is None or tile_px < self._tile_limit_px:
+            self._tile_limit_px = tile_px
+            _log.warning("out of memory on %s: going on with tiles of %d px", self.device, tile_px)
+        result = torch.empty_like(blurred)
+        for rows, strip in restore_strips(
+            lambda rows, columns: self._restore_region(blurred[rows, columns]),
+            height,
+            width,
+            tile_px=tile_px,
+            overlap_px=OVERLAP_PX,
+            alignment_px=self.network.alignment_px,
+        ):
+            result[rows] = strip
+        return result
+
+    def _try_forward(self, blurred: Tensor) -> Tensor | None:
+        """``(N, h, w, 3)`` float32 on the CPU, restored; None when out of memory."""
+        try:
+            restored = self._forward(blurred, self.precision.dtype)
+            if self.precision.name == "fp16" and not bool(restored.isfinite().all()):
+                # fp16 ends at 65504; beyond that the picture would come out black.
+                _log.info("fp16 overflowed; this part is computed in fp32 instead")
+                restored = self._forward(blurred, torch.float32)
+            return restored
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _forward(self, blurred: Tensor, dtype: torch.dtype) -> Tensor:
+        half = dtype != torch.float32
+        with torch.inference_mode(), _autocast(self.device, dtype if half else None):
+            # A permuted (N, H, W, 3) tensor is channels-last: nothing has to be copied.
+            restored = self.network(blurred.to(self.device).permute(0, 3, 1, 2))
+            return restored.permute(0, 2, 3, 1).float().cpu()  # type: ignore[no-any-return]
+
+    def _tile_px(self, height: int, width: int) -> int:
+        if self.tile == 0:
+            return max(height, width)
+        if self.tile != "auto":
+            tile_px = max(int(self.tile), MIN_TILE_PX)
+        elif height * width <= (max_pixels := self._max_pixels()):
+            tile_px = max(height, width)
+        else:
+            tile_px = math.isqrt(max_pixels)
+            if self.device.type == "cpu":
+                tile_px = min(tile_px, _MAX_CPU_TILE_PX)
+        if self._tile_limit_px is not None:
+            tile_px = min(tile_px, self._tile_limit_px)
+        return max(tile_px, MIN_TILE_PX)
+
+    def _max_pixels(self) -> int:
+        """How many pixels one forward pass may have, by the memory that it may take."""
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            # What PyTorch has reserved but doesn't use is free for us, too.
+            free += torch.cuda.memory_reserved(self.device)
+            free -= torch.cuda.memory_allocated(self.device)
+            budget = int(0.6 * free)
+        elif self.device.type == "mps":
+            budget = 2 * 2**30
+        else:
+            budget = _CPU_BUDGET_BYTES
+        return max(MIN_TILE_PX**2, int(budget / self._bytes_per_pixel()))
+
+    def _bytes_per_pixel(self) -> float:
+        """About how much memory a forward pass takes for each pixel of the image."""
+        config = self.network.config
+        features = config.channels[0] / config.unshuffle**2
+        # Measured: about six feature maps at full resolution are alive at once, and ten images.
+        return features * self.precision.dtype.itemsize * 6 + 10 * 3 * 4
+
+
+def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error)
+    return "DefaultCPUAllocator" in text or "not enough memory" in text or "out of memory" in text
+
+
+def _to_tensor(image: Image, scale: float) -> Tensor:
+    """``(h, w, 3)`` float32 in [0, 1], a copy."""
+    values = image.astype(np.float32)
+    if scale != 1.0:
+        values /= scale
+    return torch.from_numpy(values)
+
+
+def _quantise(strip: Tensor, dtype: np.dtype[Any], scale: float) -> Image:
+    """Float32 in [0, 1] as `dtype`, rounded to nearest; changes `strip`."""
+    values: Image = strip.numpy()
+    np.clip(values, 0.0, 1.0, out=values)
+    if scale != 1.0:
+        values *= scale
+        np.rint(values, out=values)
+    return values.astype(dtype)
+
+
+def _check_image(image: Image) -> None:
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"image must be a NumPy array, not {type(image).__name__}")
+    if image.dtype.name not in _FULL_SCALE:
+        raise TypeError(f"image must be uint8, uint16 or float32, not {image.dtype}")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"image must have shape (H, W, 3) with H, W >= 1, not {image.shape}")
+    if image.dtype.kind == "f":
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails, too
+            raise ValueError(
+                f"float32 values must lie in [0, 1], but go from {low:g} to {high:g}: "
+                "divide by 255 or 65535, or clip"
+            )
+
+
+def _check_tile(tile: str | int) -> int | Literal["auto"]:
+    with_remedy = "give auto, 0 (never tile) or the side of a tile in pixels"
+    if tile == "auto":
+        return "auto"
+    try:
+        tile_px = int(tile)
+    except (TypeError, ValueError):
+        raise UsageError(f"tile {tile}", "not a size", with_remedy) from None
+    if tile_px < 0:
+        raise UsageError(f"tile {tile}", "negative", with_remedy)
+    return tile_px
+
+
+def _check_strength(strength: float) -> float:
+    if not 0.0 <= strength <= 1.0:
+        raise UsageError(f"strength {strength}", "out of range", "give a number from 0 to 1")
+    return float(strength)

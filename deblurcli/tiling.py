@@ -1,0 +1,140 @@
+"""Restoring an image piece by piece, so that memory is bounded by the tile, not the image.
+
+The image is covered by overlapping tiles. In the overlap of two tiles the result fades linearly
+from one to the other, so that no seam shows. Tiles are worked off row of tiles by row of tiles
+and finished strips are given away at once: besides one tile, only the rows of pixels that the
+current row of tiles covers are held in floating point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """The pixels ``start`` … ``stop − 1`` of one dimension, that one tile covers."""
+
+    start: int
+    stop: int
+
+    @property
+    def slice(self) -> slice:
+        return slice(self.start, self.stop)
+
+
+def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int = 1) -> list[Span]:
+    """Covers one dimension with overlapping spans, as few and as equal as possible.
+
+    Every span starts at a multiple of `alignment_px`, so that a network that works on a coarser
+    grid sees the same grid in each tile as in the whole image.
+
+    Args:
+        length_px: the image's length, at least 1.
+        tile_px: how long a span may be; rounded down to a multiple of `alignment_px`, but to
+            no less than one.
+        overlap_px: what neighbours share at least; rounded up to a multiple of `alignment_px`
+            and limited to half a tile.
+        alignment_px: at least 1.
+
+    Returns:
+        Spans in ascending order; the first starts at 0, the last stops at `length_px`.
+        One span where the image fits a tile.
+
+    Raises:
+        ValueError: a length or tile below 1 or a negative overlap.
+    """
+    if length_px < 1 or tile_px < 1 or overlap_px < 0 or alignment_px < 1:
+        raise ValueError("length, tile and alignment must be at least 1, overlap at least 0")
+    if length_px <= tile_px:
+        return [Span(0, length_px)]
+    # From here on in units of the alignment; the last unit of the image may be incomplete.
+    units = -(-length_px // alignment_px)
+    tile = max(1, tile_px // alignment_px)
+    overlap = min(-(-overlap_px // alignment_px), tile // 2)
+    count = max(1, -(-(units - overlap) // (tile - overlap)))
+    tile = -(-(units + (count - 1) * overlap) // count)
+    # Equal steps, rounded down: neighbours then share at least the overlap.
+    starts = [i * (units - tile) // (count - 1) if count > 1 else 0 for i in range(count)]
+    return [
+        Span(start * alignment_px, min((start + tile) * alignment_px, length_px))
+        for start in starts
+    ]
+
+
+def blend_weights(spans: list[Span]) -> list[Tensor]:
+    """How much each span counts at each of its pixels.
+
+    The weight rises and falls linearly over what a span shares with its neighbours. At every
+    pixel the weights of all spans sum to 1.
+
+    Returns:
+        For each span a float32 tensor of its length.
+    """
+    total = torch.zeros(max(span.stop for span in spans))
+    ramps: list[Tensor] = []
+    for i, span in enumerate(spans):
+        before = spans[i - 1].stop - span.start if i else 0
+        after = span.stop - spans[i + 1].start if i + 1 < len(spans) else 0
+        position = torch.arange(span.stop - span.start) + 0.5
+        ramp = torch.ones(span.stop - span.start)
+        if before > 0:
+            ramp = torch.minimum(ramp, position / before)
+        if after > 0:
+            ramp = torch.minimum(ramp, position.flip(0) / after)
+        ramps.append(ramp)
+        total[span.slice] += ramp
+    return [ramp / total[span.slice] for ramp, span in zip(ramps, spans, strict=True)]
+
+
+def restore_strips(
+    restore: Callable[[slice, slice], Tensor],
+    height_px: int,
+    width_px: int,
+    *,
+    tile_px: int,
+    overlap_px: int,
+    alignment_px: int = 1,
+) -> Iterator[tuple[slice, Tensor]]:
+    """Restores an image tile by tile and gives finished strips of rows, top to bottom.
+
+    Args:
+        restore: called with the rows and columns of one tile; returns that tile's result,
+            ``(h, w, C)`` floating point on the CPU.
+        height_px, width_px: the image's size.
+        tile_px, overlap_px, alignment_px: as for `plan_spans`, for both dimensions.
+
+    Yields:
+        The rows that are finished, and their values ``(rows, width_px, C)`` float32. Together
+        the strips cover every row once. A strip is the receiver's to keep or change.
+    """
+    row_spans = plan_spans(height_px, tile_px, overlap_px, alignment_px)
+    column_spans = plan_spans(width_px, tile_px, overlap_px, alignment_px)
+    if len(row_spans) == len(column_spans) == 1:
+        yield slice(0, height_px), restore(slice(0, height_px), slice(0, width_px)).float()
+        return
+    row_weights, column_weights = blend_weights(row_spans), blend_weights(column_spans)
+    carried: Tensor | None = None  # what earlier rows of tiles added to rows of the next one
+    for i, (rows, row_weight) in enumerate(zip(row_spans, row_weights, strict=True)):
+        band: Tensor | None = None
+        for columns, column_weight in zip(column_spans, column_weights, strict=True):
+            tile = restore(rows.slice, columns.slice)
+            if band is None:
+                band = torch.zeros(rows.stop - rows.start, width_px, tile.shape[-1])
+                if carried is not None:
+                    band[: len(carried)] = carried
+                    carried = None
+            weight = row_weight[:, None, None] * column_weight[:, None]
+            band[:, columns.slice].addcmul_(tile, weight)
+            del tile
+        assert band is not None
+        # Rows before the next row of tiles are finished.
+        next_start = row_spans[i + 1].start if i + 1 < len(row_spans) else rows.stop
+        finished = next_start - rows.start
+        carried = band[finished:].clone() if finished < len(band) else None
+        yield slice(rows.start, next_start), band[:finished]
+        del band
