@@ -1,0 +1,56 @@
+"""Makes ``blurred.jpg``, the picture of the README, from a picture that scikit-image ships.
+
+    python docs/pictures/make.py [FOLDER]
+
+A shaken camera is simulated by the code that also makes training pairs: the camera moves along
+a slightly curved path of 10 px and turns by half a degree; light is averaged, not encoded
+values; then comes a little noise and a JPEG of quality 93. The same seed gives the same picture.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from skimage import data
+
+from deblurcli.synthesis import Exposure, render
+
+PATH_PX = 10.0
+ANGLE_DEGREES = -24.0
+CURVATURE = 0.14
+ROTATION_DEGREES = 0.5
+NOISE = 0.004
+SEED = 7
+
+
+def shake(steps: int = 48) -> Exposure:
+    """A hand's shake during one exposure: an arc with its centre of mass at the origin."""
+    time = (np.arange(steps) + 0.5) / steps - 0.5
+    along, across = PATH_PX * (time + 0.2 * time**2), PATH_PX * 4 * CURVATURE * time**2
+    turn = math.radians(ANGLE_DEGREES)
+    poses = np.zeros((steps, 4))
+    poses[:, 0] = math.cos(turn) * along - math.sin(turn) * across
+    poses[:, 1] = math.sin(turn) * along + math.cos(turn) * across
+    poses[:, 2] = math.radians(ROTATION_DEGREES) * time
+    poses -= poses.mean(axis=0)
+    return Exposure(camera=poses.astype(np.float32), linear_light=True, highlight_gain=1.5)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent)
+    sharp = torch.from_numpy(data.astronaut()).permute(2, 0, 1)[None].float() / 255
+    side_px = sharp.shape[-1] - 16  # the shake looks beyond the edge
+    blurred, _ = render(sharp, sharp, [shake()], side_px)
+    pixels = blurred[0].permute(1, 2, 0).numpy()
+    pixels = pixels + np.random.default_rng(SEED).normal(0, NOISE, pixels.shape)
+    photo = Image.fromarray((pixels.clip(0, 1) * 255).round().astype(np.uint8))
+    photo.save(folder / "blurred.jpg", quality=93, subsampling=0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Fixtures that several test modules share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+Deblur = Callable[..., "subprocess.CompletedProcess[str]"]
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real photos and clips that lie next to the checkout and are not part of it."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real test data: the folder ../shared/data is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a network small enough for tests, with parameters from a fixed seed.
+
+    It changes a picture visibly, but does not restore anything.
+    """
+    import torch
+
+    from deblurcli.checkpoints import ModelCard, save_weights
+    from deblurcli.network import GeneratorConfig, MultiScaleGenerator
+
+    config = GeneratorConfig(
+        body="unet",
+        scales=3,
+        channels=(8, 8, 8),
+        encoder_blocks=(1, 1, 1),
+        decoder_blocks=(1, 1),
+        unshuffle=2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(20170721)
+        network = MultiScaleGenerator(config)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, network, ModelCard(name="tiny", licence="MIT"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def deblur() -> Deblur:
+    """Runs the real ``deblur`` in a process of its own, as a user would without a terminal."""
+
+    def run(*words: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+        options = {"text": True, "encoding": "utf-8", "stdin": subprocess.DEVNULL} | options
+        if "input" in options:
+            del options["stdin"]
+        return subprocess.run(
+            [sys.executable, "-m", "deblurcli", *map(os.fspath, words)],
+            capture_output=True,
+            check=False,
+            timeout=120,
+            env=environment,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture
+def make_photo() -> Callable[..., Path]:
+    """Writes a small picture with some structure in it, and gives its path."""
+
+    def make(path: Path, size: tuple[int, int] = (48, 32), seed: int = 0) -> Path:
+        rng = np.random.default_rng(seed)
+        coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path)
+        return path
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """The command line sets up logging for its process; other tests must not see that."""
+    logger = logging.getLogger("deblurcli")
+    state = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = state
