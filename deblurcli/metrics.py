@@ -93,11 +93,12 @@ def ssim_matlab_rgb(restored: Image, sharp: Image) -> float:
     mixing = _channel_mixing()
 
     def smooth(volume: _Array) -> _Array:
-        edges = ((0, 0), (_RADIUS_PX, _RADIUS_PX), (_RADIUS_PX, _RADIUS_PX))
-        planes = np.stack([_smooth(plane) for plane in np.pad(volume, edges, mode="edge")])
-        return np.tensordot(mixing, planes, axes=1)
+        planes = np.stack([_smooth(plane) for plane in volume])
+        return np.asarray((mixing @ planes.reshape(3, -1)).reshape(planes.shape))
 
-    return _ssim_mean(_planes(restored), _planes(sharp), smooth)
+    edges = ((0, 0), (_RADIUS_PX, _RADIUS_PX), (_RADIUS_PX, _RADIUS_PX))
+    a, b = (np.pad(_planes(image), edges, mode="edge") for image in (restored, sharp))
+    return _ssim_mean(a, b, smooth)
 
 
 def sharpness(image: Image) -> float:
