@@ -101,6 +101,8 @@ class MultiScaleGenerator(nn.Module):
         config: rebuilds this network.
         alignment_px: crops of one image whose origins are multiples of this see the same pixel
             grid inside the network as the whole image does; tiles should start there.
+        pads_mirrored: whether an image is extended to a multiple of that by mirroring it, else
+            by repeating its last row and column.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -116,6 +118,7 @@ class MultiScaleGenerator(nn.Module):
             level(config, coarsest=k == config.scales - 1) for k in range(config.scales)
         )
         self.alignment_px = level.alignment_px(config) * 2 ** (config.scales - 1)
+        self.pads_mirrored = level.pads_mirrored
 
     def forward(self, blurred: Tensor) -> Tensor:
         """The restored images, ``(N, 3, H, W)`` like `blurred`."""
@@ -130,7 +133,7 @@ class MultiScaleGenerator(nn.Module):
         span = self.config.value_range
         # The images themselves stay exact under autocast; only features may be bf16 or fp16.
         with torch.autocast(blurred.device.type, enabled=False):
-            padded = _pad_to_multiple(blurred, self.alignment_px)
+            padded = _pad_to_multiple(blurred, self.alignment_px, mirrored=self.pads_mirrored)
             pyramid = gaussian_pyramid(padded, len(self.levels))
         outputs: list[Tensor] = []
         message: Tensor | None = None
@@ -165,7 +168,7 @@ def _halve(image: Tensor, dim: int) -> Tensor:
     total = sum(weights)
     weights = [w / total for w in weights]
     length = image.shape[dim]
-    image = image.index_select(dim, _mirrored_indices(length, radius, image.device))
+    image = extend(image, dim, radius, radius)
     if length % 2:
         image = _correlate(image, weights, dim, length, step=1)
         size = [*image.shape[2:]]
@@ -189,24 +192,32 @@ def _correlate(image: Tensor, weights: list[float], dim: int, span: int, step: i
     return result
 
 
-def _mirrored_indices(length: int, radius: int, device: torch.device) -> Tensor:
-    """Indices −radius … length + radius − 1 folded into the image, edge pixel repeated."""
-    indices = torch.arange(-radius, length + radius, device=device) % (2 * length)
-    return torch.where(indices < length, indices, 2 * length - 1 - indices)
+def extend(image: Tensor, dim: int, before: int, after: int, *, mirrored: bool = True) -> Tensor:
+    """`image` with `before` and `after` more rows (`dim` 2) or columns (3) around it.
+
+    They mirror the image, edge pixel repeated, as often as it takes; if not `mirrored`, they
+    repeat the edge.
+    """
+    length, device = image.shape[dim], image.device
+
+    def outside(indices: Tensor) -> Tensor:
+        if not mirrored:
+            return image.index_select(dim, indices.clamp(0, length - 1))
+        # A tensor as divisor, because ONNX can't take a symbolic length for a number.
+        indices = indices % torch.full_like(indices, 2 * length)
+        folded = torch.where(indices < length, indices, 2 * length - 1 - indices)
+        return image.index_select(dim, folded)
+
+    start = outside(torch.arange(-before, 0, device=device))
+    end = outside(torch.arange(after, device=device) + length)
+    return torch.cat((start, image, end), dim)
 
 
-def _pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Extends right and bottom to a multiple of `multiple`, mirrored where the image reaches."""
-    height, width = image.shape[-2:]
-    down, right = -height % multiple, -width % multiple
-    if not (down or right):
-        return image
-    if down:
-        rows = _mirrored_indices(height, down, image.device)[down:]
-        image = image[:, :, rows]
-    if right:
-        columns = _mirrored_indices(width, right, image.device)[right:]
-        image = image[:, :, :, columns]
+def _pad_to_multiple(image: Tensor, multiple: int, *, mirrored: bool) -> Tensor:
+    """Extends right and bottom to a multiple of `multiple`."""
+    for dim in (2, 3):
+        if image.shape[dim] % multiple:
+            image = extend(image, dim, 0, -image.shape[dim] % multiple, mirrored=mirrored)
     return image
 
 
@@ -225,6 +236,8 @@ class _ResidualBlock(nn.Module):
 
 class _ResNetLevel(nn.Module):
     """One level of the paper's network, with the step that hands its result to the next."""
+
+    pads_mirrored = False  # as the authors' release does
 
     def __init__(self, config: GeneratorConfig, *, coarsest: bool) -> None:
         super().__init__()
@@ -253,6 +266,8 @@ class _UNetLevel(nn.Module):
 
     Its message to the next finer level is its last features, which hold more than the image.
     """
+
+    pads_mirrored = True  # up to 31 px are added: better picture than streaks
 
     def __init__(self, config: GeneratorConfig, *, coarsest: bool) -> None:
         super().__init__()
@@ -294,7 +309,8 @@ class _UNetLevel(nn.Module):
         for module in self.modules():
             if isinstance(module, _ResidualBlock):
                 module.second.weight.data.mul_(0.1)
-        self.tail.weight.data.mul_(0.05)
+        # At first the output is nearly the input, which is a good guess already.
+        self.tail.weight.data.mul_(0.005)
 
     def forward(self, blurred: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
         features = F.pixel_unshuffle(blurred, self.unshuffle)
