@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from deblurcli.errors import WeightsError
@@ -180,8 +180,11 @@ def _receive_http(url: str, receiver: _Receiver, patience: Patience) -> None:
     import pooch
     import requests
 
+    responses: list[requests.Response] = []  # pooch leaves those open that break off
     download = pooch.HTTPDownloader(
-        chunk_size=1 << 16, timeout=(patience.connect_seconds, patience.stall_seconds)
+        chunk_size=1 << 16,
+        timeout=(patience.connect_seconds, patience.stall_seconds),
+        hooks={"response": lambda response, **_: responses.append(response)},
     )
     try:
         download(url, receiver, None)
@@ -202,12 +205,15 @@ def _receive_http(url: str, receiver: _Receiver, patience: Patience) -> None:
         raise _SourceFailedError(reason, passing=True) from error
     except (requests.RequestException, ValueError) as error:
         raise _SourceFailedError(str(error) or type(error).__name__, passing=False) from error
+    finally:
+        for response in responses:
+            response.close()
 
 
 def _receive_local(source: str, receiver: _Receiver) -> None:
     path = Path(source)
     if source.startswith("file:"):
-        path = Path(url2pathname(unquote(urlsplit(source).path)))
+        path = Path(url2pathname(urlsplit(source).path))
     try:
         with path.open("rb") as file:
             shutil.copyfileobj(file, receiver)
