@@ -10,13 +10,10 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from deblurcli import media
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
 from deblurcli.files import output_error
-
-Kind = Literal["photo"]
 
 PIPE = "-"
 """How the user names standard input and standard output."""
@@ -29,12 +26,12 @@ class Job:
     Attributes:
         source: the file to read; None is standard input.
         target: the file to write; None is standard output.
-        kind: what the input is; decides which pipeline does it.
+        kind: what the input is taken for; decides which pipeline does it.
     """
 
     source: Path | None
     target: Path | None
-    kind: Kind = "photo"
+    kind: media.Kind = "photo"
 
     @property
     def source_name(self) -> str:
@@ -65,6 +62,7 @@ def plan(
     output: str | None = None,
     *,
     recursive: bool = False,
+    videos: bool = False,
     suffix: str | None = None,
     overwrite: bool = False,
     skip_existing: bool = False,
@@ -79,7 +77,8 @@ def plan(
         inputs: files, folders, or one ``"-"`` for standard input, as the user wrote them.
         output: a file, a folder, or ``"-"`` for standard output.
         recursive: look into sub-folders too.
-        suffix: ending of the outputs, with its dot; None keeps each input's own.
+        videos: take the videos in folders too; one named by itself is always taken.
+        suffix: ending of the output photos, with its dot; None keeps each input's own.
         overwrite: outputs may replace files, an input included if it is its own output.
         skip_existing: leave out jobs whose output exists.
 
@@ -94,25 +93,27 @@ def plan(
         result.jobs.append(_plan_pipe(inputs, output))
         return result
     into_folder = _names_folder(inputs, output)
-    for source, relative in _find_sources(inputs, output, recursive):
+    for source, relative in _find_sources(inputs, output, recursive, videos):
+        kind = media.kind_of(source)
         target = _target(source, relative, output, into_folder)
-        if suffix is not None:
+        if suffix is not None and kind == "photo":
             target = target.with_suffix(suffix)
-        job = Job(source, target, media.kind_of(source))
-        if source.exists():
+        job = Job(source, target, kind)
+        error = _unreadable(source)
+        if error is None:
             result.jobs.append(job)
         else:
-            result.failed.append((job, _not_found(source)))
+            result.failed.append((job, error))
     if not result.jobs and not result.failed:
         raise NothingToDoError(
             ", ".join(inputs),
-            "no photos there",
+            "no photos there" if not videos else "no photos and no videos there",
             "give a photo" if recursive else "give a photo, or -r to look into sub-folders",
         )
+    if output is not None and not into_folder:
+        _check_file_target(Path(output))
     _refuse_clashes(result.jobs, overwrite)
     _settle_existing(result, overwrite, skip_existing)
-    if output is not None and not into_folder:
-        _require_folder(Path(output))
     return result
 
 
@@ -123,14 +124,15 @@ def _plan_pipe(inputs: Sequence[str], output: str | None) -> Job:
         raise UsageError(PIPE, "where to is not said", "add -o - or -o sharp.jpg")
     source = None if inputs[0] == PIPE else Path(inputs[0])
     target = None if output == PIPE else Path(output)
-    if source is not None and not source.is_file():
-        if source.is_dir():
+    if source is not None:
+        if error := _unreadable(source):
+            raise error
+        if _is_folder(source):
             raise UsageError(source, "a folder does not fit through a pipe", "give one photo")
-        raise _not_found(source)
     if target is not None:
-        if target.is_dir():
+        if _is_folder(target):
             raise UsageError(target, "is a folder", "give a file name: -o sharp.jpg")
-        _require_folder(target)
+        _check_file_target(target)
     return Job(source, target)
 
 
@@ -138,9 +140,9 @@ def _names_folder(inputs: Sequence[str], output: str | None) -> bool:
     """Whether `output` means a folder."""
     if output is None:
         return False
-    if Path(output).is_dir() or output.endswith(tuple(filter(None, (os.sep, os.altsep)))):
+    if _is_folder(output) or output.endswith(tuple(filter(None, (os.sep, os.altsep)))):
         return True
-    if len(inputs) == 1 and not Path(inputs[0]).is_dir():
+    if len(inputs) == 1 and not _is_folder(inputs[0]):
         return False
     looks_like_file = Path(output).suffix.lower() in media.SUFFIXES
     if looks_like_file or os.path.lexists(output):
@@ -149,20 +151,19 @@ def _names_folder(inputs: Sequence[str], output: str | None) -> bool:
 
 
 def _find_sources(
-    inputs: Sequence[str], output: str | None, recursive: bool
+    inputs: Sequence[str], output: str | None, recursive: bool, videos: bool
 ) -> Iterator[tuple[Path, Path]]:
-    """Yields each file and its path inside the folder that the user named."""
+    """Yields each file once, with its path inside the folder that the user named."""
     # Results of an earlier run may lie in a folder inside the input's: they are no inputs.
-    outside = None if output is None else Path(output).resolve()
+    outputs = [] if output is None else [Path(output)]
     seen: set[Path] = set()
-    for name in inputs:
-        root = Path(name)
-        if root.is_dir():
-            found = media.find(root, recursive=recursive)
-            if outside is not None and outside != root.resolve():
-                found = [path for path in found if outside not in path.resolve().parents]
-        else:
-            found = [root]
+    for root in map(Path, inputs):
+        found = [root]
+        if _is_folder(root):
+            try:
+                found = media.find(root, recursive=recursive, videos=videos, leave_out=outputs)
+            except OSError as error:
+                raise _read_error(root, error) from error
         for path in found:
             if path not in seen:
                 seen.add(path)
@@ -233,12 +234,35 @@ def _settle_existing(result: Plan, overwrite: bool, skip_existing: bool) -> None
     )
 
 
-def _require_folder(target: Path) -> None:
-    if not target.parent.is_dir():
+def _check_file_target(target: Path) -> None:
+    """Refuses early what could not be written after minutes of work."""
+    if not _is_folder(target.parent):
         raise output_error(target, FileNotFoundError())
+    if target.suffix and target.suffix.lower() not in media.SUFFIXES:
+        raise UsageError(
+            target,
+            f"{target.suffix} is no format of photos or videos that deblur writes",
+            "end the name in .jpg or .png, say",
+        )
 
 
-def _not_found(source: Path) -> DeblurError:
+def _is_folder(path: str | Path) -> bool:
+    return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises where permission is missing)
+
+
+def _unreadable(source: Path) -> DeblurError | None:
+    try:
+        source.stat()
+    except OSError as error:
+        return _read_error(source, error)
+    return None
+
+
+def _read_error(source: Path, error: OSError) -> DeblurError:
+    if isinstance(error, PermissionError):
+        return DeblurError(source, "no permission to read it", "change its permissions")
     if source.is_symlink():
         return DeblurError(source, "a link that leads nowhere", "check where it points to")
-    return DeblurError(source, "no such file or folder", "check the name")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return DeblurError(source, "no such file or folder", "check the name")
+    return DeblurError(source, f"can't be read ({error.strerror})", "check the file")

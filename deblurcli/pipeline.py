@@ -12,32 +12,32 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol
+from typing import Any, Literal, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from deblurcli import images
-from deblurcli.errors import DeblurError, DeviceError, WeightsError
+from deblurcli.errors import DeblurError
 from deblurcli.files import output_error
-from deblurcli.jobs import Job, Kind
+from deblurcli.jobs import Job
+from deblurcli.media import Kind
 
 Status = Literal["done", "skipped", "failed"]
 
 _THREADS = min(4, os.cpu_count() or 1)
 _MOST_AHEAD = 2 * _THREADS
-_PIXELS_ON_THE_WAY = 48_000_000
+_PIXELS_ON_THE_WAY = 32_000_000
 
 
 class Restorer(Protocol):
     """The part of a `Deblurrer` that is needed here."""
 
-    def restore(self, image: NDArray[Any]) -> NDArray[Any]: ...
+    @property
+    def device(self) -> Any: ...
 
     def restore_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[Any]]: ...
 
@@ -76,7 +76,7 @@ class Settings:
     format: str | None = None
 
 
-def run(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
+def run(jobs: Sequence[Job], settings: Settings) -> Generator[Outcome, None, None]:
     """Does `jobs` in order and yields what became of each.
 
     An input that fails does not stop the others. Closing the iterator early, or an exception,
@@ -104,26 +104,26 @@ def _run_photos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
                 reading.append((job, readers.submit(_read, job)))
             if not reading:
                 break
-            job, future = reading.popleft()
+            batch = [reading.popleft()]
             try:
-                photo = future.result()
+                photo = batch[0][1].result()
             except DeblurError as error:
-                yield Outcome(job, "failed", error)
+                yield Outcome(batch[0][0], "failed", error)
                 continue
-            # Photos of one folder are mostly alike: the next ones will be as large as this one.
-            ahead = min(_MOST_AHEAD, _PIXELS_ON_THE_WAY // max(1, photo.pixels[..., 0].size))
             restorer = restorer or settings.load()
+            # Photos of one folder are mostly alike: the next ones will be as large as this one.
+            ahead = min(_MOST_AHEAD, _PIXELS_ON_THE_WAY // photo.pixels[..., 0].size)
+            if restorer.device.type != "cpu":  # there, one at a time is as fast
+                while reading and _is_ready_and_alike(reading[0][1], photo):
+                    batch.append(reading.popleft())
+            photos = [future.result() for _, future in batch]
             start = time.perf_counter()
-            try:
-                restored = restorer.restore(photo.pixels)
-            except (DeviceError, WeightsError):
-                raise
-            except DeblurError as error:
-                yield Outcome(job, "failed", error)
-                continue
-            outcome = Outcome(job, "done", None, time.perf_counter() - start, photo.notes)
-            writing.append((outcome, writers.submit(_write, job, photo, restored, settings)))
-            del photo, restored
+            restored = restorer.restore_batch([photo.pixels for photo in photos])
+            seconds = (time.perf_counter() - start) / len(batch)
+            for (job, _), photo, pixels in zip(batch, photos, restored, strict=True):
+                outcome = Outcome(job, "done", None, seconds, photo.notes)
+                writing.append((outcome, writers.submit(_write, job, photo, pixels, settings)))
+            del batch, photo, photos, restored, pixels
             while writing and (len(writing) > ahead // 2 or writing[0][1].done()):
                 yield _written(*writing.popleft())
         while writing:
@@ -131,6 +131,13 @@ def _run_photos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
     finally:
         for executor in (readers, writers):
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _is_ready_and_alike(future: Future[images.Photo], photo: images.Photo) -> bool:
+    if not future.done() or future.exception() is not None:
+        return False
+    other = future.result().pixels
+    return other.shape == photo.pixels.shape and other.dtype == photo.pixels.dtype
 
 
 def _written(outcome: Outcome, future: Future[None]) -> Outcome:
@@ -169,6 +176,14 @@ def _write(job: Job, photo: images.Photo, restored: NDArray[Any], settings: Sett
     )
 
 
+def _refuse_videos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
+    del settings
+    for job in jobs:
+        error = DeblurError(job.source_name, "videos can't be restored yet", "give photos")
+        yield Outcome(job, "failed", error)
+
+
 _RUNNERS: dict[Kind, Callable[[Sequence[Job], Settings], Iterator[Outcome]]] = {
     "photo": _run_photos,
+    "video": _refuse_videos,
 }

@@ -121,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         result = console.EXIT_INTERRUPTED
     if result == console.EXIT_INTERRUPTED:  # Typer turns KeyboardInterrupt into this
-        console.say("deblur: interrupted; what was done is kept, --skip-existing goes on from there")
+        console.say("deblur: interrupted; what is done is kept, go on with --skip-existing")
     return result if isinstance(result, int) else 0
 
 

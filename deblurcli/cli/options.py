@@ -91,7 +91,5 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")]
 Verbose = Annotated[
     int,
-    typer.Option(
-        "--verbose", "-v", count=True, show_default=False, help="Say more; -vv says all."
-    ),
+    typer.Option("--verbose", "-v", count=True, show_default=False, help="Say more; -vv says all."),
 ]

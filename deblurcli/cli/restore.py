@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +15,9 @@ from deblurcli.cli import console, options
 from deblurcli.errors import DeblurError, UsageError
 
 if TYPE_CHECKING:
+    from deblurcli.deblurrer import Deblurrer
     from deblurcli.jobs import Job, Plan
-    from deblurcli.pipeline import Outcome, Restorer
+    from deblurcli.pipeline import Outcome
 
 EPILOG = """\b
 Examples:
@@ -128,10 +130,10 @@ def restore(
 
     from deblurcli import pipeline
 
-    def load() -> Restorer:
+    def load() -> Deblurrer:
         from deblurcli.deblurrer import Deblurrer
 
-        report.deblurrer = Deblurrer.load(
+        deblurrer = Deblurrer.load(
             weights,
             device,
             precision,
@@ -139,7 +141,8 @@ def restore(
             strength=strength,
             offline=offline,
         )
-        return report.deblurrer
+        report.deblurrer = deblurrer
+        return deblurrer
 
     settings = pipeline.Settings(load, overwrite=overwrite, strip=strip, format=format)
     return report.follow(pipeline.run(plan.jobs, settings))
@@ -164,7 +167,7 @@ class _Report:
         from deblurcli.pipeline import Outcome
 
         self.plan, self.json, self.quiet = plan, json, quiet
-        self.deblurrer: Any = None
+        self.deblurrer: Deblurrer | None = None
         self.outcomes = [Outcome(job, "skipped") for job in plan.done]
         self.outcomes += [Outcome(job, "failed", error) for job, error in plan.failed]
         self.start = time.perf_counter()
@@ -179,7 +182,7 @@ class _Report:
                 print(console.one_line(f"{job.source_name} -> {job.target_name}"))
         return self._say_failures()
 
-    def follow(self, running: Any) -> int:
+    def follow(self, running: Generator[Outcome, None, None]) -> int:
         """Shows progress until all is done; gives the exit code."""
         stopped: BaseException | None = None
         try:
