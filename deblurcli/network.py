@@ -14,6 +14,7 @@ scaled up and handed to the next finer one. They differ in the body that works a
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -132,7 +133,7 @@ class MultiScaleGenerator(nn.Module):
         """
         span = self.config.value_range
         # The images themselves stay exact under autocast; only features may be bf16 or fp16.
-        with torch.autocast(blurred.device.type, enabled=False):
+        with _without_autocast(blurred):
             padded = _pad_to_multiple(blurred, self.alignment_px, mirrored=self.pads_mirrored)
             pyramid = gaussian_pyramid(padded, len(self.levels))
         outputs: list[Tensor] = []
@@ -146,6 +147,14 @@ class MultiScaleGenerator(nn.Module):
             output[..., : -(-height // 2**k), : -(-width // 2**k)]
             for k, output in enumerate(outputs)
         ]
+
+
+def _without_autocast(tensor: Tensor) -> AbstractContextManager[object]:
+    """Computes as the operands' dtypes say, on the device of `tensor`."""
+    device = tensor.device.type
+    if torch.amp.is_autocast_available(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def gaussian_pyramid(image: Tensor, levels: int) -> list[Tensor]:
@@ -257,7 +266,10 @@ class _ResNetLevel(nn.Module):
         if self.from_coarser is not None and coarser is not None:
             upscaled = F.pixel_shuffle(self.from_coarser(coarser), 2)
             blurred = torch.cat((blurred, upscaled), dim=1)
-        restored = self.tail(self.blocks(self.head(blurred)))
+        features = self.blocks(self.head(blurred))
+        # The output is an image, not a change to one: half precision would show in 16-bit photos.
+        with _without_autocast(features):
+            restored = self.tail(features.to(self.tail.weight.dtype))
         return restored, restored
 
 

@@ -1,0 +1,85 @@
+"""Training recipes: every value that decides how a network is trained, in one place.
+
+Each can be overridden on the command line (``--set learning_rate=3e-4``) and is written into
+the checkpoint and the weights file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from deblurcli.synthesis import MotionRange
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        network: ``"compact"`` or ``"deepdeblur"``.
+        scales: levels of the pyramid, the paper's K.
+        channels: features per depth of the compact network.
+        loss: content loss at every scale: ``"charbonnier"``, ``"l1"`` or ``"mse"``.
+        frequency: weight of the L1 distance of the Fourier transforms, beside the content loss.
+        adversarial: weight of the adversarial loss on the finest scale, the paper's λ; 0: none.
+        learning_rate: of Adam, after the warm-up.
+        warmup_steps: steps in which the learning rate rises linearly from 0.
+        final_rate: what the cosine schedule ends at, as a share of `learning_rate`; 1 keeps
+            the rate constant.
+        batch: pictures per step, over all processes together.
+        patch_px: side of the training patches.
+        early_share: share of the training that uses `early_batch` patches of `early_patch_px`,
+            which are quicker while the network learns the basics.
+        reuse: for how many steps a synthesised pair stays in use, each time with another
+            augmentation; more than 1 pays where synthesis takes longer than training.
+        clip_norm: largest norm of the gradient; 0: not clipped.
+        ema: decay of the running mean of the weights; 0: none.
+        colour: augment by RGB permutation and saturation, as the paper.
+        noise, jpeg: share of blurred pictures that get sensor noise, JPEG artefacts.
+        motion: what blur is synthesised.
+    """
+
+    name: str = "default"
+    network: str = "compact"
+    scales: int = 3
+    channels: tuple[int, ...] = (32, 64, 128)
+    loss: str = "charbonnier"
+    frequency: float = 0.0
+    adversarial: float = 0.0
+    learning_rate: float = 1e-3
+    warmup_steps: int = 200
+    final_rate: float = 0.003
+    batch: int = 8
+    patch_px: int = 256
+    early_share: float = 0.3
+    early_batch: int = 16
+    early_patch_px: int = 128
+    reuse: int = 1
+    clip_norm: float = 0.5
+    ema: float = 0.999
+    colour: bool = True
+    noise: float = 0.3
+    jpeg: float = 0.3
+    motion: MotionRange = field(default_factory=MotionRange)
+
+
+RECIPES = {
+    "default": Recipe(),
+    # Section 3 and 4.1 of the paper: multi-scale MSE and adversarial loss with λ = 1e-4, Adam
+    # from 5e-5, batches of 2 patches of 256×256.
+    "paper": Recipe(
+        name="paper",
+        network="deepdeblur",
+        loss="mse",
+        adversarial=1e-4,
+        learning_rate=5e-5,
+        warmup_steps=0,
+        final_rate=0.1,
+        batch=2,
+        early_share=0.0,
+        clip_norm=0.0,
+        ema=0.0,
+        noise=1.0,
+        jpeg=0.0,
+    ),
+}
