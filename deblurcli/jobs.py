@@ -91,6 +91,7 @@ def plan(
     result = Plan()
     if PIPE in inputs or output == PIPE:
         result.jobs.append(_plan_pipe(inputs, output))
+        _settle_existing(result, overwrite, skip_existing)
         return result
     into_folder = _names_folder(inputs, output)
     for source, relative in _find_sources(inputs, output, recursive, videos):
@@ -226,7 +227,8 @@ def _settle_existing(result: Plan, overwrite: bool, skip_existing: bool) -> None
         there = set(existing)
         result.jobs = [job for job in result.jobs if job not in there]
         return
-    more = f" (and {len(existing) - 1} other outputs)" if len(existing) > 1 else ""
+    others = len(existing) - 1
+    more = f" (and {others} other output{'s' if others > 1 else ''})" if others else ""
     raise UsageError(
         existing[0].target_name,
         f"exists already{more}",
