@@ -67,7 +67,8 @@ class Settings:
         load: gives the network; called once, when the first input could be read.
         overwrite: outputs may replace existing files.
         strip: leave private metadata out of the outputs.
-        format: of the outputs, as `images.write` takes it; None keeps each input's own.
+        format: of what goes to standard output, as `images.write` takes it; None keeps the
+            input's own. A file's name says its format.
     """
 
     load: Callable[[], Restorer]
@@ -170,7 +171,6 @@ def _write(job: Job, photo: images.Photo, restored: NDArray[Any], settings: Sett
         photo,
         restored,
         job.target,
-        format=settings.format,
         strip=settings.strip,
         overwrite=settings.overwrite,
     )
