@@ -7,6 +7,7 @@ import csv
 import io
 import math
 import os
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -52,7 +53,7 @@ class Score:
 class Summary:
     """The means of one method over one set; PSNR is the mean of per-image PSNR.
 
-    A figure is None where no picture has it. `peak_mib` is the largest, not the mean.
+    A figure is None where no picture has it. `seconds` is the median and `peak_mib` the largest.
     """
 
     set_name: str
@@ -87,6 +88,7 @@ def _summarise_group(scores: Sequence[Score]) -> Summary:
         values = [v for s in scores if (v := getattr(s, name)) is not None]
         return math.fsum(values) / len(values) if values else None
 
+    seconds = [s.seconds for s in scores if s.seconds is not None]
     peaks = [s.peak_mib for s in scores if s.peak_mib is not None]
     always = ("psnr_db", "ssim", "ssim_matlab_rgb", "sharpness")
     return Summary(
@@ -94,7 +96,7 @@ def _summarise_group(scores: Sequence[Score]) -> Summary:
         method=scores[0].method,
         pictures=len(scores),
         **{name: mean(name) or 0.0 for name in always},
-        seconds=mean("seconds"),
+        seconds=statistics.median(seconds) if seconds else None,
         peak_mib=max(peaks, default=None),
         harm_psnr_db=mean("harm_psnr_db"),
     )
@@ -163,7 +165,8 @@ def _score_line(score: Score) -> str:
 
 def _read(path: Path) -> list[Score]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        with path.open(encoding="utf-8") as file:
+            lines = list(file)
     except (OSError, UnicodeDecodeError) as error:
         raise _not_ours(path) from error
     if not lines:

@@ -1,0 +1,236 @@
+"""Pages and tables to look at: the report of an evaluation, and before/after sliders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from deblurcli import __version__, metrics, page
+from deblurcli.data import find_pictures
+from deblurcli.errors import DeblurError
+from deblurcli.evaluation import BLURRED, Case, Image, Method, read_image
+from deblurcli.scores import Score, Summary
+from deblurcli.tables import CONVENTIONS, KOEHLER_CONVENTION, tabulate
+
+_EXAMPLES = 3
+
+
+def write_report(
+    target: Path,
+    scores: Sequence[Score],
+    summaries: Sequence[Summary],
+    methods: Sequence[Method],
+    cases: Sequence[Case],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Writes the page of an evaluation: tables, bars for each picture, best and worst cases.
+
+    The pictures that it shows are restored once more.
+
+    Args:
+        target: the HTML file.
+        scores: every score; those of the blurred input are what gains are measured from.
+        summaries: their means.
+        methods: those that were measured; the first that restores orders the pictures.
+        cases: the pictures that the scores are of.
+        overwrite: replace the file if it exists.
+
+    Raises:
+        DeblurError: the file exists, or a picture can't be read any more.
+    """
+    restoring = [m for m in methods if m.restorer is not None]
+    sets = list(dict.fromkeys(s.set_name for s in summaries))
+    shown = max(1, len(sets) * 2 * _EXAMPLES)
+    budget_bytes = page.PICTURES_BUDGET_BYTES // shown
+
+    def body() -> Iterator[str]:
+        for table in tabulate(summaries, methods):
+            noun = "picture" if table.pictures == 1 else "pictures"
+            yield page.heading(f"{table.set_name}, {table.pictures} {noun}")
+            yield page.table(table.columns, table.rows, table.best)
+            of_set = [s for s in scores if s.set_name == table.set_name]
+            gains = _gains(of_set, [m.name for m in restoring])
+            if gains and restoring:
+                yield page.heading("Gain in PSNR over the blurred input", 3)
+                yield page.bars(gains, [m.name for m in restoring], "dB")
+            best, worst = _extremes(gains)
+            for title, names in (("Best cases", best), ("Worst cases", worst)):
+                if names:
+                    yield page.heading(title, 3)
+                for name in names:
+                    case = next(c for c in cases if (c.set_name, c.name) == (table.set_name, name))
+                    comparison = _comparison(case, restoring, of_set)
+                    yield page.slider(comparison, budget_bytes=budget_bytes)
+
+    koehler = [KOEHLER_CONVENTION] if any(case.shaken for case in cases) else []
+    page.write_page(
+        target,
+        title="Motion deblurring, measured",
+        lead=[
+            f"{', '.join(m.name for m in restoring) or 'The input alone'} on {', '.join(sets)}. "
+            "Drag across a picture, or move its handle with the arrow keys."
+        ],
+        body=body(),
+        footer=[
+            *CONVENTIONS,
+            *koehler,
+            "The figures are of the original pictures; those embedded here are compressed (WebP).",
+            f"deblurcli {__version__}",
+        ],
+        overwrite=overwrite,
+    )
+
+
+def _gains(scores: Sequence[Score], methods: Sequence[str]) -> list[page.Bar]:
+    """What each method gained on each picture, in dB; the first method's best gain first."""
+    psnr_db = {(s.image, s.method): s.psnr_db for s in scores}
+    rows = []
+    for image in dict.fromkeys(s.image for s in scores):
+        base = psnr_db.get((image, BLURRED.name))
+        values = tuple(_difference(psnr_db.get((image, m)), base) for m in methods)
+        if any(v is not None for v in values):
+            rows.append(page.Bar(image, values))
+    return sorted(rows, key=lambda row: -(row.values[0] if row.values[0] is not None else -1e9))
+
+
+def _difference(value: float | None, base: float | None) -> float | None:
+    if value is None or base is None:
+        return None
+    difference = value - base
+    return float(difference) if np.isfinite(difference) else None
+
+
+def _extremes(gains: Sequence[page.Bar]) -> tuple[list[str], list[str]]:
+    """The pictures with the largest and, worst first, the smallest gains, none in both."""
+    names = [bar.name for bar in gains if bar.values[0] is not None]
+    count = min(_EXAMPLES, (len(names) + 1) // 2)
+    worst = names[max(count, len(names) - _EXAMPLES) :]
+    return names[:count], worst[::-1]
+
+
+def _comparison(case: Case, methods: Sequence[Method], scores: Sequence[Score]) -> page.Comparison:
+    psnr_db = {s.method: s.psnr_db for s in scores if s.image == case.name}
+    frame = next((s.frame for s in scores if s.image == case.name and s.frame), 1)
+    blurred = read_image(case.blurred)
+    pictures = [page.Picture("Blurred", blurred)]
+    pictures += [
+        page.Picture(m.name, np.asarray(m.restorer.restore(blurred), dtype=np.uint8))
+        for m in methods
+        if m.restorer is not None
+    ]
+    pictures.append(page.Picture("Sharp", read_image(case.sharp[frame - 1])))
+    figures = [f"{name} {value:.2f} dB" for name, value in psnr_db.items()]
+    return page.Comparison(case.name, " → ".join(figures), tuple(pictures))
+
+
+def write_comparison(
+    target: Path,
+    before: Path,
+    after: Path,
+    sharp: Path | None = None,
+    *,
+    overwrite: bool = False,
+) -> int:
+    """Writes a page of before/after sliders for two pictures, or two folders of them.
+
+    Pictures of folders belong together when their paths below the folders are the same but for
+    the suffix; ``photo-sharp.jpg`` also belongs to ``photo.jpg``.
+
+    Args:
+        target: the HTML file.
+        before, after: two files or two folders.
+        sharp: the ground truth, likewise; PSNR and SSIM are given where it is there.
+        overwrite: replace the file if it exists.
+
+    Returns:
+        The number of sliders.
+
+    Raises:
+        DeblurError: pictures without partner, of different sizes, or unreadable; the page
+            exists.
+    """
+    sources = [before, after] + ([sharp] if sharp is not None else [])
+    groups = _match(sources)
+    labels = ("Before", "After", "Sharp")[: len(sources)]
+
+    def body() -> Iterator[str]:
+        for name, paths in groups:
+            pictures = [read_image(path) for path in paths]
+            for path, picture in zip(paths[1:], pictures[1:], strict=True):
+                if picture.shape != pictures[0].shape:
+                    raise DeblurError(
+                        path,
+                        f"{_size(picture)} pixels, but {paths[0]} has {_size(pictures[0])}",
+                        "give pictures of one size",
+                    )
+            comparison = page.Comparison(
+                name,
+                _caption(pictures),
+                tuple(page.Picture(*pair) for pair in zip(labels, pictures, strict=True)),
+            )
+            yield page.slider(comparison, budget_bytes=page.PICTURES_BUDGET_BYTES // len(groups))
+
+    page.write_page(
+        target,
+        title=groups[0][0] if len(groups) == 1 else f"{before.name} and {after.name}",
+        lead=["Drag across a picture, or move its handle with the arrow keys."],
+        body=body(),
+        footer=[
+            *(CONVENTIONS[:2] if sharp is not None else ()),
+            f"The pictures are compressed (WebP) copies. deblurcli {__version__}",
+        ],
+        overwrite=overwrite,
+    )
+    return len(groups)
+
+
+def _caption(pictures: Sequence[Image]) -> str:
+    """How far the pictures are from the last, where that is the sharp one; else their size."""
+    if len(pictures) < 3 or min(pictures[0].shape[:2]) < 11:
+        return f"{_size(pictures[0])} px"
+    *others, sharp = pictures
+    return " → ".join(
+        f"{metrics.psnr(picture, sharp):.2f} dB, SSIM {metrics.ssim(picture, sharp):.4f}"
+        for picture in others
+    )
+
+
+def _size(picture: Image) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]}"
+
+
+def _match(sources: Sequence[Path]) -> list[tuple[str, list[Path]]]:
+    """The pictures that belong together, under their names, in the order of the first source."""
+    for source in sources:
+        if not source.exists():
+            raise DeblurError(source, "no such file or folder", "give pictures or folders of them")
+    folders = [source.is_dir() for source in sources]
+    if not any(folders):
+        return [(sources[0].name, list(sources))]
+    if not all(folders):
+        raise DeblurError(
+            sources[folders.index(False)],
+            f"a file, but {sources[folders.index(True)]} is a folder",
+            "give files only, or folders only",
+        )
+    found = [_by_name(source) for source in sources]
+    for source, files in zip(sources[1:], found[1:], strict=True):
+        for name in found[0]:
+            twin = f"{name}-sharp"
+            if name not in files and twin in files and twin not in found[0]:
+                files[name] = files.pop(twin)
+        for missing in sorted(found[0].keys() ^ files.keys()):
+            here, there = (found[0], source) if missing in found[0] else (files, sources[0])
+            raise DeblurError(
+                here[missing], f"has no partner in {there}", "give folders with the same names"
+            )
+    return [(name, [files[name] for files in found]) for name in found[0]]
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): path for path in find_pictures(folder)
+    }
