@@ -23,7 +23,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -123,7 +123,7 @@ def _load(path: Path) -> Any:
         raise _refusal(path, "damaged") from error
 
 
-def _model_stream(path: Path, file: io.BufferedReader) -> io.BufferedIOBase:
+def _model_stream(path: Path, file: IO[bytes]) -> IO[bytes]:
     """The ``.pt`` file itself, or the latest one in a published archive."""
     if not zipfile.is_zipfile(file):
         file.seek(0)

@@ -1,0 +1,98 @@
+"""Exported models give what PyTorch gives, at sizes that the exporter never saw."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from deblurcli.checkpoints import ModelCard
+from deblurcli.errors import DeblurError, UsageError
+from deblurcli.network import GeneratorConfig, MultiScaleGenerator
+
+pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
+
+CONFIGS = {
+    "unet": GeneratorConfig("unet", 2, (8, 8), (1, 1), (1,), unshuffle=2),
+    "resnet": GeneratorConfig("resnet", 2, (8,), (1,), kernel_px=5, value_range=255.0),
+}
+
+
+def lively_network(config: GeneratorConfig) -> MultiScaleGenerator:
+    """A network whose output is far from its input, so that mistakes show."""
+    torch.manual_seed(3)
+    network = MultiScaleGenerator(config).eval().requires_grad_(False)
+    for level in network.levels:
+        torch.nn.init.normal_(level.tail.weight, std=0.1)
+    return network
+
+
+@pytest.fixture(scope="module", params=["unet", "resnet"])
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[MultiScaleGenerator, Path]:
+    from deblurcli.export import export_onnx
+
+    network = lively_network(CONFIGS[request.param])
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    export_onnx(network, ModelCard(name="lively", licence="MIT"), path)
+    return network, path
+
+
+def test_same_output_at_any_size(exported: tuple[MultiScaleGenerator, Path]) -> None:
+    network, path = exported
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for shape in [(1, 3, 128, 96), (1, 3, 31, 33), (3, 3, 17, 100), (1, 3, 1, 1), (1, 3, 3, 200)]:
+        blurred = torch.rand(shape)
+        expected = network(blurred).clamp(0, 1).numpy()
+        (got,) = session.run(None, {"blurred": blurred.numpy()})
+        assert got.shape == shape
+        assert np.abs(got - expected).max() < 1e-3
+        if shape[-1] > 90:
+            assert np.abs(expected - blurred.numpy()).mean() > 0.02
+
+
+def test_the_file_stands_alone_and_says_what_it_is(
+    exported: tuple[MultiScaleGenerator, Path],
+) -> None:
+    network, path = exported
+    assert [p.name for p in path.parent.iterdir()] == ["model.onnx"]
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    document = json.loads(session.get_modelmeta().custom_metadata_map["deblurcli"])
+    assert document["card"]["licence"] == "MIT"
+    assert document["network"]["body"] == network.config.body
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
+    from deblurcli.export import export_onnx
+
+    target = tmp_path / "model.onnx"
+    target.write_text("precious")
+    with pytest.raises(UsageError, match="exists already"):
+        export_onnx(lively_network(CONFIGS["unet"]), ModelCard(), target)
+    assert target.read_text() == "precious"
+
+
+def test_a_model_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from deblurcli import export
+
+    monkeypatch.setattr(export, "LARGEST_DIFFERENCE", -1.0)
+    one_level = lively_network(GeneratorConfig("resnet", 1, (8,), (1,), kernel_px=5))
+    with pytest.raises(DeblurError, match="differs from PyTorch"):
+        export.export_onnx(one_level, ModelCard(), tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_extra_the_remedy_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deblurcli import export
+
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(DeblurError, match=r"deblurcli\[onnx\]"):
+        export.export_onnx(lively_network(CONFIGS["unet"]), ModelCard(), tmp_path / "m.onnx")
