@@ -1,7 +1,7 @@
 """Restoring an image piece by piece, so that memory is bounded by the tile, not the image.
 
-The image is covered by overlapping tiles. In the overlap of two tiles the result fades linearly
-from one to the other, so that no seam shows. Tiles are worked off row of tiles by row of tiles
+The image is covered by overlapping tiles. Where two overlap, the result fades from one to the
+other, so that no seam shows. Tiles are worked off row of tiles by row of tiles
 and finished strips are given away at once: besides one tile, only the rows of pixels that the
 current row of tiles covers are held in floating point.
 """
@@ -69,8 +69,9 @@ def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int 
 def blend_weights(spans: list[Span]) -> list[Tensor]:
     """How much each span counts at each of its pixels.
 
-    The weight rises and falls linearly over what a span shares with its neighbours. At every
-    pixel the weights of all spans sum to 1.
+    Of what two neighbours share, the outer quarters belong to one of them alone, because a
+    network errs most where its input ends; over the half between, one fades into the other
+    linearly. At every pixel the weights of all spans sum to 1.
 
     Returns:
         For each span a float32 tensor of its length.
@@ -80,15 +81,19 @@ def blend_weights(spans: list[Span]) -> list[Tensor]:
     for i, span in enumerate(spans):
         before = spans[i - 1].stop - span.start if i else 0
         after = span.stop - spans[i + 1].start if i + 1 < len(spans) else 0
-        position = torch.arange(span.stop - span.start) + 0.5
-        ramp = torch.ones(span.stop - span.start)
-        if before > 0:
-            ramp = torch.minimum(ramp, position / before)
-        if after > 0:
-            ramp = torch.minimum(ramp, position.flip(0) / after)
+        length = span.stop - span.start
+        ramp = torch.minimum(_fade_in(length, before), _fade_in(length, after).flip(0))
         ramps.append(ramp)
         total[span.slice] += ramp
     return [ramp / total[span.slice] for ramp, span in zip(ramps, spans, strict=True)]
+
+
+def _fade_in(length: int, shared: int) -> Tensor:
+    """0 in the first quarter of `shared` pixels, 1 from its last on, a ramp in between."""
+    if shared <= 0:
+        return torch.ones(length)
+    position = torch.arange(length) + 0.5
+    return ((position - shared / 4) / (shared / 2)).clamp(0, 1)
 
 
 def restore_strips(

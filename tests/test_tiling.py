@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -48,7 +49,7 @@ def test_weights_of_every_pixel_sum_to_one(
     spans = plan_spans(length, tile, overlap, alignment)
     total = torch.zeros(length)
     for span, weight in zip(spans, blend_weights(spans), strict=True):
-        assert bool((weight > 0).all())
+        assert bool((weight >= 0).all())
         total[span.slice] += weight
     torch.testing.assert_close(total, torch.ones(length), atol=1e-6, rtol=0)
 
@@ -61,10 +62,13 @@ def test_as_few_and_as_equal_tiles_as_possible() -> None:
     assert max(span.stop - span.start for span in spans) < 600
 
 
-def test_weights_fade_linearly_where_two_tiles_overlap() -> None:
+def test_weights_fade_linearly_in_the_middle_of_what_two_tiles_share() -> None:
     first, second = plan_spans(160, 96, 32, 32)
     fade = blend_weights([first, second])[0][second.start :]
-    torch.testing.assert_close(fade.diff(), torch.full((len(fade) - 1,), -1 / len(fade)))
+    assert len(fade) == 32
+    assert bool((fade[:8] == 1).all())
+    torch.testing.assert_close(fade[8:24].diff(), torch.full((15,), -1 / 16))
+    assert bool((fade[24:] == 0).all())
 
 
 @pytest.mark.parametrize(
@@ -115,20 +119,17 @@ def test_tiled_equals_untiled_for_functions_of_single_pixels(
     torch.testing.assert_close(result, 1.5 * image - 0.25, atol=1e-6, rtol=0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(height=st.integers(1, 150), width=st.integers(1, 150))
-def test_what_tiles_get_wrong_at_their_borders_hardly_shows(height: int, width: int) -> None:
-    """A function that errs by 1 on the outermost pixels of what it is given."""
-    image = torch.zeros(height, width, 1)
+def test_tiled_equals_untiled_for_local_functions(height: int, width: int) -> None:
+    """A 5×5 filter sees 2 px far: less than the quarter of the overlap that is thrown away."""
+    image = torch.rand(height, width, 1)
 
-    def err_at_the_border(pixels: Tensor) -> Tensor:
-        result = torch.ones_like(pixels)
-        result[1:-1, 1:-1] = 0
-        return result
+    def blur(pixels: Tensor) -> Tensor:
+        return F.avg_pool2d(pixels.permute(2, 0, 1), 5, stride=1, padding=2).permute(1, 2, 0)
 
-    result = tiled(image, err_at_the_border, tile_px=64, overlap_px=16, alignment_px=8)
-    result = result[1:-1, 1:-1]  # the image's own border
-    assert bool((result <= 2 * 0.5 / 16 + 1e-6).all())
+    result = tiled(image, blur, tile_px=64, overlap_px=16, alignment_px=8)
+    torch.testing.assert_close(result, blur(image), atol=1e-6, rtol=0)
 
 
 def test_only_one_row_of_tiles_is_held() -> None:
