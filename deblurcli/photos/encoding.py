@@ -1,0 +1,226 @@
+"""From samples and metadata to a file, as near to the input's encoding as the format allows."""
+
+from __future__ import annotations
+
+import io
+import logging
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from deblurcli.photos import deep, jpeg, png, tiff
+from deblurcli.photos.colour import to_uint8
+from deblurcli.photos.exif import ExifEditor, ExifError, parse_exif
+from deblurcli.photos.metadata import Metadata
+from deblurcli.photos.picture import Encoding, Picture
+
+log = logging.getLogger("deblurcli")
+
+Pieces = Iterable[bytes | memoryview]
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a file format can hold.
+
+    Attributes:
+        title: as people call it.
+        suffixes: of its files, the usual one first.
+        most_px: the longest side.
+    """
+
+    title: str
+    suffixes: tuple[str, ...]
+    alpha: bool = True
+    icc: bool = True
+    cmyk: bool = False
+    deep: bool = False
+    most_px: int = 2**31 - 1
+
+
+FORMATS = {
+    "JPEG": Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), False, cmyk=True, most_px=65500),
+    "PNG": Format("PNG", (".png",), deep=True),
+    "WEBP": Format("WebP", (".webp",), most_px=16383),
+    "TIFF": Format("TIFF", (".tif", ".tiff"), cmyk=True, deep=True),
+    "BMP": Format("BMP", (".bmp",), alpha=False, icc=False),
+    "GIF": Format("GIF", (".gif",), icc=False, most_px=65535),
+    "HEIF": Format("HEIC", (".heic", ".heif", ".hif"), most_px=16384),
+    "AVIF": Format("AVIF", (".avif",), most_px=65536),
+}
+
+_AVIF_QUALITY = 90
+_HEIF_QUALITY = 90
+_WEBP_QUALITY = 95
+
+
+class UnwritableError(Exception):
+    """The format can't hold the picture: `reason`, and what the user can do, `remedy`."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(reason, remedy)
+
+
+def encode(format_: str, picture: Picture, metadata: Metadata, encoding: Encoding | None) -> Pieces:
+    """The pieces of a file, in order.
+
+    What the format can't hold is fitted to it: 16 bits are rounded to 8, transparency is laid
+    on white. The samples must already be in a colour space that it can hold.
+
+    Args:
+        format_: a key of `FORMATS`.
+        picture: what to write.
+        metadata: what to keep; what the format can't hold is left out.
+        encoding: the input's, if it was of the same format.
+
+    Raises:
+        UnwritableError: the picture is too large for the format.
+    """
+    holds = FORMATS[format_]
+    if max(picture.samples.shape[:2]) > holds.most_px:
+        raise UnwritableError(
+            f"{holds.title} holds at most {holds.most_px} pixels a side", "write .png or .tif"
+        )
+    picture = _fit(picture, holds)
+    if format_ == "TIFF":
+        try:
+            return list(tiff.encode(picture, encoding and encoding.compression, metadata))
+        except ValueError as error:
+            raise UnwritableError(str(error), "write .png") from error
+    if format_ == "PNG":
+        return png.assemble(_encode_png(picture), metadata, picture.icc)
+    image = _to_image(picture)
+    if format_ == "JPEG":
+        return jpeg.encode(image, encoding, metadata, picture.icc)
+    if format_ == "GIF":
+        return [_encode_gif(image, metadata)]
+    return [_encode_with_pillow(format_, image, picture.icc, metadata, encoding or Encoding())]
+
+
+def _fit(picture: Picture, holds: Format) -> Picture:
+    if not holds.deep and picture.samples.dtype == np.uint16:
+        alpha = picture.alpha
+        picture = replace(
+            picture,
+            samples=to_uint8(picture.samples),
+            alpha=None if alpha is None else to_uint8(alpha),
+        )
+        log.warning("%s holds 8 bits a channel: the photo's 16 were rounded", holds.title)
+    if not holds.alpha and picture.alpha is not None:
+        if (picture.alpha != 255).any():
+            picture = replace(picture, samples=_lay_on_white(picture))
+            log.warning("%s holds no transparency: laid on white", holds.title)
+        picture = replace(picture, alpha=None)
+    return picture
+
+
+def _lay_on_white(picture: Picture) -> npt.NDArray[Any]:
+    assert picture.alpha is not None
+    share = picture.alpha[..., None].astype(np.uint16)
+    laid = picture.samples * share + 255 * (255 - share).astype(np.uint32)
+    return ((laid + 127) // 255).astype(np.uint8)
+
+
+def _to_image(picture: Picture) -> Image.Image:
+    samples = picture.samples
+    image = Image.fromarray(samples[..., 0]) if samples.shape[2] == 1 else _from_channels(samples)
+    if picture.alpha is not None:
+        image.putalpha(Image.fromarray(picture.alpha))
+    return image
+
+
+def _from_channels(samples: npt.NDArray[Any]) -> Image.Image:
+    mode = {3: "RGB", 4: "CMYK"}[samples.shape[2]]
+    height, width = samples.shape[:2]
+    contiguous = np.ascontiguousarray(samples)
+    return Image.frombuffer(mode, (width, height), contiguous.data, "raw", mode, 0, 1)
+
+
+def _encode_png(picture: Picture) -> bytes:
+    if picture.samples.dtype == np.uint16:
+        samples = picture.samples
+        if picture.alpha is not None:
+            samples = np.concatenate([samples, picture.alpha[..., None]], axis=2)
+        return deep.encode_png(samples)
+    file = io.BytesIO()
+    _to_image(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def _encode_with_pillow(
+    format_: str,
+    image: Image.Image,
+    icc: bytes | None,
+    metadata: Metadata,
+    encoding: Encoding,
+) -> bytes:
+    exif = metadata.exif
+    if format_ in ("AVIF", "HEIF"):  # they look into it
+        exif = _readable_exif(exif, with_orientation=format_ == "HEIF")
+    options: dict[str, Any] = {}
+    if icc:
+        options["icc_profile"] = icc
+    if exif:
+        options["exif"] = exif
+    if metadata.xmp:
+        options["xmp"] = metadata.xmp
+    if format_ == "WEBP":
+        quality = 100 if encoding.lossless else _WEBP_QUALITY
+        options |= {"lossless": encoding.lossless, "quality": quality, "exact": True}
+        if encoding.lossless:
+            options["quality"] = 75  # the effort
+    elif format_ == "AVIF":
+        options |= {"quality": _AVIF_QUALITY, "subsampling": "4:4:4"}
+        if image.mode == "L":
+            options["subsampling"] = "4:0:0"
+    elif format_ == "HEIF":
+        from deblurcli.photos.decoding import register_heif
+
+        register_heif()
+        options |= {"quality": _HEIF_QUALITY}
+        if image.mode in ("RGB", "RGBA"):
+            options["chroma"] = encoding.chroma
+            if encoding.colour is not None and not icc:
+                image.info["nclx_profile"] = encoding.colour
+    elif format_ == "BMP" and metadata.dpi is not None:
+        options["dpi"] = metadata.dpi
+    file = io.BytesIO()
+    image.save(file, format_, **options)
+    return file.getvalue()
+
+
+def _readable_exif(exif: bytes | None, *, with_orientation: bool) -> bytes | None:
+    """The same EXIF data; None if they are damaged."""
+    if exif is None:
+        return None
+    try:
+        parse_exif(exif)
+        editor = ExifEditor(exif)
+        if not with_orientation:  # else Pillow takes it out itself and moves all the rest
+            editor.remove_orientation()
+    except (ExifError, struct.error):
+        return None
+    return bytes(editor.data)
+
+
+def _encode_gif(image: Image.Image, metadata: Metadata) -> bytes:
+    """GIF holds 256 colours at most; transparency is all or nothing."""
+    colours = image.convert("RGB")
+    alpha = image.getchannel("A") if "A" in image.getbands() else None
+    few = colours.quantize(255 if alpha is not None else 256, dither=Image.Dither.FLOYDSTEINBERG)
+    options: dict[str, Any] = {}
+    if alpha is not None:
+        few.paste(255, mask=alpha.point(lambda a: 255 * (a < 128)))
+        options["transparency"] = 255
+    if metadata.comment:
+        options["comment"] = metadata.comment
+    file = io.BytesIO()
+    few.save(file, "GIF", **options)
+    return file.getvalue()
