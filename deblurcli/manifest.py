@@ -213,16 +213,19 @@ def read_header(path: Path) -> Mapping[str, Any]:
     """
     try:
         with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= os.fstat(file.fileno()).st_size - 8:
+            if not 2 <= length <= size - 8:
                 raise ValueError("no safetensors header")
             header = json.loads(file.read(length))
-        if not isinstance(header, dict):
-            raise ValueError("no safetensors header")
-        return header
+        tensors = (value for key, value in header.items() if key != "__metadata__")
+        end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+        if 8 + length + end != size:
+            raise ValueError("truncated, or something was added")
+        return dict(header)
     except FileNotFoundError:
         raise WeightsError(path, "no such weights file", "see 'deblur weights list'") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise WeightsError(
             path, "damaged or not a safetensors file", "get it again: deblur weights pull"
         ) from error

@@ -273,7 +273,9 @@ def _download(
     missing = f"damaged ({damaged})" if damaged else "not here"
     if offline:
         raise WeightsError(
-            entry.name, f"{missing}, and --offline forbids the download", "pull it while online"
+            entry.name,
+            f"{missing}, and --offline forbids the download",
+            f"while online: deblur weights pull {entry.name}",
         )
     sources = tuple(_sources(entry))
     if not sources:

@@ -1,0 +1,387 @@
+"""``deblur weights``: what there is, what is here, is it intact; getting, importing, exporting."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deblurcli import weights
+from deblurcli.cli import console, options
+from deblurcli.downloads import Progress
+from deblurcli.errors import DeblurError, UsageError, WeightsError
+from deblurcli.manifest import Entry, describe, read_manifest, register
+from deblurcli.weights import Listing
+
+app = typer.Typer(
+    help="List, get, check, import and export weights.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_FAILED = WeightsError.exit_code
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME|FILE", help="A name from 'deblur weights list', or a file.")
+]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="NAME...", show_default=False, help="Names; the default if none."),
+]
+
+
+def find_weights(name: str, *, offline: bool = False, quiet: bool = False) -> Path:
+    """The intact file for `name`; a download shows a progress bar.
+
+    Raises:
+        WeightsError: see `deblurcli.weights.find`.
+    """
+    with download_progress(quiet=quiet) as progress:
+        return weights.find(name, offline=offline, progress=progress)
+
+
+@contextmanager
+def download_progress(*, quiet: bool) -> Iterator[Progress]:
+    """What shows a download: a bar on a terminal, else a line; nothing before one begins."""
+    bar: Any = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:
+            from tqdm import tqdm
+
+            on_terminal = sys.stderr.isatty()
+            if not (quiet or on_terminal):
+                console.say(f"downloading weights, {total / 1e6:.1f} MB")
+            bar = tqdm(
+                total=total,
+                unit="B",
+                unit_scale=True,
+                desc="weights",
+                file=sys.stderr,
+                dynamic_ncols=True,
+                leave=False,
+                disable=quiet or not on_terminal,
+            )
+        bar.update(done - bar.n)  # less than nothing when another source is tried
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@app.command("list")
+def list_weights(
+    json: options.Json = False, quiet: options.Quiet = False, verbose: options.Verbose = 0
+) -> None:
+    """Shows what there is and what is here.
+
+    The name with a star is what --weights default stands for. STATE is intact (its sha256 is
+    right), damaged (it is wrong; such a file is never used), absent, or unlisted (no manifest
+    knows its sha256, as of a file of your own).
+    """
+    console.start(quiet=quiet, verbose=verbose)
+    default = weights.catalogue().default
+    found = weights.listings()
+    if json:
+        console.print_json([_document(listing, default) for listing in found])
+    elif found:
+        print(_table(found, default))
+    else:
+        console.say(f"no weights; they would be looked for in {weights.storage_folder()}")
+
+
+@app.command()
+def pull(
+    names: Names = None,
+    offline: options.Offline = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Downloads what is not here yet; prints where it lies."""
+    console.start(quiet=quiet, verbose=verbose)
+    found = {n: find_weights(n, offline=offline, quiet=quiet) for n in names or ["default"]}
+    if json:
+        console.print_json([{"name": n, "path": str(p)} for n, p in found.items()])
+    else:
+        print(*found.values(), sep="\n")
+
+
+@app.command()
+def path(name: Name = "default", json: options.Json = False) -> None:
+    """Prints where intact weights lie; downloads nothing."""
+    console.start(quiet=False, verbose=0)
+    found = weights.find(name, offline=True)
+    if json:
+        console.print_json({"name": name, "path": str(found)})
+    else:
+        print(found)
+
+
+@app.command()
+def verify(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME|FILE...", show_default=False, help="All that are here if none is named."
+        ),
+    ] = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> int:
+    """Checks files byte for byte; exit code 4 if one is wrong.
+
+    What is compared is the sha256 that the manifest gives for the file.
+    """
+    console.start(quiet=quiet, verbose=verbose)
+    rows = [_verified(name) for name in names] if names else _verified_all()
+    if json:
+        console.print_json(rows)
+    else:
+        width = max((len(row["name"]) for row in rows), default=0)
+        for row in rows:
+            print(f"{row['name']:<{width}}  {row['state']:<8}  {row['path'] or ''}".rstrip())
+    if not rows:
+        console.say("no weights are here; get some with 'deblur weights pull'")
+    return 0 if all(row["state"] in ("intact", "unlisted") for row in rows) else _FAILED
+
+
+@app.command("import")
+def import_weights(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A DeepDeblur-PyTorch model-N.pt, or its zip archive."),
+    ],
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="What to call them for --weights.")
+    ] = "deepdeblur",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE.safetensors",
+            show_default=False,
+            help="Write here instead of where --weights NAME finds it.",
+        ),
+    ] = None,
+    licence: Annotated[
+        str,
+        typer.Option("--licence", metavar="SPDX", help="Licence of the weights, if you know it."),
+    ] = "unknown",
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Imports a checkpoint that the paper's authors publish.
+
+    It becomes a safetensors file for --weights. Nothing in the file is executed. The imported network gives the same output as the original.
+    """
+    console.start(quiet=quiet, verbose=verbose)
+    target = output or _place_for(name, overwrite=overwrite)
+    from deblurcli.published import import_published
+
+    import_published(file, target, name=name, licence=licence, overwrite=overwrite)
+    entry = register(target, name=name) if output is None else describe(target, name=target.stem)
+    if json:
+        console.print_json({**entry.__dict__, "path": str(target)})
+    else:
+        print(target)
+    if not quiet:
+        console.say(f"use it: deblur photo.jpg --weights {target if output else name}")
+
+
+@app.command("export")
+def export_weights(
+    name: Name,
+    target: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write.")],
+    overwrite: options.Overwrite = False,
+    offline: options.Offline = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Writes an ONNX model for other runtimes.
+
+    Input "blurred" and output "sharp" are (batch, 3, height, width) float32 in [0, 1], of any
+    size. The model is checked against PyTorch before the file gets its name.
+    """
+    console.start(quiet=quiet, verbose=verbose)
+    if target.suffix != ".onnx":
+        raise UsageError(target, "not a name of an ONNX file", "end it in .onnx")
+    source = find_weights(name, offline=offline, quiet=quiet)
+    from deblurcli.checkpoints import load_weights
+    from deblurcli.export import export_onnx
+
+    network, card = load_weights(source)
+    if not quiet:
+        console.say("exporting and checking; this can take a minute")
+    difference = export_onnx(network, card, target, overwrite=overwrite)
+    if json:
+        console.print_json({"path": str(target), "largest_difference": difference})
+    else:
+        print(target)
+    if not quiet:
+        console.say(f"differs from PyTorch by at most {difference:.1g} of the full range")
+
+
+@app.command("register")
+def register_weights(
+    file: Annotated[Path, typer.Argument(metavar="FILE.safetensors")],
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", show_default=False, help="Else the file's name."),
+    ] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--source",
+            metavar="URL",
+            show_default=False,
+            help="Where the file can be downloaded; repeat for more, best first.",
+        ),
+    ] = None,
+    packaged: Annotated[
+        bool | None,
+        typer.Option(show_default=False, help="Whether deblurcli's package carries the file."),
+    ] = None,
+    default: Annotated[
+        bool, typer.Option("--default", help="Make it the folder's default.")
+    ] = False,
+    json: options.Json = False,
+) -> None:
+    """Writes a file's entry in the manifest beside it.
+
+    From then on the file is only used while its sha256 is what it is now. Network, scores and
+    licence are taken from the file itself.
+    """
+    console.start(quiet=False, verbose=0)
+    sources = tuple(source) if source else None
+    entry = register(file, name=name, sources=sources, packaged=packaged, default=default)
+    if json:
+        console.print_json(entry.__dict__)
+    else:
+        print(f"{entry.name}  {entry.sha256}")
+
+
+def _place_for(name: str, *, overwrite: bool) -> Path:
+    """The file that ``--weights NAME`` will find, in a folder that exists."""
+    target = weights.storage_folder() / f"{name}{weights.SUFFIX}"
+    try:
+        Entry(name=name, file=target.name, sha256="0" * 64, bytes=0)
+    except ValueError:
+        raise UsageError(
+            name, "not a name for weights", "use letters, digits, '.', '-' and '_'"
+        ) from None
+    own = {entry.name for entry in read_manifest(target.parent).entries}
+    if name == "default" or name in {e.name for e in weights.catalogue().entries} - own:
+        raise UsageError(name, "the name of other weights", "give another --name")
+    if target.exists() and not overwrite:
+        raise UsageError(
+            name, "weights of that name are here", "give another --name, or --overwrite"
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WeightsError(
+            target.parent,
+            f"can't be made ({error.strerror})",
+            "set DEBLUR_WEIGHTS_DIR to a folder that you may write to, or give -o",
+        ) from error
+    return target
+
+
+def _verified(name: str) -> dict[str, Any]:
+    """One row of `verify` for a name or file that the user gave."""
+    for listing in weights.listings():
+        is_default = name == "default" and listing.entry.name == weights.catalogue().default
+        if is_default or listing.entry.name == name:
+            return _row(listing)
+    file = Path(name)
+    state: str = weights.state_of(file)
+    if state == "unlisted":
+        try:
+            describe(file, name=file.stem)
+        except DeblurError as error:
+            console.say_error(error)
+            state = "damaged"
+    return {"name": name, "state": state, "path": str(file) if file.exists() else None}
+
+
+def _verified_all() -> list[dict[str, Any]]:
+    return [_row(listing) for listing in weights.listings() if listing.path is not None]
+
+
+def _row(listing: Listing) -> dict[str, Any]:
+    path = str(listing.path) if listing.path else None
+    return {"name": listing.entry.name, "state": listing.state, "path": path}
+
+
+def _document(listing: Listing, default: str | None) -> dict[str, Any]:
+    return {
+        **listing.entry.__dict__,
+        "sources": list(listing.entry.sources),
+        "default": listing.entry.name == default,
+        "state": listing.state,
+        "place": listing.place or None,
+        "path": str(listing.path) if listing.path else None,
+    }
+
+
+def _table(found: tuple[Listing, ...], default: str | None) -> str:
+    """One line of facts for each, then where it lies and its scores, indented."""
+    rows = [("NAME", "NETWORK", "SIZE", "STATE", "LICENCE")]
+    for listing in found:
+        entry = listing.entry
+        rows.append(
+            (
+                entry.name + (" *" if entry.name == default else ""),
+                network_text(entry.network),
+                f"{entry.bytes / 1e6:.1f} MB",
+                listing.state,
+                entry.licence,
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row, about in zip(rows, (None, *found), strict=True):
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join(cells).rstrip())
+        if about is None:
+            continue
+        if about.path:
+            lines.append(f"    {about.path}")
+        elif about.entry.sources:
+            lines.append(f"    not here; get it: deblur weights pull {about.entry.name}")
+        scores = textwrap.wrap(scores_text(about.entry.scores), 76, break_long_words=False)
+        lines += [f"    {line}" for line in scores]
+    return "\n".join(lines)
+
+
+def network_text(network: Mapping[str, Any]) -> str:
+    """Such as ``unet, K=3, 2.1 M``."""
+    if not network:
+        return "-"
+    millions = network.get("parameters", 0) / 1e6
+    return f"{network.get('body', '?')}, K={network.get('scales', '?')}, {millions:.2f} M"
+
+
+def scores_text(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Such as ``PSNR: gopro/test 26.10 dB, reds/val 25.20 dB``."""
+    figures = [
+        f"{name} {values['psnr_db']:.2f} dB"
+        for name, values in scores.items()
+        if "psnr_db" in values
+    ]
+    return f"PSNR: {', '.join(figures)}" if figures else ""
