@@ -6,21 +6,19 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from deblurcli.checkpoints import ModelCard, load_weights
-from deblurcli.devices import choose_device, choose_precision
+from deblurcli.devices import choose_device, choose_precision, memory_budget_bytes
 from deblurcli.errors import DeviceMemoryError, UsageError
 from deblurcli.network import MultiScaleGenerator
+from deblurcli.pixels import Image, check_image, to_image, to_tensor
 from deblurcli.tiling import restore_strips
-
-Image = npt.NDArray[Any]
-"""``(H, W, 3)`` uint8, uint16 or float32, sRGB."""
 
 OVERLAP_PX = 64
 """What neighbouring tiles share."""
@@ -29,8 +27,6 @@ MIN_TILE_PX = 128
 """No tile is made smaller than this."""
 
 _MAX_CPU_TILE_PX = 1024
-_CPU_BUDGET_BYTES = 700 * 2**20
-_FULL_SCALE: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 _log = logging.getLogger("deblurcli")
 
@@ -143,13 +139,26 @@ class Deblurrer:
             ValueError: another shape, or float values that are not in [0, 1].
             DeviceMemoryError: the device's memory is too small even for the smallest tile.
         """
-        _check_image(image)
+        check_image(image)
+        try:
+            return self._restore(image)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Not the network, which would have gone on with smaller tiles.
+        height, width = image.shape[:2]
+        raise DeviceMemoryError(
+            f"image of {width}×{height} pixels",
+            "not enough main memory for the picture itself",
+            "close other programs",
+        )
+
+    def _restore(self, image: Image) -> Image:
         height, width = image.shape[:2]
         output = np.empty((height, width, 3), image.dtype)
-        scale = _FULL_SCALE[image.dtype.name]
 
         def restore_tile(rows: slice, columns: slice) -> Tensor:
-            return self._restore_region(_to_tensor(image[rows, columns], scale))
+            return self._restore_region(to_tensor(image[rows, columns]))
 
         for rows, strip in restore_strips(
             restore_tile,
@@ -160,8 +169,8 @@ class Deblurrer:
             alignment_px=self.network.alignment_px,
         ):
             if self.strength != 1.0:
-                strip = _to_tensor(image[rows], scale).lerp_(strip, self.strength)  # noqa: PLW2901
-            output[rows] = _quantise(strip, image.dtype, scale)
+                strip = to_tensor(image[rows]).lerp_(strip, self.strength)  # noqa: PLW2901
+            output[rows] = to_image(strip, image.dtype)
         return output
 
     def restore_batch(self, images: Sequence[Image]) -> list[Image]:
@@ -171,7 +180,7 @@ class Deblurrer:
         rounding.
         """
         for image in images:
-            _check_image(image)
+            check_image(image)
         results: list[Image] = []
         done = 0
         while done < len(images):
@@ -188,14 +197,12 @@ class Deblurrer:
 
     def _restore_together(self, images: Sequence[Image]) -> list[Image] | None:
         """One forward pass for images of one size; None where the memory doesn't suffice."""
-        scale = _FULL_SCALE[images[0].dtype.name]
-        blurred = torch.stack([_to_tensor(image, scale) for image in images])
+        blurred = torch.stack([to_tensor(image) for image in images])
         restored = self._try_forward(blurred)
         if restored is None:
             return None
         return [
-            _quantise(strip, images[0].dtype, scale)
-            for strip in blurred.lerp_(restored, self.strength)
+            to_image(strip, images[0].dtype) for strip in blurred.lerp_(restored, self.strength)
         ]
 
     def _batch_limit(self, height: int, width: int) -> int:
@@ -253,8 +260,7 @@ class Deblurrer:
         return None
 
     def _forward(self, blurred: Tensor, dtype: torch.dtype) -> Tensor:
-        half = dtype != torch.float32
-        with torch.inference_mode(), _autocast(self.device, dtype if half else None):
+        with torch.inference_mode(), _autocast(self.device, dtype):
             # A permuted (N, H, W, 3) tensor is channels-last: nothing has to be copied.
             restored = self.network(blurred.to(self.device).permute(0, 3, 1, 2))
             return restored.permute(0, 2, 3, 1).float().cpu()  # type: ignore[no-any-return]
@@ -276,16 +282,7 @@ class Deblurrer:
 
     def _max_pixels(self) -> int:
         """How many pixels one forward pass may have, by the memory that it may take."""
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            # What PyTorch has reserved but doesn't use is free for us, too.
-            free += torch.cuda.memory_reserved(self.device)
-            free -= torch.cuda.memory_allocated(self.device)
-            budget = int(0.6 * free)
-        elif self.device.type == "mps":
-            budget = 2 * 2**30
-        else:
-            budget = _CPU_BUDGET_BYTES
+        budget = memory_budget_bytes(self.device)
         return max(MIN_TILE_PX**2, int(budget / self._bytes_per_pixel()))
 
     def _bytes_per_pixel(self) -> float:
@@ -296,8 +293,8 @@ class Deblurrer:
         return features * self.precision.dtype.itemsize * 6 + 10 * 3 * 4
 
 
-def _autocast(device: torch.device, dtype: torch.dtype | None) -> torch.autocast:
-    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -305,40 +302,6 @@ def _is_out_of_memory(error: Exception) -> bool:
         return True
     text = str(error)
     return "DefaultCPUAllocator" in text or "not enough memory" in text or "out of memory" in text
-
-
-def _to_tensor(image: Image, scale: float) -> Tensor:
-    """``(h, w, 3)`` float32 in [0, 1], a copy."""
-    values = image.astype(np.float32)
-    if scale != 1.0:
-        values /= scale
-    return torch.from_numpy(values)
-
-
-def _quantise(strip: Tensor, dtype: np.dtype[Any], scale: float) -> Image:
-    """Float32 in [0, 1] as `dtype`, rounded to nearest; changes `strip`."""
-    values: Image = strip.numpy()
-    np.clip(values, 0.0, 1.0, out=values)
-    if scale != 1.0:
-        values *= scale
-        np.rint(values, out=values)
-    return values.astype(dtype)
-
-
-def _check_image(image: Image) -> None:
-    if not isinstance(image, np.ndarray):
-        raise TypeError(f"image must be a NumPy array, not {type(image).__name__}")
-    if image.dtype.name not in _FULL_SCALE:
-        raise TypeError(f"image must be uint8, uint16 or float32, not {image.dtype}")
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f"image must have shape (H, W, 3) with H, W >= 1, not {image.shape}")
-    if image.dtype.kind == "f":
-        low, high = float(image.min()), float(image.max())
-        if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails, too
-            raise ValueError(
-                f"float32 values must lie in [0, 1], but go from {low:g} to {high:g}: "
-                "divide by 255 or 65535, or clip"
-            )
 
 
 def _check_tile(tile: str | int) -> int | Literal["auto"]:

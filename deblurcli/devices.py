@@ -161,6 +161,20 @@ def _cpu_supports(query: str) -> bool:
     return False
 
 
+def memory_budget_bytes(device: torch.device) -> int:
+    """How much memory one forward pass may take on `device`.
+
+    On the CPU a fixed amount that leaves the whole process far below 2 GB: more would not be
+    faster there. On CUDA most of what is free now.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        # What PyTorch holds in reserve is free for us, too.
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(0.6 * free)
+    return (2048 if device.type == "mps" else 700) * 2**20
+
+
 def describe_devices() -> list[DeviceDescription]:
     """All devices of this machine that we can use, the one ``auto`` takes first."""
     devices: list[DeviceDescription] = []
