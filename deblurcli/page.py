@@ -143,7 +143,7 @@ def bars(rows: Sequence[Bar], series: Sequence[str], unit: str, *, first_colour:
             f"<td>{'–' if value is None else format(value, '+.2f')}</td>" for value in row.values
         )
         lines.append(
-            f'<tr><th scope="row" title="{escape(row.name)}">{escape(row.name)}</th>'
+            f'<tr><th scope="row" title="{escape(row.name)}"><bdi>{escape(row.name)}</bdi></th>'
             f'<td class="plot" aria-hidden="true">{drawn}</td>{figures}</tr>'
         )
     head = "".join(f'<th scope="col">{escape(f"{s}, {unit}")}</th>' for s in series)
@@ -171,7 +171,7 @@ def slider(comparison: Comparison, *, budget_bytes: int) -> str:
         raise ValueError("two or more pictures of one size wanted")
     width, height, encoded = _encode([p.pixels for p in pictures], budget_bytes)
     images = "".join(
-        f'<img class="layer" data-label="{escape(p.label)}" draggable="false" decoding="async" '
+        f'<img class="layer" data-label="{escape(p.label)}" draggable="false" '
         f'alt="{escape(f"{comparison.title}: {p.label}")}" width="{width}" height="{height}" '
         f'src="data:image/webp;base64,{data}">\n'
         for p, data in zip(pictures, encoded, strict=True)

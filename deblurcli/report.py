@@ -123,7 +123,7 @@ def _comparison(case: Case, methods: Sequence[Method], scores: Sequence[Score]) 
     ]
     pictures.append(page.Picture("Sharp", read_image(case.sharp[frame - 1])))
     figures = [f"{name} {value:.2f} dB" for name, value in psnr_db.items()]
-    return page.Comparison(case.name, " → ".join(figures), tuple(pictures))
+    return page.Comparison(case.name, " · ".join(figures), tuple(pictures))
 
 
 def write_comparison(

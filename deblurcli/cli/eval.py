@@ -78,7 +78,7 @@ def run(
             "--save-images",
             metavar="DIR",
             show_default=False,
-            help="Keep the restored pictures here, as PNG.",
+            help="Keep the pictures restored in this run here, as PNG.",
         ),
     ] = None,
     do_no_harm: Annotated[
