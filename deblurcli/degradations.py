@@ -102,8 +102,10 @@ def _jpeg(images: Tensor, degradations: list[Degradation]) -> Tensor:
     ycc = torch.einsum("ij,njhw->nihw", to_ycc, images * 255) - torch.tensor(
         [128.0, 0.0, 0.0], device=device
     ).view(1, 3, 1, 1)
-    factors = [5000 / d.jpeg_quality if d.jpeg_quality < 50 else 200 - 2 * d.jpeg_quality
-               for d in degradations]  # libjpeg's meaning of "quality"
+    factors = [
+        5000 / d.jpeg_quality if d.jpeg_quality < 50 else 200 - 2 * d.jpeg_quality
+        for d in degradations
+    ]  # libjpeg's meaning of "quality"
     scale = torch.tensor(factors, device=device).view(-1, 1, 1) / 100
     luma, chroma = (
         torch.round(torch.tensor(t, device=device, dtype=torch.float32) * scale).clamp(1, 255)
@@ -115,8 +117,9 @@ def _jpeg(images: Tensor, degradations: list[Degradation]) -> Tensor:
     halved = F.interpolate(halved, scale_factor=2.0, mode="bilinear", align_corners=False)
     subsampled = torch.tensor([d.chroma_subsampled for d in degradations], device=device)
     colour = torch.where(subsampled.view(-1, 1, 1, 1), halved, full)
-    rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_ycc),
-                       torch.cat((y + 128, colour), dim=1))
+    rgb = torch.einsum(
+        "ij,njhw->nihw", torch.linalg.inv(to_ycc), torch.cat((y + 128, colour), dim=1)
+    )
     return rgb.round().clamp(0, 255) / 255
 
 

@@ -71,7 +71,15 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = []
         incoming = 3
         for channels, stride in (
-            (32, 2), (64, 1), (64, 2), (128, 1), (128, 4), (256, 1), (256, 4), (512, 1), (512, 4),
+            (32, 2),
+            (64, 1),
+            (64, 2),
+            (128, 1),
+            (128, 4),
+            (256, 1),
+            (256, 4),
+            (512, 1),
+            (512, 4),
         ):
             layers += [nn.Conv2d(incoming, channels, 5, stride, padding=2), nn.LeakyReLU(0.2)]
             incoming = channels

@@ -309,20 +309,23 @@ class _UNetLevel(nn.Module):
         return int(config.unshuffle * 2 ** (len(config.channels) - 1))
 
     def _initialise(self) -> None:
-        # PyTorch's default hardly learns here in the first thousand steps: without
-        # normalisation layers the residual branches have to start small.
-        if self.tail.weight.is_meta:  # a file will bring the values; and drawing random numbers
-            return  # on the meta device makes PyTorch import SymPy, which takes a second
+        # Without normalisation layers the sizes of the features have to be right from the
+        # start. PyTorch's default hardly learns here in the first thousand steps, and neither
+        # does a gain of √2 everywhere: it grows over the levels until the first steps break all.
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, _ResidualBlock):
+                nn.init.kaiming_normal_(module.first.weight, nonlinearity="relu")
                 module.second.weight.data.mul_(0.1)
+        for sum_of_two in (*self.ups, self.from_coarser):
+            if sum_of_two is not None:
+                sum_of_two.weight.data.mul_(0.5)
         # At first the output is nearly the input, which is a good guess already.
-        self.tail.weight.data.mul_(0.005)
+        self.tail.weight.data.mul_(0.05)
 
     def forward(self, blurred: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
         features = F.pixel_unshuffle(blurred, self.unshuffle)

@@ -6,8 +6,12 @@ the checkpoint and the weights file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
+from deblurcli.errors import UsageError
 from deblurcli.synthesis import MotionRange
 
 
@@ -83,3 +87,56 @@ RECIPES = {
         jpeg=0.0,
     ),
 }
+
+
+def find_recipe(name: str) -> Recipe:
+    """Raises UsageError for a name that there is not."""
+    if name not in RECIPES:
+        raise UsageError(
+            f"recipe {name}", "there is none of this name", f"give one of: {', '.join(RECIPES)}"
+        )
+    return RECIPES[name]
+
+
+def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """Applies settings such as ``learning_rate=3e-4`` or ``motion.path_px=20``.
+
+    Values are written as JSON (``channels=[48,96,192]``) or as plain words (``loss=mse``).
+
+    Raises:
+        UsageError: no such value, or of the wrong kind.
+    """
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text
+        if not equals:
+            raise UsageError(f"--set {setting}", "has no value", "write --set NAME=VALUE")
+        if name.startswith("motion."):
+            motion = _replace(recipe.motion, name.removeprefix("motion."), value, setting)
+            recipe = replace(recipe, motion=motion)
+        else:
+            recipe = _replace(recipe, name, value, setting)
+    return recipe
+
+
+def _replace(settings: Any, name: str, value: Any, setting: str) -> Any:
+    names = [f.name for f in fields(settings) if f.name != "motion"]
+    if name not in names:
+        raise UsageError(
+            f"--set {setting}", f"there is no value {name!r}", f"one of: {', '.join(names)}"
+        )
+    present = getattr(settings, name)
+    if isinstance(present, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if isinstance(present, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(present):
+        raise UsageError(
+            f"--set {setting}",
+            f"{name} is a {type(present).__name__}, such as {present!r}",
+            "see --show-recipe",
+        )
+    return replace(settings, **{name: value})

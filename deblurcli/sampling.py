@@ -6,7 +6,6 @@ where it stopped, and several processes see together what one process would see 
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +87,9 @@ class PictureCache:
                 pixels: Pixels = np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise DeblurError(
-                path, f"can't be read as a picture ({error})", "repair it or take it out of the data"
+                path,
+                f"can't be read as a picture ({error})",
+                "repair it or take it out of the data",
             ) from error
         self._pictures[path] = pixels
         self._held += pixels.nbytes
@@ -142,9 +143,7 @@ class TrainingSteps(Dataset[StepData]):
                 data.synthetic[slot] = self._draw_regions(rng, source)
             data.slots.append(slot)
             data.augmentations.append(_draw_augmentation(fresh, self.recipe))
-            data.degradations.append(
-                draw_degradation(fresh, self.recipe.noise, self.recipe.jpeg)
-            )
+            data.degradations.append(draw_degradation(fresh, self.recipe.noise, self.recipe.jpeg))
         return data
 
     def _draw_pair(self, rng: np.random.Generator, source: Source) -> tuple[Tensor, Tensor]:
@@ -187,7 +186,8 @@ def _draw_textured_corner(
     rows, columns = pixels.shape[0] - side_px, pixels.shape[1] - side_px
     if rows < 0 or columns < 0:
         raise DeblurError(
-            path, f"smaller than the {side_px} px that training cuts from it",
+            path,
+            f"smaller than the {side_px} px that training cuts from it",
             "take it out of the data, or train with a smaller --patch",
         )
     corners = [(int(rng.integers(rows + 1)), int(rng.integers(columns + 1))) for _ in range(3)]
@@ -225,7 +225,7 @@ def _to_tensor(pixels: Pixels) -> Tensor:
 def parse_source(text: str) -> tuple[str, float]:
     """Splits ``FOLDER`` or ``FOLDER=WEIGHT``."""
     folder, separator, weight = text.rpartition("=")
-    if separator and not os.path.exists(text):
+    if separator and not Path(text).exists():
         try:
             return folder, float(weight)
         except ValueError:

@@ -89,9 +89,7 @@ def margin_px(motion: MotionRange) -> int:
     return 4 * math.ceil(0.55 * motion.path_px / 4) + 4
 
 
-def draw_exposure(
-    rng: np.random.Generator, motion: MotionRange, region_px: int
-) -> Exposure:
+def draw_exposure(rng: np.random.Generator, motion: MotionRange, region_px: int) -> Exposure:
     """Draws camera path, objects and tone of one picture.
 
     Args:
@@ -216,8 +214,11 @@ def render(
     present = [np.ones(len(pictures), bool)]
     for index in range(depth):
         has = [index < len(e.objects) for e in exposures]
-        paths.append(np.concatenate([e.objects[index] if h else e.camera
-                                     for e, h in zip(exposures, has, strict=True)]))
+        paths.append(
+            np.concatenate(
+                [e.objects[index] if h else e.camera for e, h in zip(exposures, has, strict=True)]
+            )
+        )
         present.append(np.asarray(has)[pictures])
 
     total = torch.zeros(len(exposures), 3, size_px, size_px, device=device)

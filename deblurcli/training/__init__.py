@@ -1,0 +1,19 @@
+"""Training: the loop (`loop`), what is kept of a run (`run_folder`), how it is watched
+(`watching`)."""
+
+from __future__ import annotations
+
+from deblurcli.training.loop import Limits, Trainer, Validate, build_generator
+from deblurcli.training.run_folder import RunFolder
+from deblurcli.training.validation import Validation
+from deblurcli.training.watching import Progress
+
+__all__ = [
+    "Limits",
+    "Progress",
+    "RunFolder",
+    "Trainer",
+    "Validate",
+    "Validation",
+    "build_generator",
+]

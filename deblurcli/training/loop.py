@@ -1,0 +1,465 @@
+"""The training loop, to be read from top to bottom.
+
+One step: draw pictures (`sampling`), synthesise blur and augment on the training device, run
+the generator on all scales, compare with the sharp pyramid, update, follow with the running
+mean of the weights. Everything that a resumed run needs lies in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from deblurcli.checkpoints import ModelCard
+from deblurcli.degradations import degrade
+from deblurcli.errors import DeblurError, UsageError, WeightsError
+from deblurcli.losses import Discriminator, multi_scale_loss
+from deblurcli.network import (
+    MultiScaleGenerator,
+    compact_config,
+    deepdeblur_config,
+    gaussian_pyramid,
+)
+from deblurcli.recipes import Recipe
+from deblurcli.sampling import Source, StepData, TrainingSteps, augment
+from deblurcli.synthesis import render
+from deblurcli.training.run_folder import RunFolder
+from deblurcli.training.watching import Progress, Stopwatch
+
+Validate = Callable[[MultiScaleGenerator], dict[str, float]]
+"""Measures a network: set name to PSNR in dB."""
+
+# A mean loss this many times the lowest so far means that the training has come apart.
+_EXPLODED = 20.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a training ends: after so many steps or minutes, whichever comes first."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+
+class Trainer:
+    """Trains one generator.
+
+    Args:
+        recipe: how.
+        sources: on what.
+        folder: where everything is kept.
+        limits: how long.
+        seed: decides everything random.
+        precision: ``"bf16"``, ``"fp16"`` or ``"no"`` for fp32.
+        workers: processes that prepare data; 0 prepares it between the steps.
+        initial: a network to start from instead of a random one.
+        training_data: what the model card shall say of the data.
+        cpu: train on the CPU even where there is a GPU.
+
+    Raises:
+        UsageError: the batch can't be shared among the processes.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        sources: list[Source],
+        folder: RunFolder,
+        limits: Limits,
+        *,
+        seed: int = 0,
+        precision: str = "no",
+        workers: int = 0,
+        initial: MultiScaleGenerator | None = None,
+        training_data: tuple[str, ...] = (),
+        cpu: bool = False,
+    ) -> None:
+        self.recipe, self.sources, self.folder, self.limits = recipe, sources, folder, limits
+        self.seed, self.workers, self.training_data = seed, workers, training_data
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+        for batch in (recipe.batch, recipe.early_batch):
+            if batch % self.accelerator.num_processes:
+                raise UsageError(
+                    f"batch of {batch}",
+                    f"can't be shared by {self.accelerator.num_processes} processes",
+                    "give a multiple with --set batch=... and --set early_batch=...",
+                )
+        torch.manual_seed(seed)
+        self.generator = initial or build_generator(recipe)
+        self.generator.requires_grad_(True).train()
+        self.generator.to(self.accelerator.device, memory_format=torch.channels_last)
+        self.ema = AveragedModel(self.generator, avg_fn=self._average)
+        self.model, self.optimizer = self._prepare_model(_AllScales(self.generator))
+        self.discriminator: Discriminator | None = None
+        if recipe.adversarial:
+            self.discriminator = Discriminator().to(self.accelerator.device)
+            self.judge, self.judge_optimizer = self._prepare_model(self.discriminator)
+        self.step, self.seconds = 0, 0.0
+        self.best, self.lowest_loss = -math.inf, math.inf
+        self.scores: dict[str, float] = {}
+        self._stop = False
+
+    def _prepare_model(self, model: nn.Module) -> tuple[nn.Module, torch.optim.Optimizer]:
+        """Model and optimizer, made ready for the devices and processes there are."""
+        optimizer = torch.optim.Adam(model.parameters(), lr=self.recipe.learning_rate)
+        prepared: tuple[nn.Module, torch.optim.Optimizer]
+        prepared = self.accelerator.prepare(model, optimizer)
+        return prepared
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    def run(
+        self,
+        validate: Validate | None = None,
+        *,
+        validate_every: int = 1000,
+        report: Callable[[Progress], None] = lambda progress: None,
+        report_every: int = 20,
+    ) -> Progress:
+        """Trains until the limits; saves at every validation, at the end, and when interrupted.
+
+        Args:
+            validate: measures the running mean of the weights.
+            validate_every: steps between validations.
+            report: told about the progress.
+            report_every: steps between reports.
+
+        Raises:
+            DeblurError: the loss is no longer a number or has exploded, a picture can't be
+                read, the disk is full; the last checkpoint on disk is intact and from before.
+            KeyboardInterrupt: after the step in work was finished and everything saved.
+        """
+        losses: list[Tensor] = []
+        watch = Stopwatch()
+        progress = Progress(self.step)
+        with self._interruptible():
+            for data in self._steps(watch):
+                losses.append(self._train_step(data))
+                self.step += 1
+                self.seconds += watch.lap(len(data.slots) * self.accelerator.num_processes)
+                self._agree()
+                ending = self._stop or self._finished()
+                saving = ending or self.step % validate_every == 0
+                if saving or self.step % report_every == 0:
+                    progress = self._summarise(losses, watch)
+                    report(progress)
+                    losses.clear()
+                if saving:
+                    if validate is not None and not self._stop:
+                        self._validate(validate)
+                        progress = replace(progress, scores=self.scores)
+                        report(progress)
+                    self._save(progress)
+                    watch.skip()
+                if self._stop:
+                    raise KeyboardInterrupt
+        return progress
+
+    def _steps(self, watch: Stopwatch) -> Iterator[StepData]:
+        """The data of the coming steps; patches grow when the early share is over."""
+        r = self.recipe
+        while not self._finished():
+            early = self._early()
+            dataset = TrainingSteps(
+                self.sources,
+                r,
+                self.seed,
+                patch_px=r.early_patch_px if early else r.patch_px,
+                batch=r.early_batch if early else r.batch,
+                first_step=self.step,
+                rank=self.accelerator.process_index,
+                processes=self.accelerator.num_processes,
+            )
+            loader = DataLoader(
+                dataset,
+                batch_size=None,
+                sampler=_CountFrom(self.step),
+                num_workers=self.workers,
+                prefetch_factor=4 if self.workers else None,
+            )
+            self._made: dict[int, tuple[Tensor, Tensor]] = {}
+            self._patch_px = dataset.patch_px
+            watch.skip()
+            for data in loader:
+                watch.data_arrived()
+                yield data
+                if self._finished() or self._early() != early:
+                    break
+
+    def _train_step(self, data: StepData) -> Tensor:
+        """One update; gives the content loss (as a tensor, so that nothing waits for it)."""
+        blurred, sharp = self._prepare_pictures(data)
+        rate = self._learning_rate()
+        _set_rate(self.optimizer, rate)
+        restored = self.model(blurred)
+        targets = gaussian_pyramid(sharp, self.recipe.scales)
+        loss = multi_scale_loss(restored, targets, self.recipe.loss, self.recipe.frequency)
+        content = loss.detach()
+        if self.discriminator is not None:
+            loss = loss + self.recipe.adversarial * self._adversarial_loss(restored[0], sharp, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(loss)
+        if self.recipe.clip_norm:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.ema.update_parameters(self.generator)
+        return content
+
+    def _adversarial_loss(self, restored: Tensor, sharp: Tensor, rate: float) -> Tensor:
+        """Updates the discriminator; gives the generator's loss against it."""
+        assert self.discriminator is not None
+        logistic = nn.functional.binary_cross_entropy_with_logits
+        _set_rate(self.judge_optimizer, rate)
+        # One forward pass for both, as several processes want it.
+        verdicts = self.judge(torch.cat((sharp, restored.detach()))).float()
+        truth = torch.cat((torch.ones(len(sharp), 1), torch.zeros(len(sharp), 1)))
+        self.judge_optimizer.zero_grad(set_to_none=True)
+        self.accelerator.backward(2 * logistic(verdicts, truth.to(verdicts.device)))
+        self.judge_optimizer.step()
+        self.discriminator.requires_grad_(False)
+        with self.accelerator.autocast():
+            verdicts = self.discriminator(restored).float()
+        self.discriminator.requires_grad_(True)
+        return logistic(verdicts, torch.ones_like(verdicts))
+
+    @torch.no_grad()
+    def _prepare_pictures(self, data: StepData) -> tuple[Tensor, Tensor]:
+        """Blurred and sharp, each (N, 3, P, P) float32 in [0, 1] on the training device."""
+        device = self.accelerator.device
+
+        def to_float(images: list[Tensor]) -> Tensor:
+            return torch.stack(images).to(device, non_blocking=True).float() / 255
+
+        if data.synthetic:
+            regions, fillings, exposures = zip(*data.synthetic.values(), strict=True)
+            made = render(
+                to_float(list(regions)), to_float(list(fillings)), list(exposures), self._patch_px
+            )
+            self._made.update(zip(data.synthetic, zip(*made, strict=True), strict=True))
+        pairs = [
+            augment(
+                to_float(list(data.real[slot]))
+                if slot in data.real
+                else torch.stack(self._made[slot]),
+                augmentation,
+            )
+            for slot, augmentation in zip(data.slots, data.augmentations, strict=True)
+        ]
+        batch = torch.stack(pairs)
+        blurred = degrade(batch[:, 0], data.degradations)
+        return blurred.contiguous(memory_format=torch.channels_last), batch[:, 1].contiguous()
+
+    def _average(self, mean: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
+        # The mean is short at first, or it would remember the random start for long.
+        decay = min(self.recipe.ema, (1 + float(updates)) / (10 + float(updates)))
+        return mean.lerp(current, 1 - decay)
+
+    # -- schedule ------------------------------------------------------------------------------
+
+    def _agree(self) -> None:
+        """Gives every process the first one's clock and wish to stop, so that all change
+        patches, save and end in the same step."""
+        if self.accelerator.num_processes > 1:
+            told = torch.tensor([self.seconds, float(self._stop)], dtype=torch.float64)
+            told = broadcast(told.to(self.accelerator.device), from_process=0)
+            self.seconds, self._stop = float(told[0]), bool(told[1])
+
+    def _share(self) -> float:
+        shares = [0.0]
+        if self.limits.steps:
+            shares.append(self.step / self.limits.steps)
+        if self.limits.minutes:
+            shares.append(self.seconds / 60 / self.limits.minutes)
+        return min(max(shares), 1.0)
+
+    def _finished(self) -> bool:
+        return self._share() >= 1.0
+
+    def _early(self) -> bool:
+        return self._share() < self.recipe.early_share
+
+    def _learning_rate(self) -> float:
+        r = self.recipe
+        warmup = min(1.0, (self.step + 1) / r.warmup_steps) if r.warmup_steps else 1.0
+        cosine = 0.5 * (1 + math.cos(math.pi * self._share()))
+        return r.learning_rate * warmup * (r.final_rate + (1 - r.final_rate) * cosine)
+
+    # -- watching and saving -------------------------------------------------------------------
+
+    def _summarise(self, losses: list[Tensor], watch: Stopwatch) -> Progress:
+        loss = float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
+        if not loss < _EXPLODED * self.lowest_loss:  # written so that NaN counts
+            what = "has exploded" if math.isfinite(loss) else "is no longer a number"
+            raise DeblurError(
+                self.folder.path,
+                f"the loss {what} at step {self.step}",
+                "go on from the last checkpoint with --resume and a lower --set learning_rate=...",
+            )
+        self.lowest_loss = min(self.lowest_loss, loss)
+        rate, waiting = watch.read()
+        return Progress(
+            self.step,
+            self.seconds,
+            self._share(),
+            loss,
+            self._learning_rate(),
+            rate,
+            waiting,
+            self.scores,
+        )
+
+    def _validate(self, validate: Validate) -> None:
+        if self.accelerator.is_main_process:
+            self.scores = validate(self.mean_network)
+        self.accelerator.wait_for_everyone()
+
+    def _save(self, progress: Progress) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        mean_score = sum(self.scores.values()) / len(self.scores) if self.scores else -math.inf
+        best = mean_score > self.best
+        self.best = max(self.best, mean_score)
+        self.folder.append_metrics(progress)
+        self.folder.save(self._state(), self.mean_network, self._card(), best=best)
+
+    @property
+    def mean_network(self) -> MultiScaleGenerator:
+        """The running mean of the weights (the weights themselves where the recipe has none)."""
+        network = self.ema.module if self.recipe.ema else self.generator
+        assert isinstance(network, MultiScaleGenerator)
+        return network
+
+    def _state(self) -> dict[str, Any]:
+        state: dict[str, Any] = {
+            "recipe": asdict(self.recipe),
+            "network": self.generator.config.to_json(),
+            "seed": self.seed,
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": self.best,
+            "lowest_loss": self.lowest_loss,
+            "scores": self.scores,
+            "random": torch.get_rng_state(),
+        }
+        return state | {name: part.state_dict() for name, part in self._parts().items()}
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {
+            "generator": self.generator,
+            "ema": self.ema,
+            "optimizer": self.optimizer,
+        }
+        if self.discriminator is not None:
+            parts |= {"discriminator": self.discriminator, "judge_optimizer": self.judge_optimizer}
+        if self.accelerator.scaler is not None:
+            parts["scaler"] = self.accelerator.scaler
+        return parts
+
+    def resume(self) -> None:
+        """Goes on exactly where the run in the folder stopped.
+
+        Raises:
+            WeightsError: there is no checkpoint, it is damaged, or of another network or seed.
+        """
+        state = self.folder.load_state()
+        if state.get("seed") != self.seed:
+            raise WeightsError(
+                self.folder.checkpoint,
+                f"was trained with --seed {state.get('seed')}",
+                "give the same seed",
+            )
+        try:
+            for name, part in self._parts().items():
+                part.load_state_dict(state[name])
+            torch.set_rng_state(state["random"])
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.best, self.lowest_loss = state["best"], state["lowest_loss"]
+            self.scores = state["scores"]
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
+            raise WeightsError(
+                self.folder.checkpoint,
+                "of another network or recipe",
+                "give the same --recipe and --set, or another --output",
+            ) from error
+
+    def _card(self) -> ModelCard:
+        return ModelCard(
+            name=self.folder.path.name,
+            training_data=self.training_data,
+            recipe={
+                **asdict(self.recipe),
+                "steps": self.step,
+                "minutes": round(self.seconds / 60, 1),
+                "seed": self.seed,
+                "processes": self.accelerator.num_processes,
+            },
+            scores={name: {"psnr_db": round(db, 3)} for name, db in self.scores.items()},
+        )
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Lets Ctrl-C finish the step in work, so that what is saved is whole."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            if self._stop:  # asked twice: at once
+                raise KeyboardInterrupt
+            self._stop = True
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def build_generator(recipe: Recipe) -> MultiScaleGenerator:
+    """The untrained network of a recipe."""
+    if recipe.network == "deepdeblur":
+        return MultiScaleGenerator(deepdeblur_config(recipe.scales))
+    return MultiScaleGenerator(compact_config(recipe.channels, recipe.scales))
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+class _AllScales(nn.Module):
+    """The generator as training calls it: the outputs of every scale, finest first."""
+
+    def __init__(self, generator: MultiScaleGenerator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, blurred: Tensor) -> list[Tensor]:
+        return self.generator.restore_scales(blurred)
+
+
+class _CountFrom:
+    """An endless sampler: the numbers from `first` on."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+
+    def __iter__(self) -> Iterator[int]:
+        step = self._first
+        while True:
+            yield step
+            step += 1

@@ -1,0 +1,70 @@
+"""Measures the network in training on pictures that nobody trains on, the way users run it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblurcli.data import Pair
+from deblurcli.deblurrer import Deblurrer
+from deblurcli.evaluation import evaluate
+from deblurcli.images import read
+from deblurcli.network import MultiScaleGenerator
+
+
+class Validation:
+    """Calls `Deblurrer` and `evaluate` on a few pairs of each kind.
+
+    Args:
+        pairs: to choose from.
+        limit: most pairs of each kind, spread evenly; 0 takes all.
+        device, precision: as `Deblurrer` takes them.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        limit: int = 10,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        self.device, self.precision = device, precision
+        self.sets: dict[str, list[Pair]] = {}
+        for kind, group in groupby(sorted(pairs, key=lambda p: p.kind), key=lambda p: p.kind):
+            found = list(group)
+            if limit and len(found) > limit:
+                chosen = np.linspace(0, len(found) - 1, limit).round().astype(int)
+                found = [found[i] for i in chosen]
+            self.sets[kind] = found
+
+    def __call__(self, network: MultiScaleGenerator) -> dict[str, float]:
+        """Kind of pairs to mean PSNR in dB."""
+        deblurrer = self._deblurrer(network)
+        return {kind: evaluate(deblurrer, pairs).psnr_db for kind, pairs in self.sets.items()}
+
+    def restore_samples(
+        self, network: MultiScaleGenerator, side_px: int = 384, rows: int = 4
+    ) -> list[list[NDArray[np.uint8]]]:
+        """Rows of blurred, restored and sharp, cut from the middle of validation pictures."""
+        deblurrer = self._deblurrer(network)
+        queues = [list(pairs) for pairs in self.sets.values()]
+        chosen = [q[i] for i in range(rows) for q in queues if i < len(q)][:rows]
+        triples: list[list[NDArray[np.uint8]]] = []
+        for pair in chosen:
+            blurred, sharp = read(pair.blurred).pixels, read(pair.sharp).pixels
+            height, width = blurred.shape[:2]
+            side_px = min(side_px, height, width)
+            top, left = (height - side_px) // 2, (width - side_px) // 2
+            middle = (slice(top, top + side_px), slice(left, left + side_px))
+            triples.append(
+                [image[middle] for image in (blurred, deblurrer.restore(blurred), sharp)]
+            )
+        # All rows of one size, that of the smallest picture.
+        return [[image[:side_px, :side_px] for image in row] for row in triples]
+
+    def _deblurrer(self, network: MultiScaleGenerator) -> Deblurrer:
+        return Deblurrer(network, device=self.device, precision=self.precision)
