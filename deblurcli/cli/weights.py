@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from deblurcli import weights
-from deblurcli.cli import console, options
+from deblurcli.cli import console, options, weights_table
 from deblurcli.downloads import Progress
 from deblurcli.errors import DeblurError, UsageError, WeightsError
 from deblurcli.manifest import Entry, describe, read_manifest, register
@@ -92,9 +91,9 @@ def list_weights(
     default = weights.catalogue().default
     found = weights.listings()
     if json:
-        console.print_json([_document(listing, default) for listing in found])
+        console.print_json([weights_table.document(listing, default) for listing in found])
     elif found:
-        print(_table(found, default))
+        print(weights_table.table(found, default))
     else:
         console.say(f"no weights; they would be looked for in {weights.storage_folder()}")
 
@@ -186,7 +185,8 @@ def import_weights(
 ) -> None:
     """Imports a checkpoint that the paper's authors publish.
 
-    It becomes a safetensors file for --weights. Nothing in the file is executed. The imported network gives the same output as the original.
+    It becomes a safetensors file for --weights. Nothing in the file is executed. The imported
+    network gives the same output as the original.
     """
     console.start(quiet=quiet, verbose=verbose)
     target = output or _place_for(name, overwrite=overwrite)
@@ -326,62 +326,3 @@ def _verified_all() -> list[dict[str, Any]]:
 def _row(listing: Listing) -> dict[str, Any]:
     path = str(listing.path) if listing.path else None
     return {"name": listing.entry.name, "state": listing.state, "path": path}
-
-
-def _document(listing: Listing, default: str | None) -> dict[str, Any]:
-    return {
-        **listing.entry.__dict__,
-        "sources": list(listing.entry.sources),
-        "default": listing.entry.name == default,
-        "state": listing.state,
-        "place": listing.place or None,
-        "path": str(listing.path) if listing.path else None,
-    }
-
-
-def _table(found: tuple[Listing, ...], default: str | None) -> str:
-    """One line of facts for each, then where it lies and its scores, indented."""
-    rows = [("NAME", "NETWORK", "SIZE", "STATE", "LICENCE")]
-    for listing in found:
-        entry = listing.entry
-        rows.append(
-            (
-                entry.name + (" *" if entry.name == default else ""),
-                network_text(entry.network),
-                f"{entry.bytes / 1e6:.1f} MB",
-                listing.state,
-                entry.licence,
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row, about in zip(rows, (None, *found), strict=True):
-        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join(cells).rstrip())
-        if about is None:
-            continue
-        if about.path:
-            lines.append(f"    {about.path}")
-        elif about.entry.sources:
-            lines.append(f"    not here; get it: deblur weights pull {about.entry.name}")
-        scores = textwrap.wrap(scores_text(about.entry.scores), 76, break_long_words=False)
-        lines += [f"    {line}" for line in scores]
-    return "\n".join(lines)
-
-
-def network_text(network: Mapping[str, Any]) -> str:
-    """Such as ``unet, K=3, 2.1 M``."""
-    if not network:
-        return "-"
-    millions = network.get("parameters", 0) / 1e6
-    return f"{network.get('body', '?')}, K={network.get('scales', '?')}, {millions:.2f} M"
-
-
-def scores_text(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """Such as ``PSNR: gopro/test 26.10 dB, reds/val 25.20 dB``."""
-    figures = [
-        f"{name} {values['psnr_db']:.2f} dB"
-        for name, values in scores.items()
-        if "psnr_db" in values
-    ]
-    return f"PSNR: {', '.join(figures)}" if figures else ""
