@@ -1,17 +1,23 @@
 """Videos: restoring them frame by frame, with everything else they hold.
 
-`restore_video` is the way in; `probe` says what a file holds. Nothing here knows the network:
-the caller gives a function that restores one frame.
+`restore_video` is the way in; `restore_animation`, `restore_frames` and `restore_to_frames` are
+its sisters for other kinds of clips, and `probe` says what a file holds. Nothing here knows the
+network: the caller gives a function that restores one frame.
 """
 
-from deblurcli.videos.info import CONTAINERS, VIDEO_SUFFIXES, VideoInfo, probe
+from deblurcli.videos.animations import ANIMATION_FORMATS, restore_animation
+from deblurcli.videos.frame_files import restore_frames, restore_to_frames
+from deblurcli.videos.info import CONTAINERS, VideoInfo, probe
 from deblurcli.videos.restoring import VideoResult, restore_video
 
 __all__ = [
+    "ANIMATION_FORMATS",
     "CONTAINERS",
-    "VIDEO_SUFFIXES",
     "VideoInfo",
     "VideoResult",
     "probe",
+    "restore_animation",
+    "restore_frames",
+    "restore_to_frames",
     "restore_video",
 ]

@@ -16,14 +16,6 @@ from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError
 
-# fmt: off
-VIDEO_SUFFIXES = frozenset({
-    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
-    ".ogv", ".ts", ".webm", ".wmv",
-})
-# fmt: on
-"""Endings by which videos are found in folders; a file named by the user may have any."""
-
 CONTAINERS = {
     ".mp4": "mp4",
     ".m4v": "mp4",

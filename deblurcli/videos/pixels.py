@@ -34,8 +34,8 @@ _BT709, _BT601, _RGB = 1, 5, 0
 # FFmpeg's matrices -> swscale's, where both know them.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
 
-Matrix = tuple[int, int, int, int]
-"""The four numbers of a display matrix that turn and mirror: a, b, c, d."""
+RGB16 = "rgb48le" if sys.byteorder == "little" else "rgb48be"
+"""FFmpeg's name of (H, W, 3) uint16 RGB on this machine."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PixelReader:
     """Turns decoded frames into RGB frames of 8 or 16 bits. For one thread."""
 
     def __init__(self, bits: int) -> None:
-        self._format = "rgb48" + _END if bits > 8 else "rgb24"
+        self._format = RGB16 if bits > 8 else "rgb24"
         self._reformatter = VideoReformatter()
 
     def to_rgb(self, frame: VideoFrame) -> VideoFrame:
@@ -169,6 +169,3 @@ def turn_upright(pixels: Pixels, display_matrix: tuple[int, ...]) -> Pixels:
     if down < 0:
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
-
-
-_END = "le" if sys.byteorder == "little" else "be"

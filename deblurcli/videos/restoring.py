@@ -109,7 +109,7 @@ def restore_video(
             preset=preset,
         )
         reading = Reading(source, container, stream, cut, set(passengers.copied))
-        with closing(read_ahead(reading.steps(), _depth(stream))) as steps:
+        with closing(read_ahead(reading.steps(), depth_for(stream.width, stream.height))) as steps:
             first = next(steps, None)
             if first is None or first.frame is None:
                 raise reading.failure()
@@ -121,14 +121,15 @@ def restore_video(
                     restore,
                     copy=(container, stream, passengers, cut),
                     progress=progress,
-                    total=_count_within(container, stream, start, end),
+                    total=count_within(container, stream, start, end),
                 )
         notes = (*passengers.notes, *encoding.notes, *reading.notes)
         return VideoResult(done, notes, reading.damage())
 
 
-def _depth(stream: VideoStream) -> int:
-    return max(1, min(6, _PIXELS_ON_THE_WAY // max(1, stream.width * stream.height)))
+def depth_for(width: int, height: int) -> int:
+    """How many frames of that size may wait in one queue."""
+    return max(1, min(6, _PIXELS_ON_THE_WAY // (width * height)))
 
 
 def _chain(first: Step, rest: Iterator[Step]) -> Iterator[Step]:
@@ -136,9 +137,10 @@ def _chain(first: Step, rest: Iterator[Step]) -> Iterator[Step]:
     yield from rest
 
 
-def _count_within(
+def count_within(
     container: InputContainer, stream: VideoStream, start: float | None, end: float | None
 ) -> int | None:
+    """The number of frames to expect in the part from `start` to `end`; None if unknown."""
     count, seconds = count_frames(container, stream), seconds_of(container)
     if count is None or seconds is None or (start is None and end is None):
         return count
@@ -190,7 +192,7 @@ class _Writing:
                 else:
                     writer.set_last_duration(step.last_duration)
 
-            with WriteBehind(write, _depth(self.stream)) as behind:
+            with WriteBehind(write, depth_for(self.stream.width, self.stream.height)) as behind:
                 for step in steps:
                     if step.frame is not None:
                         step.frame = _restored(step.frame, restore, turn)
@@ -212,10 +214,18 @@ class _Writing:
 
 def _restored(frame: VideoFrame, restore: Restore, turn: tuple[int, ...] | None) -> VideoFrame:
     blurred = pixels_of(frame)
-    restored = restore(blurred)
-    if restored.shape != blurred.shape or restored.dtype != blurred.dtype:
-        raise TypeError(f"restore gave {restored.shape} {restored.dtype} for {blurred.shape}")
+    restored = check_restored(restore(blurred), blurred)
     return with_pixels(frame, restored if turn is None else turn_upright(restored, turn))
+
+
+def check_restored(restored: Pixels, blurred: Pixels) -> Pixels:
+    """Gives `restored` back if it has the shape and type of `blurred`."""
+    if restored.shape != blurred.shape or restored.dtype != blurred.dtype:
+        raise TypeError(
+            f"restored is {restored.shape} {restored.dtype}, "
+            f"the frame {blurred.shape} {blurred.dtype}"
+        )
+    return restored
 
 
 def _colour_of(stream: VideoStream, rgb: VideoFrame) -> Colour:
