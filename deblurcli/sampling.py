@@ -7,6 +7,7 @@ where it stopped, and several processes see together what one process would see 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch.utils.data import Dataset
 from deblurcli.data import Pair
 from deblurcli.degradations import Degradation, draw_degradation
 from deblurcli.errors import DeblurError
+from deblurcli.pictures import read_picture
 from deblurcli.recipes import Recipe
 from deblurcli.synthesis import Exposure, draw_exposure, margin_px
 
@@ -73,8 +75,10 @@ class StepData:
 class PictureCache:
     """Decoded pictures, the latest used ones kept up to a number of bytes."""
 
-    def __init__(self, bytes_limit: int = 4 * 2**30) -> None:
-        self._limit, self._held = bytes_limit, 0
+    def __init__(
+        self, bytes_limit: int = 4 * 2**30, read: Callable[[Path], Pixels] = read_picture
+    ) -> None:
+        self._limit, self._read, self._held = bytes_limit, read, 0
         self._pictures: OrderedDict[Path, Pixels] = OrderedDict()
 
     def read(self, path: Path) -> Pixels:
@@ -82,15 +86,7 @@ class PictureCache:
         if path in self._pictures:
             self._pictures.move_to_end(path)
             return self._pictures[path]
-        try:
-            with Image.open(path) as image:
-                pixels: Pixels = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DeblurError(
-                path,
-                f"can't be read as a picture ({error})",
-                "repair it or take it out of the data",
-            ) from error
+        pixels = self._read(path)
         self._pictures[path] = pixels
         self._held += pixels.nbytes
         while self._held > self._limit and len(self._pictures) > 1:
@@ -166,14 +162,31 @@ class TrainingSteps(Dataset[StepData]):
 
     def _draw_region(self, rng: np.random.Generator, source: Source, side_px: int) -> Tensor:
         path = source.photos[int(rng.integers(len(source.photos)))]
-        pixels = self._cache.read(path)
-        # Scaled down, photos become crisp and free of noise.
-        largest = min(pixels.shape[:2]) / side_px
-        scale = min(float(np.exp(rng.uniform(0.0, np.log(2.4)))), largest)
-        cut = int(side_px * scale)
-        row, column = _draw_textured_corner(rng, pixels, cut, path)
-        crop = Image.fromarray(pixels[row : row + cut, column : column + cut])
-        return _to_tensor(np.asarray(crop.resize((side_px, side_px), Image.Resampling.LANCZOS)))
+        return draw_region(rng, self._cache.read(path), side_px, path)
+
+
+def draw_region(rng: np.random.Generator, pixels: Pixels, side_px: int, path: Path) -> Tensor:
+    """A part of a sharp photo to synthesise blur from.
+
+    Args:
+        rng: the only source of randomness.
+        pixels: (H, W, 3) of the photo.
+        side_px: of the region.
+        path: the photo's, for the error.
+
+    Returns:
+        (3, side_px, side_px) uint8.
+
+    Raises:
+        DeblurError: the photo is too small.
+    """
+    # Scaled down, photos become crisp and free of noise.
+    largest = min(pixels.shape[:2]) / side_px
+    scale = min(float(np.exp(rng.uniform(0.0, np.log(2.4)))), largest)
+    cut = int(side_px * scale)
+    row, column = _draw_textured_corner(rng, pixels, max(cut, side_px), path)
+    crop = Image.fromarray(pixels[row : row + cut, column : column + cut])
+    return _to_tensor(np.asarray(crop.resize((side_px, side_px), Image.Resampling.LANCZOS)))
 
 
 def _draw_textured_corner(

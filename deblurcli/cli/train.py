@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,7 +107,7 @@ def train(
         raise UsageError(
             "--weights", "can't go with --resume, which has its own", "leave one of them out"
         )
-    sources, named = _find_sources(data)
+    sources, named = _find_sources(data, chosen)
     pairs = _find_validation(validation, [text for text, _ in named], sources)
     _train(
         chosen,
@@ -129,21 +130,25 @@ def train(
     )
 
 
-def _find_sources(data: list[str]) -> tuple[list[Source], list[tuple[str, str]]]:
+def _find_sources(data: list[str], recipe: Recipe) -> tuple[list[Source], list[tuple[str, str]]]:
     """Each source, with its folder and what the model card says of it."""
-    from deblurcli.data import find_pairs, find_pictures
+    from deblurcli.data import check_pairs, find_pairs, find_pictures
+    from deblurcli.pictures import keep_large
     from deblurcli.sampling import Source, parse_source
+    from deblurcli.synthesis import margin_px
 
     sources, named = [], []
     for text in data:
         folder, weight = parse_source(text)
         try:
             pairs = tuple(find_pairs(folder, "train"))
+            check_pairs(pairs, recipe.patch_px)
             sources.append(Source(pairs=pairs, weight=weight))
             kinds = ", ".join(sorted({pair.kind for pair in pairs}))
             note = f"{len(pairs)} pairs ({kinds}) of {Path(folder).name}"
         except NothingToDoError:
-            photos = tuple(find_pictures(folder))
+            region_px = recipe.patch_px + 2 * margin_px(recipe.motion)
+            photos = tuple(keep_large(find_pictures(folder), region_px))
             sources.append(Source(photos=photos, weight=weight))
             note = f"{len(photos)} sharp photos of {Path(folder).name}, blur synthesised"
         named.append((folder, note))
@@ -162,8 +167,8 @@ def _find_validation(
     else:
         pairs = []
         for folder in data:
-            if any((Path(folder) / part).is_dir() for part in ("test", "val")):
-                pairs += find_pairs(folder, "test")
+            with suppress(NothingToDoError, UsageError):  # photos, or no such part
+                pairs += [pair for pair in find_pairs(folder, "test") if pair.part]
     trained = {pair.sharp.resolve() for source in sources for pair in source.pairs}
     for pair in pairs:
         if pair.sharp.resolve() in trained:

@@ -1,0 +1,91 @@
+"""Reading the pictures of data sets: plain pixels, and sizes without decoding.
+
+Photos of people, with their colour profiles and everything else, are `images`' matter.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from deblurcli.errors import DeblurError
+
+log = logging.getLogger("deblurcli")
+
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """The pixels of one picture of a data set: (H, W, 3) uint8.
+
+    Raises:
+        DeblurError: it can't be read, or is damaged.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow's decoders raise all sorts of errors on damaged files
+        raise _unreadable(path, error) from error
+
+
+def read_sizes(paths: Iterable[Path]) -> Iterator[tuple[int, int]]:
+    """(width, height) of each picture, in turn; only headers are read.
+
+    Raises:
+        DeblurError: a file that is no picture.
+    """
+    # Opening files on a network disk is waiting mostly.
+    with ThreadPoolExecutor(8) as threads:
+        yield from threads.map(_read_size, paths)
+
+
+def _read_size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DeblurError:
+    reason = "is empty or no picture"
+    if isinstance(error, FileNotFoundError):
+        reason = "no such file"
+    elif not isinstance(error, UnidentifiedImageError):
+        reason = f"can't be read as a picture ({getattr(error, 'strerror', None) or error})"
+    return DeblurError(path, reason, "repair it or take it out of the data")
+
+
+def keep_large(paths: Sequence[Path], least_px: int) -> list[Path]:
+    """Those pictures whose sides all have `least_px` or more; headers only are read.
+
+    So that hours of training don't end at a bad file. What is left out is logged.
+
+    Raises:
+        DeblurError: a file that is no picture; or all are too small.
+    """
+    sizes = dict(zip(paths, read_sizes(paths), strict=True))
+    large = [path for path, size in sizes.items() if min(size) >= least_px]
+    small = [path for path, size in sizes.items() if min(size) < least_px]
+    if small and not large:
+        check_least(small[0], sizes[small[0]], least_px)
+    if small:
+        others = f" and {len(small) - 1} others" if len(small) > 1 else ""
+        log.warning("%s%s: left out, smaller than %d pixels", small[0], others, least_px)
+    return large
+
+
+def check_least(path: Path, size: tuple[int, int], least_px: int) -> None:
+    """Raises DeblurError where a side of `size` is shorter than `least_px`."""
+    if min(size) < least_px:
+        raise DeblurError(
+            path,
+            f"is {size[0]}x{size[1]} pixels, smaller than the {least_px} that are cut from it",
+            "take it out of the data, or use smaller patches",
+        )
