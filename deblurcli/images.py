@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from deblurcli.photos.colour import (
 from deblurcli.photos.decoding import Decoded, UnreadableError, decode
 from deblurcli.photos.metadata import renew_thumbnail
 from deblurcli.photos.picture import Picture
+
+log = logging.getLogger("deblurcli")
 
 _FORMAT_BY_SUFFIX = {
     suffix: name for name, format_ in encoding.FORMATS.items() for suffix in format_.suffixes
@@ -151,7 +154,11 @@ def _encode(
             metadata = replace(metadata, parts=None)
     try:
         return encoding.encode(
-            format_, picture, metadata, decoded.encoding if same_format else None
+            format_,
+            picture,
+            metadata,
+            decoded.encoding if same_format else None,
+            lambda text: log.warning("%s: %s", subject, text),
         )
     except encoding.UnwritableError as error:
         raise DeblurError(subject, error.reason, error.remedy) from error

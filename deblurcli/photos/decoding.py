@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -37,6 +39,17 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PLUGINS = {"JPEG": ["JPEG", "MPO"]}
 _DEEP_PNG_COLOURS = {2, 4, 6}
 _BAND_PIXELS = 1 << 22
+_DECODER_ERRORS = (  # what decoders raise when fed with damaged data
+    OSError,
+    SyntaxError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
 
 
 class UnreadableError(Exception):
@@ -87,7 +100,7 @@ def decode(file: BinaryIO) -> Decoded:
         raise UnreadableError(
             "too large for this computer's memory", "scale it down first"
         ) from error
-    except Exception as error:  # a decoder fed with damaged data may raise anything
+    except _DECODER_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise UnreadableError(_describe(error), "get an intact copy") from error
@@ -141,7 +154,7 @@ def _decode_png(file: BinaryIO) -> Decoded:
             clear = (samples == np.frombuffer(key, ">u2")).all(axis=2)
             alpha = np.where(clear, 0, 65535).astype(np.uint16)
         picture = Picture(samples, alpha, _png_icc(file))
-        return _upright("PNG", picture, metadata, Encoding(), _png_notes(chunks))
+        return _upright("PNG", picture, _png_notes(chunks), metadata, Encoding())
     with _opened(file, "PNG") as image:
         return _upright("PNG", *_picture(image), metadata=metadata, encoding=Encoding())
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import logging
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +18,9 @@ from deblurcli.photos.exif import ExifEditor, ExifError, parse_exif
 from deblurcli.photos.metadata import Metadata
 from deblurcli.photos.picture import Encoding, Picture
 
-log = logging.getLogger("deblurcli")
-
 Pieces = Iterable[bytes | memoryview]
+Warn = Callable[[str], None]
+"""Told, in a few plain words, what the format could not hold."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ FORMATS = {
     "PNG": Format("PNG", (".png",), deep=True),
     "WEBP": Format("WebP", (".webp",), most_px=16383),
     "TIFF": Format("TIFF", (".tif", ".tiff"), cmyk=True, deep=True),
-    "BMP": Format("BMP", (".bmp",), alpha=False, icc=False),
+    "BMP": Format("BMP", (".bmp",), icc=False),
     "GIF": Format("GIF", (".gif",), icc=False, most_px=65535),
     "HEIF": Format("HEIC", (".heic", ".heif", ".hif"), most_px=16384),
     "AVIF": Format("AVIF", (".avif",), most_px=65536),
@@ -68,7 +67,13 @@ class UnwritableError(Exception):
         super().__init__(reason, remedy)
 
 
-def encode(format_: str, picture: Picture, metadata: Metadata, encoding: Encoding | None) -> Pieces:
+def encode(
+    format_: str,
+    picture: Picture,
+    metadata: Metadata,
+    encoding: Encoding | None,
+    warn: Warn,
+) -> Pieces:
     """The pieces of a file, in order.
 
     What the format can't hold is fitted to it: 16 bits are rounded to 8, transparency is laid
@@ -79,6 +84,7 @@ def encode(format_: str, picture: Picture, metadata: Metadata, encoding: Encodin
         picture: what to write.
         metadata: what to keep; what the format can't hold is left out.
         encoding: the input's, if it was of the same format.
+        warn: called for all that the user may miss in the file.
 
     Raises:
         UnwritableError: the picture is too large for the format.
@@ -88,7 +94,7 @@ def encode(format_: str, picture: Picture, metadata: Metadata, encoding: Encodin
         raise UnwritableError(
             f"{holds.title} holds at most {holds.most_px} pixels a side", "write .png or .tif"
         )
-    picture = _fit(picture, holds)
+    picture = _fit(picture, holds, warn)
     if format_ == "TIFF":
         try:
             return list(tiff.encode(picture, encoding and encoding.compression, metadata))
@@ -98,13 +104,15 @@ def encode(format_: str, picture: Picture, metadata: Metadata, encoding: Encodin
         return png.assemble(_encode_png(picture), metadata, picture.icc)
     image = _to_image(picture)
     if format_ == "JPEG":
-        return jpeg.encode(image, encoding, metadata, picture.icc)
+        return jpeg.encode(image, encoding, metadata, picture.icc, warn)
     if format_ == "GIF":
         return [_encode_gif(image, metadata)]
+    if format_ == "BMP" and picture.alpha is not None:
+        return _bmp_with_alpha(image, metadata)
     return [_encode_with_pillow(format_, image, picture.icc, metadata, encoding or Encoding())]
 
 
-def _fit(picture: Picture, holds: Format) -> Picture:
+def _fit(picture: Picture, holds: Format, warn: Warn) -> Picture:
     if not holds.deep and picture.samples.dtype == np.uint16:
         alpha = picture.alpha
         picture = replace(
@@ -112,11 +120,11 @@ def _fit(picture: Picture, holds: Format) -> Picture:
             samples=to_uint8(picture.samples),
             alpha=None if alpha is None else to_uint8(alpha),
         )
-        log.warning("%s holds 8 bits a channel: the photo's 16 were rounded", holds.title)
+        warn(f"{holds.title} holds 8 bits a channel: the photo's 16 were rounded")
     if not holds.alpha and picture.alpha is not None:
         if (picture.alpha != 255).any():
             picture = replace(picture, samples=_lay_on_white(picture))
-            log.warning("%s holds no transparency: laid on white", holds.title)
+            warn(f"{holds.title} holds no transparency: laid on white")
         picture = replace(picture, alpha=None)
     return picture
 
@@ -184,7 +192,8 @@ def _encode_with_pillow(
         from deblurcli.photos.decoding import register_heif
 
         register_heif()
-        options |= {"quality": _HEIF_QUALITY}
+        # x265 is three times as slow by default, for one percent of the bytes.
+        options |= {"quality": _HEIF_QUALITY, "enc_params": {"preset": "fast"}}
         if image.mode in ("RGB", "RGBA"):
             options["chroma"] = encoding.chroma
             if encoding.colour is not None and not icc:
@@ -224,3 +233,17 @@ def _encode_gif(image: Image.Image, metadata: Metadata) -> bytes:
     file = io.BytesIO()
     few.save(file, "GIF", **options)
     return file.getvalue()
+
+
+def _bmp_with_alpha(image: Image.Image, metadata: Metadata) -> Pieces:
+    """A BMP file with a version 4 header; Pillow writes version 3, which has no alpha.
+
+    Source: Microsoft, "BITMAPV4HEADER structure".
+    """
+    width, height = image.size
+    pixels = image.convert("RGBA").transpose(Image.Transpose.FLIP_TOP_BOTTOM).tobytes("raw", "BGRA")
+    per_metre = [round(dpi / 0.0254) for dpi in metadata.dpi or (0, 0)]
+    yield struct.pack("<2sIHHI", b"BM", 14 + 108 + len(pixels), 0, 0, 14 + 108)
+    yield struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(pixels), *per_metre, 0, 0)
+    yield struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    yield pixels

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import functools
 import io
-import logging
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from PIL import Image
 
 from deblurcli.photos.metadata import Metadata, exif_from, without_stale_resources
 from deblurcli.photos.picture import Encoding
-
-log = logging.getLogger("deblurcli")
 
 _LEAST_QUALITY = 92
 _QUALITY_FROM_OTHER_FORMATS = 95
@@ -84,7 +81,11 @@ def read_encoding(image: Any) -> Encoding:
 
 
 def encode(
-    image: Image.Image, encoding: Encoding | None, metadata: Metadata, icc: bytes | None
+    image: Image.Image,
+    encoding: Encoding | None,
+    metadata: Metadata,
+    icc: bytes | None,
+    warn: Callable[[str], None],
 ) -> list[bytes]:
     """A JPEG file, in pieces.
 
@@ -95,8 +96,9 @@ def encode(
     Args:
         image: L, RGB or CMYK.
         encoding: the input's, if it was a JPEG.
-        metadata: to put in; what is too long for JPEG is left out with a warning.
+        metadata: to put in; what is too long for JPEG is left out.
         icc: the ICC profile to put in.
+        warn: told what was left out.
     """
     options: dict[str, Any] = {"quality": _QUALITY_FROM_OTHER_FORMATS, "subsampling": 0}
     if encoding is not None and encoding.tables:
@@ -120,17 +122,25 @@ def encode(
     jfif = own_segments if metadata.parts is None else metadata.parts
     segments = [
         *((marker, data[:12] + b"\0\0") for marker, data in jfif if data.startswith(_JFIF)),
-        *_segments(metadata, icc),
+        *_segments(metadata, icc, warn),
         *(segment for segment in own_segments if segment[0] == _APP14),
     ]
     return [b"\xff\xd8", *map(_segment_bytes, segments), encoded[start:]]
 
 
-def _segments(metadata: Metadata, icc: bytes | None) -> Iterable[Segment]:
+def _segments(
+    metadata: Metadata, icc: bytes | None, warn: Callable[[str], None]
+) -> Iterable[Segment]:
+    def one_segment(marker: int, data: bytes, what: str) -> Iterable[Segment]:
+        if len(data) <= _MOST_SEGMENT_BYTES:
+            yield marker, data
+        else:
+            warn(f"the {what} of {len(data) // 1000} KB don't fit into JPEG: left out")
+
     if metadata.exif is not None:
-        yield from _one_segment(_APP1, _EXIF + metadata.exif, "EXIF data")
+        yield from one_segment(_APP1, _EXIF + metadata.exif, "EXIF data")
     if metadata.xmp is not None:
-        yield from _one_segment(_APP1, _XMP + metadata.xmp, "XMP data")
+        yield from one_segment(_APP1, _XMP + metadata.xmp, "XMP data")
     if metadata.photoshop is not None:
         yield from _split(_APP13, _PHOTOSHOP, metadata.photoshop)
     if icc:
@@ -141,14 +151,7 @@ def _segments(metadata: Metadata, icc: bytes | None) -> Iterable[Segment]:
     if metadata.parts is not None:
         yield from (part for part in metadata.parts if not part[1].startswith(_JFIF))
     elif metadata.comment:
-        yield from _one_segment(_COMMENT, metadata.comment, "comment")
-
-
-def _one_segment(marker: int, data: bytes, what: str) -> Iterable[Segment]:
-    if len(data) <= _MOST_SEGMENT_BYTES:
-        yield marker, data
-    else:
-        log.warning("the %s of %d KB does not fit into JPEG: left out", what, len(data) // 1000)
+        yield from one_segment(_COMMENT, metadata.comment, "comments")
 
 
 def _split(marker: int, prefix: bytes, data: bytes) -> Iterable[Segment]:

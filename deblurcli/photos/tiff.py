@@ -9,6 +9,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -91,7 +92,7 @@ def read_metadata(file: BinaryIO) -> Metadata:
 
 
 def read_layout(file: BinaryIO) -> dict[str, Any]:
-    """Facts to decide by: ``bits``, ``sample_format``, ``compression``, ``orientation``, ``raw``."""
+    """Facts to decide by: bits, sample_format, compression, orientation, raw; {} if damaged."""
     try:
         tags = read_tags(file)
     except ExifError:
@@ -274,10 +275,8 @@ def _tags_for(metadata: Metadata) -> Tags:
     else:
         tags = Tags()
         if metadata.exif is not None:
-            try:
+            with suppress(ExifError):  # unreadable: nothing to take over
                 tags = parse_exif(metadata.exif)
-            except ExifError:
-                pass  # unreadable: nothing to take over
         tags.fields = {t: f for t, f in tags.fields.items() if t not in _STRUCTURE | _BLOCKS}
         if metadata.comment and 270 not in tags.fields:
             tags.fields[270] = Field(ASCII, metadata.comment.rstrip(b"\0") + b"\0")
