@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import platformdirs
 
@@ -255,10 +256,13 @@ def _sources(entry: Entry) -> Iterator[str]:
     """Where to get the file, best first. ``DEBLUR_WEIGHTS_URL`` names the file or its folder."""
     if own := os.environ.get("DEBLUR_WEIGHTS_URL"):
         if own.startswith(("http://", "https://", "file:")):
-            yield own if own.endswith(SUFFIX) else f"{own.rstrip('/')}/{entry.file}"
+            url = urlsplit(own)
+            folder = url.path.removesuffix("/")
+            path = url.path if folder.endswith(SUFFIX) else f"{folder}/{entry.file}"
+            yield url._replace(path=path).geturl()
         else:
-            path = Path(own).expanduser()
-            yield str(path / entry.file if path.is_dir() else path)
+            local = Path(own).expanduser()
+            yield str(local / entry.file if local.is_dir() else local)
     yield from entry.sources
 
 

@@ -220,7 +220,9 @@ def test_a_file_has_a_normal_files_mode(server: Server, tmp_path: Path) -> None:
     assert path.stat().st_mode == (tmp_path / "normal").stat().st_mode
 
 
-@pytest.mark.parametrize("form", ["folder", "file", "file URL", "http folder", "http file"])
+@pytest.mark.parametrize(
+    "form", ["folder", "file", "file URL", "http folder", "http file", "http folder with a key"]
+)
 def test_deblur_weights_url_is_the_first_source(
     server: Server, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
 ) -> None:
@@ -233,12 +235,14 @@ def test_deblur_weights_url_is_the_first_source(
         "file URL": (mirror / ENTRY.file).as_uri(),
         "http folder": f"{server.url}/mirror/",
         "http file": f"{server.url}/mirror/{ENTRY.file}",
+        "http folder with a key": f"{server.url}/mirror?key=1",
     }
     entry = Entry(**{**ENTRY.__dict__, "sources": (f"{server.url}/listed/{ENTRY.file}",)})
     write_manifest(store, Manifest((entry,)))
     monkeypatch.setenv("DEBLUR_WEIGHTS_URL", forms[form])
     assert weights.find("theirs", patience=HASTE).read_bytes() == CONTENT
-    assert server.requests == ([f"/mirror/{ENTRY.file}"] if "http" in form else [])
+    asked = f"/mirror/{ENTRY.file}" + ("?key=1" if "key" in form else "")
+    assert server.requests == ([asked] if "http" in form else [])
 
 
 def test_the_wrong_file_at_deblur_weights_url_falls_back_to_the_listed_source(

@@ -194,8 +194,8 @@ def _environment() -> dict[str, str]:
 
 
 def _without_secrets(value: str) -> str:
-    value = re.sub(r"//[^/@\s]*@", "//***@", value)
-    return re.sub(r"(://[^?\s]*)\?\S*", r"\1?***", value)
+    value = re.sub(r"(^|//)[^/@\s]+@", r"\1***@", value)
+    return re.sub(r"(://[^?#\s]*)[?#]\S*", r"\1?***", value)
 
 
 def _lines(document: Mapping[str, Any]) -> list[str]:
