@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
@@ -27,6 +28,15 @@ MIN_TILE_PX = 128
 """No tile is made smaller than this."""
 
 _MAX_CPU_TILE_PX = 1024
+
+# What PyTorch says in a plain RuntimeError: its CPU allocator on Linux and on Windows, MPS, and
+# oneDNN, which gives no reason when there is no room for its kernels.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "out of memory",
+    "could not create a primitive",
+)
 
 _log = logging.getLogger("deblurcli")
 
@@ -215,33 +225,40 @@ class Deblurrer:
         """Restores ``(h, w, 3)`` float32 in one forward pass, or, where the memory doesn't
         suffice, in tiles of half the size, and remembers that."""
         height, width = blurred.shape[:2]
-        restored = self._try_forward(blurred[None])
-        if restored is not None:
-            return restored[0]
-        # Not within an except block: its traceback would keep the tensors alive.
-        tile_px = max(height, width) // 2 // self.network.alignment_px * self.network.alignment_px
-        if tile_px < MIN_TILE_PX:
-            raise DeviceMemoryError(
-                str(self.device),
-                f"out of memory even with tiles of {MIN_TILE_PX} pixels",
-                "close other programs, or use --device cpu"
-                if self.device.type != "cpu"
-                else "close other programs",
-            )
-        if self._tile_limit_px is None or tile_px < self._tile_limit_px:
-            self._tile_limit_px = tile_px
-            _log.warning("out of memory on %s: going on with tiles of %d px", self.device, tile_px)
+        limit_px = self._tile_limit_px
+        if limit_px is None or max(height, width) <= limit_px:
+            restored = self._try_forward(blurred[None])
+            if restored is not None:
+                return restored[0]
+            # Not within an except block: its traceback would keep the tensors alive.
+            limit_px = self._halve_tiles(max(height, width))
         result = torch.empty_like(blurred)
         for rows, strip in restore_strips(
             lambda rows, columns: self._restore_region(blurred[rows, columns]),
             height,
             width,
-            tile_px=tile_px,
+            tile_px=limit_px,
             overlap_px=OVERLAP_PX,
             alignment_px=self.network.alignment_px,
         ):
             result[rows] = strip
         return result
+
+    def _halve_tiles(self, too_large_px: int) -> int:
+        """The side of the tiles to go on with after running out of memory."""
+        alignment_px = self.network.alignment_px
+        tile_px = too_large_px // 2 // alignment_px * alignment_px
+        if tile_px < MIN_TILE_PX:
+            raise DeviceMemoryError(
+                str(self.device),
+                f"out of memory even with tiles of {MIN_TILE_PX} pixels",
+                "close other programs"
+                + ("" if self.device.type == "cpu" else ", or use --device cpu"),
+            )
+        _log.warning("out of memory on %s: going on with tiles of %d px", self.device, tile_px)
+        self._tile_limit_px = min(tile_px, self._tile_limit_px or tile_px)
+        gc.collect()  # frames of the failed pass may hang in reference cycles
+        return tile_px
 
     def _try_forward(self, blurred: Tensor) -> Tensor | None:
         """``(N, h, w, 3)`` float32 on the CPU, restored; None when out of memory."""
@@ -300,8 +317,7 @@ def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManage
 def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    text = str(error)
-    return "DefaultCPUAllocator" in text or "not enough memory" in text or "out of memory" in text
+    return any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _check_tile(tile: str | int) -> int | Literal["auto"]:

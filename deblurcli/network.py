@@ -118,7 +118,7 @@ class MultiScaleGenerator(nn.Module):
         self.levels = nn.ModuleList(
             level(config, coarsest=k == config.scales - 1) for k in range(config.scales)
         )
-        self.alignment_px = level.alignment_px(config) * 2 ** (config.scales - 1)
+        self.alignment_px: int = level.alignment_px(config) * 2 ** (config.scales - 1)
         self.pads_mirrored = level.pads_mirrored
 
     def forward(self, blurred: Tensor) -> Tensor:

@@ -217,6 +217,7 @@ def allocator_error() -> Exception:
         lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         lambda: RuntimeError("MPS backend out of memory (MPS allocated: 8.0 GB)"),
         lambda: RuntimeError("not enough memory: you tried to allocate 16 bytes."),
+        lambda: RuntimeError("could not create a primitive"),
         allocator_error,
         MemoryError,
     ],
