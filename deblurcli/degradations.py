@@ -75,7 +75,7 @@ def degrade(images: Tensor, degradations: list[Degradation]) -> Tensor:
     """Adds noise and JPEG artefacts and rounds to 8 bits.
 
     Args:
-        images: (N, 3, H, W) float32 in [0, 1], H and W multiples of 16.
+        images: (N, 3, H, W) float32 in [0, 1].
         degradations: one for each image.
 
     Returns:
@@ -97,7 +97,9 @@ def degrade(images: Tensor, degradations: list[Degradation]) -> Tensor:
 
 
 def _jpeg(images: Tensor, degradations: list[Degradation]) -> Tensor:
-    device = images.device
+    device, (height, width) = images.device, images.shape[-2:]
+    # Whole blocks, also of the halved chroma; encoders repeat the last row and column, too.
+    images = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate")
     to_ycc = torch.tensor(_RGB_TO_YCC, device=device)
     ycc = torch.einsum("ij,njhw->nihw", to_ycc, images * 255) - torch.tensor(
         [128.0, 0.0, 0.0], device=device
@@ -120,7 +122,7 @@ def _jpeg(images: Tensor, degradations: list[Degradation]) -> Tensor:
     rgb = torch.einsum(
         "ij,njhw->nihw", torch.linalg.inv(to_ycc), torch.cat((y + 128, colour), dim=1)
     )
-    return rgb.round().clamp(0, 255) / 255
+    return rgb[..., :height, :width].round().clamp(0, 255) / 255
 
 
 def _quantise(planes: Tensor, tables: Tensor) -> Tensor:

@@ -1,0 +1,364 @@
+"""``deblur data``: pairs of blurred and sharp pictures, from fast video or from sharp photos."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deblurcli import __version__
+from deblurcli.cli import console, options
+from deblurcli.errors import DeblurError, UsageError
+
+if TYPE_CHECKING:
+    from deblurcli.clips import Clip
+    from deblurcli.frame_averaging import Averaging
+    from deblurcli.photo_blurring import Blurring, Photo
+    from deblurcli.recipes import Recipe
+
+_log = logging.getLogger("deblurcli")
+
+KINDS = {"linear": ("blur",), "gamma": ("blur_gamma",), "both": ("blur", "blur_gamma")}
+SPLITS = ("train", "test", "val")
+
+app = typer.Typer(
+    help="Make pairs of blurred and sharp pictures to train on or to measure with.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Where the data set goes.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")]
+
+
+def _check_range(value: str) -> str:
+    if not re.fullmatch(r"\d+(\.\.\d+)?", value):
+        raise typer.BadParameter(f"{value!r} is not a number or a range such as 7..13")
+    return value
+
+
+def _check_kind(value: str) -> str:
+    if value not in KINDS:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(KINDS)}")
+    return value
+
+
+def _check_split(value: str) -> str:
+    if value not in SPLITS:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(SPLITS)}")
+    return value
+
+
+@app.command("frames")
+def make_from_frames(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            show_default=False,
+            help="Videos of 120 frames per second or more, folders of numbered frames, or "
+            "folders that hold such.",
+        ),
+    ],
+    output: Output,
+    frames: Annotated[
+        str,
+        typer.Option(
+            "--frames",
+            metavar="N|N..M",
+            callback=_check_range,
+            help="How many successive frames are averaged: odd numbers are drawn from this range.",
+        ),
+    ] = "7..13",
+    blur: Annotated[
+        str,
+        typer.Option(
+            "--blur",
+            metavar="|".join(KINDS),
+            callback=_check_kind,
+            help="Average the frames as they are (GOPRO's blur), through the gamma curve as light "
+            "adds up (blur_gamma), or both.",
+        ),
+    ] = "both",
+    gamma: Annotated[
+        float, typer.Option("--gamma", min=1.0, max=4.0, help="The camera's gamma curve.")
+    ] = 2.2,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            "--every",
+            metavar="FRAMES",
+            min=1,
+            show_default=False,
+            help="Begin a pair every so many frames. [default: after the last frame of the "
+            "pair before]",
+        ),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            metavar="|".join(SPLITS),
+            callback=_check_split,
+            help="The part of the data set that the pairs go to.",
+        ),
+    ] = "train",
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            "--fps",
+            min=0.1,
+            show_default=False,
+            help="Frames per second at which it was recorded, where the file doesn't say so: "
+            "slow motion, folders of frames.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    overwrite: options.Overwrite = False,
+    skip_existing: options.SkipExisting = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> int:
+    """Average successive frames of fast video, the middle one as sharp, as the paper did.
+
+    Writes GOPRO's layout: DIR/train/CLIP/blur, blur_gamma and sharp. The same seed gives the
+    same files.
+    """
+    console.start(quiet=quiet, verbose=verbose)
+    _refuse_contradiction(overwrite, skip_existing)
+    from deblurcli.clips import find_clips
+    from deblurcli.frame_averaging import SHARP, Averaging
+    from deblurcli.pair_folder import PairFolder
+
+    least, _, most = frames.partition("..")
+    averaging = Averaging(int(least), int(most or least), KINDS[blur], gamma, every, seed)
+    clips, failures = find_clips(sources, leave_out=[output])
+    _warn_of_few_fps(clips, fps)
+    folders = {
+        clip.name: PairFolder(
+            output / split / clip.name,
+            (*averaging.kinds, SHARP),
+            {"command": "data frames", "source": clip.source.name, **asdict(averaging)},
+            overwrite=overwrite,
+            skip_existing=skip_existing,
+        )
+        for clip in clips
+    }
+    for folder in folders.values():
+        folder.check()
+    if dry_run:
+        return _list_clips(clips, averaging, {n: f.root for n, f in folders.items()}, failures)
+    report: list[dict[str, Any]] = []
+    counts = [clip.frame_count for clip in clips]
+    total = None if None in counts else sum(count or 0 for count in counts)
+    with console.progress(total, "frame", quiet=quiet) as bar:
+        for clip in clips:
+            written, error = _average_clip(clip, averaging, folders[clip.name], bar)
+            report.append(
+                {
+                    "name": clip.name,
+                    "source": str(clip.source),
+                    "fps": None if clip.fps is None else float(clip.fps),
+                    "folder": str(folders[clip.name].root),
+                    "pairs": written,
+                }
+            )
+            if error is not None:
+                failures.append(error)
+    made = sum(len(entry["pairs"]) for entry in report)
+    return _end(made, output, failures, {"clips": report}, json=json, quiet=quiet)
+
+
+def _average_clip(
+    clip: Clip, averaging: Averaging, folder: Any, bar: console.Progress
+) -> tuple[list[dict[str, Any]], DeblurError | None]:
+    from deblurcli.frame_averaging import write_pairs
+
+    written: list[dict[str, Any]] = []
+    error: DeblurError | None = None
+    for result in write_pairs(clip, averaging, folder, bar.update):
+        if isinstance(result, DeblurError):
+            error = result
+            continue
+        written.append(
+            {"name": result.name, "first": result.first_frame, "frames": result.frame_count}
+        )
+        bar.set_postfix_str(f"{clip.name} {result.name}")
+    if error is None and not folder.holds_any():
+        error = DeblurError(
+            clip.source,
+            f"no {averaging.least_frames} frames follow each other in it without a gap",
+            "give a longer clip, or fewer --frames",
+        )
+    return written, error
+
+
+def _warn_of_few_fps(clips: list[Clip], fps: float | None) -> None:
+    from deblurcli.frame_averaging import LEAST_FPS
+
+    for clip in clips:
+        rate = fps or (None if clip.fps is None else float(clip.fps))
+        if rate is not None and rate < LEAST_FPS:
+            _log.warning(
+                "%s: %g frames per second, less than %d: moving things will show as copies "
+                "instead of blur; 'deblur data synth' makes smooth blur from sharp photos, "
+                "--fps tells the true rate of slow motion",
+                clip.source,
+                rate,
+                LEAST_FPS,
+            )
+
+
+def _list_clips(
+    clips: list[Clip],
+    averaging: Averaging,
+    folders: dict[str, Path],
+    failures: list[DeblurError],
+) -> int:
+    mean = averaging.every or (averaging.least_frames + averaging.most_frames) / 2
+    for clip in clips:
+        pairs = "" if clip.frame_count is None else f", about {clip.frame_count / mean:.0f} pairs"
+        print(console.one_line(f"{clip.source} -> {folders[clip.name]}{pairs}"))
+    for error in failures:
+        console.say_error(error)
+    return console.EXIT_FAILED if failures else 0
+
+
+@app.command("synth")
+def make_from_photos(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PHOTO...", show_default=False, help="Sharp photos, or folders of them."
+        ),
+    ],
+    output: Output,
+    count: Annotated[int, typer.Option("--count", min=1, help="Pairs of each photo.")] = 1,
+    size: Annotated[
+        int, typer.Option("--size", metavar="PX", min=16, help="Side of the pictures.")
+    ] = 512,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            show_default=False,
+            help="Change what is drawn: path_px, rotation_degrees, objects, linear_light, noise, "
+            "jpeg, ... as in 'deblur train --show-recipe'; repeatable.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    device: options.Device = "auto",
+    overwrite: options.Overwrite = False,
+    skip_existing: options.SkipExisting = False,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> int:
+    """Blur sharp photos by simulated motion of camera and objects.
+
+    Writes DIR/blur and DIR/sharp, as PNG. The same photos, settings and seed give the same
+    files. ('deblur train' takes sharp photos as they are, and blurs them anew in every step.)
+    """
+    console.start(quiet=quiet, verbose=verbose)
+    _refuse_contradiction(overwrite, skip_existing)
+    from deblurcli.devices import choose_device
+    from deblurcli.pair_folder import PairFolder
+    from deblurcli.photo_blurring import KINDS as FOLDERS
+    from deblurcli.photo_blurring import Blurring, find_photos, pair_names, write_pairs
+
+    blurring = Blurring(count, size, seed, _change_recipe(settings or []))
+    photos = find_photos(sources, leave_out=[output])
+    folder = PairFolder(
+        output,
+        FOLDERS,
+        _describe(blurring, photos),
+        overwrite=overwrite,
+        skip_existing=skip_existing,
+    )
+    folder.check()
+    if dry_run:
+        for photo in photos:
+            for name in pair_names(photo, blurring):
+                print(console.one_line(f"{photo.path} -> {output / 'blur' / name}.png"))
+        return 0
+    written: list[str] = []
+    failures: list[DeblurError] = []
+    with console.progress(len(photos) * count, "pair", quiet=quiet) as bar:
+        for result in write_pairs(photos, blurring, choose_device(device), folder):
+            if isinstance(result, DeblurError):
+                failures.append(result)
+            elif result is not None:
+                written.append(result)
+            bar.update()
+    return _end(len(written), output, failures, {"pairs": written}, json=json, quiet=quiet)
+
+
+def _change_recipe(settings: list[str]) -> Recipe:
+    """The default recipe with other motion, noise or JPEG; nothing else of it has a meaning."""
+    from deblurcli.recipes import change_recipe, find_recipe
+
+    names = [setting.partition("=")[0] for setting in settings]
+    recipe = find_recipe("default")
+    known = {"noise", "jpeg"} | set(asdict(recipe.motion))
+    for name in names:
+        if name.removeprefix("motion.") not in known:
+            raise UsageError(
+                f"--set {name}", "there is no such value", f"one of: {', '.join(sorted(known))}"
+            )
+    return change_recipe(
+        recipe,
+        [
+            setting if setting.startswith(("noise=", "jpeg=", "motion.")) else f"motion.{setting}"
+            for setting in settings
+        ],
+    )
+
+
+def _describe(blurring: Blurring, photos: list[Photo]) -> dict[str, Any]:
+    """All that decides what the pairs are; the number of pairs may grow."""
+    return {
+        "command": "data synth",
+        "photos": [photo.name for photo in photos],
+        "count": blurring.count,
+        "size_px": blurring.size_px,
+        "seed": blurring.seed,
+        "noise": blurring.recipe.noise,
+        "jpeg": blurring.recipe.jpeg,
+        "motion": asdict(blurring.recipe.motion),
+    }
+
+
+def _refuse_contradiction(overwrite: bool, skip_existing: bool) -> None:
+    if overwrite and skip_existing:
+        raise UsageError("--overwrite", "contradicts --skip-existing", "give one of them")
+
+
+def _end(
+    made: int,
+    output: Path,
+    failures: list[DeblurError],
+    document: dict[str, Any],
+    *,
+    json: bool,
+    quiet: bool,
+) -> int:
+    for error in failures:
+        console.say_error(error)
+    if json:
+        errors = [{"subject": e.subject, "reason": e.reason, "remedy": e.remedy} for e in failures]
+        head = {"version": __version__, "output": str(output), "made": made}
+        console.print_json({**head, **document, "failures": errors})
+    elif not quiet:
+        console.say(f"deblur: made {made} pair{'' if made == 1 else 's'} in {output}")
+    return console.EXIT_FAILED if failures else 0
