@@ -16,8 +16,9 @@ from deblurcli.network import GeneratorConfig, MultiScaleGenerator
 pytest.importorskip("onnxscript", reason="the extra 'onnx' is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
 
+# Together they have all parts: pyramid, both paddings, both bodies. Exporting takes seconds each.
 CONFIGS = {
-    "unet": GeneratorConfig("unet", 2, (8, 8), (1, 1), (1,), unshuffle=2),
+    "unet": GeneratorConfig("unet", 1, (8, 8), (1, 1), (1,), unshuffle=2),
     "resnet": GeneratorConfig("resnet", 2, (8,), (1,), kernel_px=5, value_range=255.0),
 }
 
@@ -96,3 +97,23 @@ def test_without_the_extra_the_remedy_is_named(
     monkeypatch.setattr(export, "find_spec", lambda name: None)
     with pytest.raises(DeblurError, match=r"deblurcli\[onnx\]"):
         export.export_onnx(lively_network(CONFIGS["unet"]), ModelCard(), tmp_path / "m.onnx")
+
+
+def test_the_command_exports_a_file_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from deblurcli.checkpoints import save_weights
+    from deblurcli.cli import main
+
+    network = lively_network(GeneratorConfig("resnet", 1, (4,), (1,), kernel_px=3))
+    save_weights(tmp_path / "own.safetensors", network, ModelCard(name="own"), half=False)
+    target = tmp_path / "own.onnx"
+    words = ["weights", "export", str(tmp_path / "own.safetensors"), str(target)]
+    assert main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["path"] == str(target)
+    assert document["largest_difference"] < 1e-3
+    assert target.stat().st_size > 0
+    assert main(words) == 2  # it exists
+    assert main([*words[:-1], str(tmp_path / "own.pt")]) == 2
+    assert "end it in .onnx" in capsys.readouterr().err

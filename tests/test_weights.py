@@ -362,3 +362,14 @@ def test_imported_weights_are_found_by_name_and_guarded_by_their_hash(
     stored.write_bytes(stored.read_bytes() + b"x")
     with pytest.raises(WeightsError, match="damaged"):
         weights.find("theirs")
+
+
+def test_a_missing_or_unknown_command_is_a_usage_error(
+    deblur_weights: Deblur, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["weights"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Usage: deblur weights" in err
+    assert "\n  pull " in err
+    assert deblur_weights("fetch")[0] == 2

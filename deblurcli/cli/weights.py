@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from deblurcli.weights import Listing
 app = typer.Typer(
     help="List, get, check, import and export weights.",
     rich_markup_mode=None,
-    no_args_is_help=True,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -75,6 +76,13 @@ def download_progress(*, quiet: bool) -> Iterator[Progress]:
     finally:
         if bar is not None:
             bar.close()
+
+
+@app.callback()
+def _explain(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(console.EXIT_USAGE)
 
 
 @app.command("list")
@@ -220,6 +228,8 @@ def export_weights(
     console.start(quiet=quiet, verbose=verbose)
     if target.suffix != ".onnx":
         raise UsageError(target, "not a name of an ONNX file", "end it in .onnx")
+    if os.path.lexists(target) and not overwrite:  # before the work, not after it
+        raise UsageError(target, "exists already", "give another name, or --overwrite")
     source = find_weights(name, offline=offline, quiet=quiet)
     from deblurcli.checkpoints import load_weights
     from deblurcli.export import export_onnx
