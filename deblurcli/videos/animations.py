@@ -92,6 +92,8 @@ def restore_animation(
             raise _unreadable(source, error) from error
         total = len(animation.durations_ms)
         damage: list[str] = []
+        if _is_cut_off(image, source):
+            damage.append(f"ends in the middle of frame {total}")
         frames = stack.enter_context(closing(read_ahead(_frames(image, damage), _FRAMES_AHEAD)))
         palettes = _Palettes() if output_format == "GIF" else None
         done = 0
@@ -142,6 +144,11 @@ def _study(image: Image.Image, source: Path) -> Animation:
         durations.append(round(frame.info.get("duration", 0)))
     image.seek(0)
     return Animation(durations or [0], transparent, loop, options)
+
+
+def _is_cut_off(image: Image.Image, source: Path) -> bool:
+    """Whether a GIF ends before its end mark; for Pillow the frames so far are simply all."""
+    return image.format == "GIF" and source.read_bytes().rstrip(b"\0")[-1:] != b";"
 
 
 def _frames(image: Image.Image, damage: list[str]) -> Iterator[NDArray[np.uint8]]:

@@ -108,7 +108,8 @@ def restore_frames(
 def exact_rate(fps: float) -> Fraction:
     """The rate that is meant by a rounded one: 29.97 is 30000/1001."""
     broadcast = Fraction(round(fps * 1.001) * 1000, 1001)
-    return broadcast if abs(broadcast - fps) < 0.005 else Fraction(fps).limit_denominator(1000)
+    meant = fps >= 20 and fps != round(fps) and abs(broadcast - fps) < 0.005
+    return broadcast if meant else Fraction(fps).limit_denominator(1000)
 
 
 def _chain(first: Pixels, rest: Iterator[Pixels]) -> Iterator[Pixels]:

@@ -100,8 +100,8 @@ def open_video(source: str | os.PathLike[str]) -> InputContainer:
     try:
         if path.stat().st_size == 0:
             raise DeblurError(path, "is empty", "copy or record it again")
-        # "file:" keeps a name such as "a:b.mp4" from being taken for a network address.
-        return av.open(f"file:{path}", "r", metadata_errors="replace")
+        # The full path keeps a name such as "a:b.mp4" from being taken for a network address.
+        return av.open(os.fspath(path.absolute()), "r", metadata_errors="replace")
     except FileNotFoundError as error:
         raise DeblurError(path, "no such file", "check the name") from error
     except PermissionError as error:

@@ -21,6 +21,9 @@ from deblurcli.videos.info import bits_of, seconds_of, start_seconds_of
 from deblurcli.videos.pixels import PixelReader
 from deblurcli.videos.streams import Cut, move_packet
 
+# Packets of one time lie at most so far apart in a file, in terms of time.
+_STRAGGLE_SECONDS = 5
+
 
 def choose_cut(
     container: InputContainer, container_format: str, start: float | None, end: float | None
@@ -121,7 +124,7 @@ class Reading:
 
     def _packets(self) -> Iterator[Packet[Any]]:
         wanted = [s for s in self.container.streams if s.index in self.copied]
-        running = {self.stream.index} | {s.index for s in wanted if s.type in ("audio",)}
+        running = {self.stream.index, *self.copied}
         demuxed = self.container.demux(self.stream, *wanted)
         while running:
             try:
@@ -147,6 +150,8 @@ class Reading:
                 )
                 if self.cut.is_over(seconds):
                     running.discard(packet.stream_index)
+                if self.cut.is_over(seconds - _STRAGGLE_SECONDS):
+                    break
             yield packet
         empty: Packet[Any] = Packet()
         empty.stream = self.stream

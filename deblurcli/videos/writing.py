@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -79,7 +80,7 @@ class VideoWriter:
         """
         options = _muxer_options(container_format, tags)
         self._output: OutputContainer = av.open(
-            f"file:{target}", "w", format=container_format, container_options=options
+            os.fspath(target.absolute()), "w", format=container_format, container_options=options
         )
         self._output.metadata.update(clean_tags(tags))
         try:
