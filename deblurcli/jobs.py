@@ -115,6 +115,7 @@ def plan(
         _check_file_target(Path(output))
     _refuse_clashes(result.jobs, overwrite)
     _settle_existing(result, overwrite, skip_existing)
+    _settle_unwritable(result)
     return result
 
 
@@ -234,6 +235,26 @@ def _settle_existing(result: Plan, overwrite: bool, skip_existing: bool) -> None
         f"exists already{more}",
         "give another -o, --overwrite to replace or --skip-existing to leave out",
     )
+
+
+def _settle_unwritable(result: Plan) -> None:
+    """Sorts out jobs whose target's folder takes no files: no use to compute them."""
+    writable: dict[Path, bool] = {}
+
+    def takes_files(folder: Path) -> bool:
+        if folder not in writable:
+            there = folder
+            while not os.path.lexists(there) and there != there.parent:
+                there = there.parent
+            writable[folder] = os.access(there, os.W_OK | os.X_OK)
+        return writable[folder]
+
+    jobs, result.jobs = result.jobs, []
+    for job in jobs:
+        if job.target is None or takes_files(job.target.parent) or os.path.lexists(job.target):
+            result.jobs.append(job)
+        else:
+            result.failed.append((job, output_error(job.target, PermissionError())))
 
 
 def _check_file_target(target: Path) -> None:

@@ -16,7 +16,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
 
 from numpy.typing import NDArray
 
@@ -102,7 +103,7 @@ def _run_photos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
     try:
         while True:
             while len(reading) + len(writing) <= ahead and (job := next(waiting, None)):
-                reading.append((job, readers.submit(_read, job)))
+                reading.append((job, _start_reading(job, readers)))
             if not reading:
                 break
             batch = [reading.popleft()]
@@ -149,19 +150,30 @@ def _written(outcome: Outcome, future: Future[None]) -> Outcome:
     return outcome
 
 
+def _start_reading(job: Job, readers: ThreadPoolExecutor) -> Future[images.Photo]:
+    if job.source is not None and job.source.is_file():
+        return readers.submit(_read, job)
+    # A pipe may keep us waiting for ever, and Ctrl-C only reaches the thread that calls.
+    future: Future[images.Photo] = Future()
+    try:
+        future.set_result(_read(job))
+    except DeblurError as error:
+        future.set_exception(error)
+    return future
+
+
 def _read(job: Job) -> images.Photo:
     if job.source is None:
-        return images.read(io.BytesIO(sys.stdin.buffer.read()), name=job.source_name)
+        # Piece by piece: one long read would not hear of a Ctrl-C that came in between.
+        stdin = cast(io.BufferedReader, sys.stdin.buffer)
+        pieces = iter(lambda: stdin.read1(2**16), b"")
+        return images.read(io.BytesIO(b"".join(pieces)), name=job.source_name)
     return images.read(job.source)
 
 
 def _write(job: Job, photo: images.Photo, restored: NDArray[Any], settings: Settings) -> None:
     if job.target is None:
-        # Formats such as TIFF need to seek, which a pipe can't.
-        buffer = io.BytesIO()
-        images.write(photo, restored, buffer, format=settings.format, strip=settings.strip)
-        sys.stdout.buffer.write(buffer.getbuffer())
-        sys.stdout.buffer.flush()
+        _write_to_pipe(photo, restored, settings)
         return
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +186,16 @@ def _write(job: Job, photo: images.Photo, restored: NDArray[Any], settings: Sett
         strip=settings.strip,
         overwrite=settings.overwrite,
     )
+
+
+def _write_to_pipe(photo: images.Photo, restored: NDArray[Any], settings: Settings) -> None:
+    out = sys.stdout.buffer
+    try:
+        images.write(photo, restored, out, format=settings.format, strip=settings.strip)
+    except BrokenPipeError:
+        raise  # who read it went away, and knows
+    except OSError as error:
+        raise output_error(Path("standard output"), error) from error
 
 
 def _refuse_videos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:

@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +56,27 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def deblur() -> Deblur:
-    """Runs the real ``deblur`` in a process of its own, as a user would without a terminal."""
+def deblur(tiny_weights: Path) -> Deblur:
+    """Runs the real ``deblur`` in a process of its own, as a user would without a terminal.
 
-    def run(*words: str | os.PathLike[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    Its default weights are the tiny ones.
+    `prefix` are words before it, of a program that runs it.
+    """
+
+    def run(
+        *words: str | os.PathLike[str], prefix: Sequence[str] = (), **options: Any
+    ) -> subprocess.CompletedProcess[str]:
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "DEBLUR_WEIGHTS": os.fspath(tiny_weights),
+            **options.pop("env", {}),
+        }
         options = {"text": True, "encoding": "utf-8", "stdin": subprocess.DEVNULL} | options
         if "input" in options:
             del options["stdin"]
         return subprocess.run(
-            [sys.executable, "-m", "deblurcli", *map(os.fspath, words)],
+            [*prefix, sys.executable, "-m", "deblurcli", *map(os.fspath, words)],
             capture_output=True,
             check=False,
             timeout=120,

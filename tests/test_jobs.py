@@ -163,7 +163,7 @@ def test_nothing_to_do(tree: Callable[..., Path]) -> None:
 
 def test_output_in_a_missing_folder(tree: Callable[..., Path]) -> None:
     tree("a.jpg")
-    with pytest.raises(DeblurError, match="folder does not exist; make it: mkdir gone"):
+    with pytest.raises(DeblurError, match="folder does not exist; make it: mkdir -p gone"):
         plan(["a.jpg"], "gone/b.jpg")
     assert pairs(plan(["a.jpg"], "gone/")) == [("a.jpg", "gone/a.jpg")]
 

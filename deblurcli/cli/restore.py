@@ -131,10 +131,13 @@ def restore(
     from deblurcli import pipeline
 
     def load() -> Deblurrer:
+        from deblurcli.cli.weights import find_weights
+
+        path = find_weights(weights, offline=offline, quiet=quiet)
         from deblurcli.deblurrer import Deblurrer
 
         deblurrer = Deblurrer.load(
-            weights,
+            path,
             device,
             precision,
             tile=options.tile_px(tile),

@@ -1,0 +1,312 @@
+"""Bad input, full disks and interruptions, met by the real ``deblur`` in its own process.
+
+Each time: one line that says what and why, the right exit code, nothing lost or half-written.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+MakePhoto = Callable[..., Path]
+Deblur = Callable[..., "subprocess.CompletedProcess[str]"]
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and permissions")
+
+
+def write_bomb(path: Path) -> None:
+    """A PNG of 100 bytes that claims 10 gigapixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + data)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_photo: MakePhoto) -> Path:
+    """The current folder, with one photo and every kind of bad one."""
+    monkeypatch.chdir(tmp_path)
+    make_photo(Path("good.jpg"), size=(160, 120))
+    whole = Path("good.jpg").read_bytes()
+    Path("truncated.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    Path("stub.jpg").write_bytes(whole[:100])
+    Path("zero.jpg").touch()
+    Path("text.jpg").write_text("Dear photo,\n")
+    Path("noise.png").write_bytes(np.random.default_rng(1).bytes(5000))
+    write_bomb(Path("bomb.png"))
+    Path("empty").mkdir()
+    Path("empty/notes.txt").touch()
+    return tmp_path
+
+
+def the_line(run: subprocess.CompletedProcess[str]) -> str:
+    """The only line on stderr, which has the form of all our errors."""
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("deblur: ")
+    assert "; " in line
+    assert run.stdout == ""
+    return line
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+BAD = ("truncated.jpg", "stub.jpg", "zero.jpg", "text.jpg", "noise.png", "bomb.png")
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "subject"),
+    [
+        *((f"{name} -o sharp.jpg", 1, name) for name in BAD),
+        ("gone.jpg", 1, "gone.jpg"),
+        ("empty -r", 3, "empty"),
+        ("good.jpg -o gone/sharp.jpg", 1, "gone/sharp.jpg"),
+        ("good.jpg -o good.jpg", 2, "good.jpg"),
+        ("good.jpg -o text.jpg", 2, "text.jpg"),
+        ("good.jpg -o empty/notes.txt/sharp.jpg", 1, "empty/notes.txt/sharp.jpg"),
+        ("good.jpg --weights gone.safetensors --offline", 4, "gone.safetensors"),
+        ("good.jpg --device cuda:99", 5, "cuda:99"),
+    ],
+)
+def test_one_line_and_the_right_code(
+    here: Path, deblur: Deblur, words: str, exit_code: int, subject: str
+) -> None:
+    before = files(here)
+    run = deblur(*words.split())
+    assert the_line(run).startswith(f"deblur: {subject}: ")
+    assert run.returncode == exit_code
+    assert files(here) == before
+
+
+def test_a_photo_among_bad_ones_is_restored(here: Path, deblur: Deblur, tiny_weights: Path) -> None:
+    before = files(here)
+    run = deblur(".", "-o", "out", "--weights", tiny_weights)
+    assert run.returncode == 1
+    *failures, summary = run.stderr.splitlines()
+    assert sorted(line.split(": ")[1] for line in failures) == sorted(BAD)
+    assert summary.startswith(f"deblur: 1 done, 0 skipped, {len(BAD)} failed")
+    with Image.open("out/good.jpg") as image:
+        assert image.size == (160, 120)
+    new = {name for name in files(here) if name not in before}
+    assert new == {"out/good.jpg"}
+
+
+def test_bad_photo_through_a_pipe(here: Path, deblur: Deblur) -> None:
+    run = deblur("-", "-o", "-", input="no photo")
+    assert the_line(run).startswith("deblur: standard input: ")
+    assert run.returncode == 1
+    assert deblur("-", "-o", "-").returncode == 1  # nothing comes at all
+
+
+NAMES = (
+    "with space.png",
+    'it\'s "quoted".png',
+    "new\nline.png",
+    "tab\tand\x1b[31mred.png",
+    "žluťoučký 写真 📷.png",
+    "-leading-dash.png",
+    "%s {0} $HOME `x`.png",
+    "n" * 240 + ".png",
+)
+
+
+@posix_only
+def test_any_name_works(
+    here: Path, deblur: Deblur, make_photo: MakePhoto, tiny_weights: Path
+) -> None:
+    names = [*NAMES, os.fsdecode(b"latin-1 caf\xe9.png")]
+    for name in names:
+        make_photo(Path("in", name))
+    words = ["-o", "out", "--weights", tiny_weights, "--", *(Path("in", n) for n in names[:-1])]
+    run = deblur(*words, Path("in", names[-1]))
+    assert (run.returncode, run.stdout) == (0, "")
+    assert run.stderr.startswith(f"deblur: {len(names)} done")
+    assert sorted(path.name for path in Path("out").iterdir()) == sorted(names)
+
+    # The same names in errors: one printable line each.
+    for name in names:
+        Path("in", name).write_text("no photo")
+    run = deblur("in", "-o", "out2", "--json")
+    lines = run.stderr.splitlines()
+    assert len(lines) == len(names) + 1
+    assert all(line.isprintable() for line in lines)
+    assert run.returncode == 1
+    assert not Path("out2").exists()
+
+
+@pytest.fixture(scope="session")
+def powerless() -> list[str]:
+    """What to put before a command so that permission bits hold for it, even for root."""
+    if os.geteuid() != 0:
+        return []
+    powers = "-dac_override,-dac_read_search"
+    prefix = ["setpriv", f"--bounding-set={powers}", f"--inh-caps={powers}"]
+    try:
+        subprocess.run([*prefix, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("root may read everything, and setpriv can't take that power away here")
+    return prefix
+
+
+@pytest.fixture
+def locked(here: Path) -> Iterator[Path]:
+    """A folder in which nothing can be made, with a file and a folder that can't be read."""
+    Path("secret.jpg").write_bytes(Path("good.jpg").read_bytes())
+    Path("locked").mkdir()
+    Path("readable").mkdir()
+    modes = {Path("secret.jpg"): 0, Path("locked"): 0, Path("readable"): 0o555, here: 0o555}
+    for path, mode in modes.items():
+        path.chmod(mode)
+    yield here
+    for path in reversed(modes):
+        path.chmod(0o755)
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("words", "subject"),
+    [
+        ("secret.jpg -o empty/x.jpg", "secret.jpg"),
+        ("locked/a.jpg", "locked/a.jpg"),
+        ("locked", "locked"),
+        ("good.jpg", "good-sharp.jpg"),
+        ("good.jpg -o readable/x.jpg", "readable/x.jpg"),
+        ("good.jpg -o readable/new/", "readable/new/good.jpg"),
+    ],
+)
+def test_no_permission(
+    locked: Path, powerless: list[str], deblur: Deblur, words: str, subject: str
+) -> None:
+    run = deblur(*words.split(), prefix=powerless)
+    line = the_line(run)
+    assert line.startswith(f"deblur: {subject}: ")
+    assert "permission" in line
+    assert run.returncode == 1
+    assert not list(locked.rglob("*.part"))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("can't mount a small tmpfs here (needs root)")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_full_disk(here: Path, deblur: Deblur, tiny_weights: Path, small_disk: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("in.png")
+    (small_disk / "old.png").write_bytes(Path("good.jpg").read_bytes())
+    before = files(small_disk)
+    target = small_disk / "old.png"
+    run = deblur("in.png", "-o", target, "--overwrite", "--weights", tiny_weights)
+    assert the_line(run).startswith(f"deblur: {target}: the disk is full")
+    assert run.returncode == 1
+    assert files(small_disk) == before
+
+
+@pytest.fixture
+def halfway(
+    here: Path, make_photo: MakePhoto, tiny_weights: Path
+) -> Callable[[int], subprocess.CompletedProcess[str]]:
+    """Sends a signal to a run over a folder when its first results are there."""
+
+    def run(signal_number: int) -> subprocess.CompletedProcess[str]:
+        for number in range(60):
+            make_photo(Path(f"in/{number}.png"), size=(320, 240), seed=number)
+        command = [sys.executable, "-m", "deblurcli", "in", "-o", "out"]
+        process = subprocess.Popen(
+            [*command, "--weights", str(tiny_weights)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while not Path("out/3.png").exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal_number)
+        out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return run
+
+
+def check_complete(folder: Path) -> int:
+    """How many results there are; every one of them whole."""
+    results = [path for path in folder.iterdir() if path.suffix == ".png"]
+    for path in results:
+        with Image.open(path) as image:
+            image.load()
+            assert image.size == (320, 240)
+    return len(results)
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("signal_number", "exit_code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
+    ids=["Ctrl-C", "kill", "kill -9"],
+)
+def test_interrupted_run(
+    halfway: Callable[[int], subprocess.CompletedProcess[str]],
+    deblur: Deblur,
+    tiny_weights: Path,
+    signal_number: int,
+    exit_code: int,
+) -> None:
+    run = halfway(signal_number)
+    assert run.returncode == exit_code
+    out = Path("out")
+    done = check_complete(out)
+    assert 4 <= done < 60
+    if signal_number == signal.SIGINT:
+        summary, line = run.stderr.splitlines()
+        assert line.startswith("deblur: interrupted; ")
+        assert summary.startswith("deblur: ")
+    if signal_number != signal.SIGKILL:  # against that nothing can be done
+        assert not list(out.glob("*.part"))
+    else:
+        resumed = deblur("in", "-o", "out", "--skip-existing", "--weights", tiny_weights)
+        assert resumed.returncode == 0
+        assert check_complete(out) == 60
+
+
+@posix_only
+def test_ctrl_c_while_waiting_for_a_pipe(here: Path) -> None:
+    command = [sys.executable, "-m", "deblurcli", "-", "-o", "sharp.png"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
+        process.stdin.write(bytes(300_000))  # more than the pipe holds: deblur is reading now
+        process.stdin.flush()
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        err = process.stderr.read().decode()
+        assert process.wait(timeout=30) == 130
+    assert err.splitlines()[-1].startswith("deblur: interrupted")
+    assert not Path("sharp.png").exists()
