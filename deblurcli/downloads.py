@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from deblurcli.errors import WeightsError
 from deblurcli.manifest import Entry
@@ -211,6 +210,8 @@ def _receive_http(url: str, receiver: _Receiver, patience: Patience) -> None:
 
 
 def _receive_local(source: str, receiver: _Receiver) -> None:
+    from urllib.request import url2pathname  # slow to import: it brings http.client
+
     path = Path(source)
     if source.startswith("file:"):
         path = Path(url2pathname(urlsplit(source).path))
