@@ -302,7 +302,10 @@ class _UNetLevel(nn.Module):
             for c, n in zip(channels, config.decoder_blocks, strict=False)
         )
         self.tail = nn.Conv2d(channels[0], pixels, k, padding=k // 2)
-        self._initialise()
+        # On the meta device a file will bring the values; and drawing random numbers there makes
+        # PyTorch import its compiler and SymPy, which takes a second or two.
+        if not self.tail.weight.is_meta:
+            self._initialise()
 
     @staticmethod
     def alignment_px(config: GeneratorConfig) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +176,24 @@ def test_file_rebuilds_the_network(tmp_path: Path, half: bool) -> None:
     image = torch.rand(1, 3, 31, 45)
     tolerance = 2e-3 if half else 0.0
     torch.testing.assert_close(loaded(image), network(image), atol=tolerance, rtol=0)
+
+
+def test_loading_and_restoring_needs_no_compiler(tiny_weights: Path) -> None:
+    """PyTorch imports its compiler and SymPy at the slightest touch; that takes seconds."""
+    program = (
+        "import sys, numpy; from deblurcli import Deblurrer; "
+        "Deblurrer.load(sys.argv[1], device='cpu').restore(numpy.zeros((40, 30, 3), 'uint8')); "
+        "slow = {'torch._dynamo', 'torch._inductor', 'sympy', 'torch.distributed.tensor'}; "
+        "print(*slow & set(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, tiny_weights],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    assert run.stdout.strip() == ""
 
 
 def test_existing_weights_are_not_replaced_unasked(tmp_path: Path) -> None:
