@@ -1,0 +1,405 @@
+"""The training loop: it learns, resumes exactly, shares work among processes, fails cleanly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data as pictures
+
+from deblurcli.checkpoints import load_weights, read_card
+from deblurcli.data import find_pairs, find_pictures
+from deblurcli.errors import DeblurError, UsageError, WeightsError
+from deblurcli.network import gaussian_pyramid
+from deblurcli.recipes import RECIPES, Recipe, change_recipe
+from deblurcli.sampling import Augmentation, Source, TrainingSteps, augment, parse_source
+from deblurcli.synthesis import MotionRange
+
+pytest.importorskip("accelerate", reason="needs the extra 'train'")
+from deblurcli.training import Limits, RunFolder, Trainer, Validation
+
+TINY = Recipe(
+    channels=(8, 8, 8),
+    batch=2,
+    patch_px=64,
+    early_share=0.5,
+    early_batch=4,
+    early_patch_px=32,
+    reuse=2,
+    warmup_steps=2,
+    motion=MotionRange(path_px=8),
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("astronaut", "coffee"):
+        Image.fromarray(getattr(pictures, name)()).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real pairs of a kind: a picture and its mean with shifted copies."""
+    folder = tmp_path_factory.mktemp("pairs")
+    sharp = pictures.chelsea()
+    blurred = np.mean([np.roll(sharp, k, axis=1) for k in range(-4, 5)], axis=0).astype("uint8")
+    for kind, image in (("blur", blurred), ("sharp", sharp)):
+        (folder / kind).mkdir()
+        Image.fromarray(image).save(folder / kind / "chelsea.png")
+    return folder
+
+
+@pytest.fixture
+def sources(photos: Path, pairs: Path) -> list[Source]:
+    return [
+        Source(photos=tuple(find_pictures(photos)), weight=2),
+        Source(pairs=tuple(find_pairs(pairs)), weight=1),
+    ]
+
+
+def make_trainer(
+    sources: list[Source], folder: Path, steps: int, recipe: Recipe = TINY, seed: int = 5
+) -> Trainer:
+    run = RunFolder(folder)
+    run.prepare(resume=True)
+    return Trainer(recipe, sources, run, Limits(steps=steps), seed=seed, cpu=True)
+
+
+def parameters(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.generator.parameters()])
+
+
+def test_learns_to_remove_a_blur(pairs: Path, tmp_path: Path) -> None:
+    recipe = replace(
+        TINY,
+        channels=(16, 32, 32),
+        batch=4,
+        early_share=0.0,
+        noise=0.0,
+        jpeg=0.0,
+        colour=False,
+        ema=0.9,
+        learning_rate=2e-3,
+        warmup_steps=20,
+    )
+    trainer = make_trainer([Source(pairs=tuple(find_pairs(pairs)))], tmp_path, 120, recipe)
+    validate = Validation(find_pairs(pairs), device="cpu")
+    blurred = validate(trainer.generator)["pairs"]  # an untrained network changes hardly anything
+    trainer.generator.train()
+    trainer.run()
+    assert validate(trainer.mean_network)["pairs"] > blurred + 0.2
+
+
+def test_an_interrupted_run_equals_an_uninterrupted_one(
+    sources: list[Source], tmp_path: Path
+) -> None:
+    whole = make_trainer(sources, tmp_path / "whole", 8)
+    whole.run(report_every=2)
+
+    for stop in (3, 5):  # within the early patches, and after them
+        first = make_trainer(sources, tmp_path / f"{stop}", 8)
+
+        def interrupt(network: object, first: Trainer = first) -> dict[str, float]:
+            first._stop = True  # as Ctrl-C does
+            return {}
+
+        with pytest.raises(KeyboardInterrupt):
+            first.run(interrupt, validate_every=stop)
+        second = make_trainer(sources, tmp_path / f"{stop}", 8, seed=5)
+        second.resume()
+        assert second.step == stop
+        second.run()
+        assert torch.equal(parameters(whole), parameters(second))
+        assert torch.equal(
+            whole.ema.module.levels[0].tail.weight, second.ema.module.levels[0].tail.weight
+        )
+        assert second.optimizer.state_dict()["state"].keys() == (
+            whole.optimizer.state_dict()["state"].keys()
+        )
+
+
+def test_the_paper_recipe_trains_both_networks(sources: list[Source], tmp_path: Path) -> None:
+    recipe = change_recipe(
+        RECIPES["paper"],
+        ["network=compact", "channels=[8,8,8]", "patch_px=64", "motion.path_px=6"],
+    )
+    assert (recipe.loss, recipe.adversarial, recipe.learning_rate) == ("mse", 1e-4, 5e-5)
+    trainer = make_trainer(sources, tmp_path, 3, recipe)
+    assert trainer.discriminator is not None
+    before = trainer.discriminator.verdict.weight.clone(), parameters(trainer)
+    trainer.run()
+    assert not torch.equal(before[0], trainer.discriminator.verdict.weight)
+    assert not torch.equal(before[1], parameters(trainer))
+    again = make_trainer(sources, tmp_path, 4, recipe)
+    again.resume()
+    assert again.discriminator is not None
+    assert torch.equal(again.discriminator.verdict.weight, trainer.discriminator.verdict.weight)
+
+
+_WORKER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_training import TINY, Limits, RunFolder, Source, Trainer, find_pairs, find_pictures
+from test_training import parameters
+import torch
+torch.set_num_threads(1)
+sources = [Source(photos=tuple(find_pictures({photos!r})), weight=2),
+           Source(pairs=tuple(find_pairs({pairs!r})), weight=1)]
+trainer = Trainer(TINY, sources, RunFolder({folder!r}), Limits(steps=4), seed=5, cpu=True)
+trainer.folder.prepare(resume=True)
+assert trainer.accelerator.num_processes == 2
+trainer.run()
+if trainer.accelerator.is_main_process:
+    torch.save(parameters(trainer), Path({folder!r}) / "parameters.pt")
+"""
+
+
+def test_two_processes_equal_one(
+    sources: list[Source], photos: Path, pairs: Path, tmp_path: Path
+) -> None:
+    alone = make_trainer(sources, tmp_path / "one", 4)
+    alone.run()
+    folder = tmp_path / "two"
+    code = _WORKER.format(
+        tests=str(Path(__file__).parent), photos=str(photos), pairs=str(pairs), folder=str(folder)
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={
+                **os.environ,
+                "RANK": f"{rank}",
+                "LOCAL_RANK": f"{rank}",
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": f"{port}",
+                "OMP_NUM_THREADS": "1",
+                "ACCELERATE_USE_CPU": "true",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    shared = torch.load(folder / "parameters.pt", weights_only=True)
+    # Adam's first steps are of the size of the learning rate whatever the gradient's: compare
+    # with that, not with the parameters.
+    difference = (shared - parameters(alone)).abs()
+    assert difference.mean() < 1e-3 * TINY.learning_rate
+    start = make_trainer(sources, tmp_path / "start", 4)
+    moved = (parameters(alone) - parameters(start)).abs().mean()
+    assert moved > 0.1 * TINY.learning_rate, "the test would pass without any training"
+
+
+def test_ctrl_c_saves_and_resume_goes_on(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "deblurcli",
+        "train",
+        "--data",
+        str(photos),
+        "-o",
+        str(folder),
+        "--device",
+        "cpu",
+        "-v",
+        "--set",
+        "channels=[8,8,8]",
+        "--set",
+        "early_patch_px=32",
+        "--set",
+        "patch_px=32",
+        "--set",
+        "batch=2",
+        "--set",
+        "early_batch=2",
+    ]
+    process = subprocess.Popen(
+        [*command, "--steps", "100000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stderr is not None
+    seen = ""
+    while "step 20," not in seen:
+        line = process.stderr.readline()
+        assert line, seen
+        seen += line
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in rest and "Traceback" not in rest
+    _, card = read_card(folder / "last.safetensors")
+    done = card.recipe["steps"]
+    assert done >= 20
+    resumed = subprocess.run(
+        [*command, "--steps", f"{done + 2}", "--resume", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert f'"step": {done + 2}' in resumed.stdout
+    assert (folder / "curves.png").exists()
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(
+    sources: list[Source], tmp_path: Path
+) -> None:
+    trainer = make_trainer(sources, tmp_path, 20)
+
+    original = trainer._train_step
+
+    def step(data: object) -> torch.Tensor:
+        loss = original(data)  # type: ignore[arg-type]
+        if trainer.step == 5:
+            poison_weights(trainer)
+        return loss
+
+    trainer._train_step = step  # type: ignore[method-assign, assignment]
+    with pytest.raises(DeblurError, match="no longer a number"):
+        trainer.run(validate_every=4, report_every=2)
+    intact = make_trainer(sources, tmp_path, 20)
+    intact.resume()
+    assert intact.step == 4
+    assert parameters(intact).isfinite().all()
+
+
+def poison_weights(trainer: Trainer) -> None:
+    with torch.no_grad():
+        next(trainer.generator.parameters()).fill_(float("nan"))
+
+
+def test_a_damaged_picture_is_named(pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    broken = tmp_path / "photos" / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 not much of a JPEG")
+    trainer = make_trainer([Source(photos=(broken,))], tmp_path / "run", 2)
+    with pytest.raises(DeblurError, match=r"broken\.jpg"):
+        trainer.run()
+
+
+def test_checkpoints_of_others_are_refused(sources: list[Source], tmp_path: Path) -> None:
+    make_trainer(sources, tmp_path / "run", 1).run()
+    other = replace(TINY, channels=(16, 8, 8))
+    with pytest.raises(WeightsError, match="another network"):
+        make_trainer(sources, tmp_path / "run", 2, other).resume()
+    with pytest.raises(WeightsError, match="--seed 5"):
+        make_trainer(sources, tmp_path / "run", 2, seed=6).resume()
+    with pytest.raises(WeightsError, match="no checkpoint"):
+        make_trainer(sources, tmp_path / "none", 2).resume()
+    (tmp_path / "run" / "last.pt").write_bytes(b"nonsense")
+    with pytest.raises(WeightsError, match="damaged"):
+        make_trainer(sources, tmp_path / "run", 2).resume()
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(sources: list[Source], tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1800k", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        trainer = make_trainer(sources, small / "run", 4)
+
+        # The first checkpoint fits, the next one beside it does not.
+        with pytest.raises(DeblurError, match="disk is full"):
+            trainer.run(validate_every=2)
+        load_weights(small / "run" / "last.safetensors")
+        resumed = make_trainer(sources, small / "run", 4)
+        resumed.resume()
+        assert resumed.step == 2
+        assert not list((small / "run").glob("*.part"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_steps_are_a_pure_function_of_seed_and_number(sources: list[Source]) -> None:
+    def steps(**kwargs: int) -> TrainingSteps:
+        return TrainingSteps(sources, TINY, 1, patch_px=32, batch=4, **kwargs)
+
+    once, again = steps()[7], steps(first_step=7)[7]
+    shares = [steps(rank=rank, processes=2)[7] for rank in range(2)]
+    assert shares[0].slots == [0, 2] and shares[1].slots == [1, 3]
+    for data in (again, *shares):
+        for slot, pair in data.real.items():
+            assert torch.equal(pair[0], once.real[slot][0])
+        for slot in data.synthetic.keys() & once.synthetic.keys():
+            assert torch.equal(data.synthetic[slot][0], once.synthetic[slot][0])
+    # A run that begins at step 7 has no earlier pictures to reuse: it needs all of them.
+    assert again.synthetic.keys() | again.real.keys() == set(range(4))
+
+
+def test_augmentations_move_blurred_and_sharp_alike() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    same = augment(images, Augmentation())
+    torch.testing.assert_close(same, images)
+    turned = augment(images, Augmentation(flip=True, quarter_turns=1, permutation=(2, 0, 1)))
+    for image, result in zip(images, turned, strict=True):
+        expected = torch.rot90(image.flip(-1), 1, (-2, -1))[[2, 0, 1]]
+        torch.testing.assert_close(result, expected)
+
+
+def test_sources_carry_weights(tmp_path: Path) -> None:
+    assert parse_source("GOPRO/=0.25") == ("GOPRO/", 0.25)
+    odd = tmp_path / "a=1"
+    odd.mkdir()
+    assert parse_source(str(odd)) == (str(odd), 1.0)
+
+
+@pytest.mark.parametrize("setting", ["nothing=1", "batch", "batch=many", "motion.speed=1"])
+def test_wrong_settings_are_refused(setting: str) -> None:
+    with pytest.raises(UsageError):
+        change_recipe(Recipe(), [setting])
+
+
+def test_validation_pictures_are_never_trained_on(pairs: Path, tmp_path: Path) -> None:
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "deblurcli",
+            "train",
+            "--data",
+            str(pairs),
+            "--val",
+            str(pairs),
+            "--steps",
+            "1",
+            "-o",
+            str(tmp_path / "run"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert "both trained on and validated on" in run.stderr
+
+
+def test_the_pyramid_of_a_patch_has_a_size_for_every_scale() -> None:
+    sizes = [tuple(level.shape[-2:]) for level in gaussian_pyramid(torch.rand(1, 3, 64, 96), 3)]
+    assert sizes == [(64, 96), (32, 48), (16, 24)]
