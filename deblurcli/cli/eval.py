@@ -103,6 +103,7 @@ def run(
     if report is not None and report.exists() and not overwrite:
         raise UsageError(report, "exists", "give another --report, or --overwrite")
 
+    from deblurcli.cli.fetching import find_weights
     from deblurcli.deblurrer import Deblurrer
     from deblurcli.evaluation import BLURRED, Failure, find_cases, method_of, score_cases
     from deblurcli.scores import ScoreFile, summarise
@@ -112,7 +113,7 @@ def run(
     methods = [BLURRED]
     for name in weights or [os.environ.get("DEBLUR_WEIGHTS") or "default"]:
         deblurrer = Deblurrer.load(
-            name,
+            find_weights(name, offline=offline, quiet=quiet),
             device,
             precision,
             tile=options.tile_px(tile),

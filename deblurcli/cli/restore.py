@@ -131,7 +131,7 @@ def restore(
     from deblurcli import pipeline
 
     def load() -> Deblurrer:
-        from deblurcli.cli.weights import find_weights
+        from deblurcli.cli.fetching import find_weights
 
         path = find_weights(weights, offline=offline, quiet=quiet)
         from deblurcli.deblurrer import Deblurrer
