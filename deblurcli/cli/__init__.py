@@ -12,15 +12,22 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib import import_module
-from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from deblurcli.cli import console, restore
+from deblurcli.cli import (
+    compare,
+    console,
+    data,
+    eval,  # noqa: A004  (the command's name)
+    info,
+    restore,
+    train,
+    weights,
+)
 from deblurcli.errors import DeblurError, UsageError
 
 __all__ = ["main"]
@@ -66,6 +73,8 @@ class DefaultCommandGroup(TyperGroup):
                 )
 
 
+_WORDS = {"help_option_names": ["-h", "--help"]}
+
 app = typer.Typer(
     name="deblur",
     cls=DefaultCommandGroup,
@@ -74,24 +83,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     subcommand_metavar="| COMMAND ...",
     epilog=restore.EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_WORDS,
 )
 app.callback()(restore.restore)
-
-
-def _register(name: str) -> None:
-    """Adds the command of the module ``cli/NAME.py``: its Typer `app`, or its function NAME."""
-    if find_spec(f"deblurcli.cli.{name}") is None:
-        return
-    module = import_module(f"deblurcli.cli.{name}")
-    if hasattr(module, "app"):
-        app.add_typer(module.app, name=name)
-    else:
-        app.command(name)(getattr(module, name, None) or module.run)
-
-
-for _name in ("train", "eval", "data", "weights", "compare", "info"):
-    _register(_name)
+app.command("train", context_settings=_WORDS)(train.train)
+app.command("eval", context_settings=_WORDS)(eval.run)
+app.add_typer(data.app, name="data")
+app.add_typer(weights.app, name="weights")
+app.command("compare", context_settings=_WORDS)(compare.compare)
+app.command("info", context_settings=_WORDS)(info.info)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
