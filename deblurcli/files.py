@@ -46,7 +46,10 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
     real = Path(os.path.realpath(target))
     part = _part_path(real)
     try:
-        part.touch()  # fails now rather than after all the work
+        # What must fail fails now rather than after all the work.
+        with suppress(FileNotFoundError):
+            real.lstat()
+        part.touch()
         mode = part.stat().st_mode
         part.unlink()
         yield part
@@ -96,7 +99,7 @@ def _move(part: Path, real: Path, overwrite: bool) -> None:
 
 
 def _refuse_existing(target: Path, overwrite: bool) -> None:
-    if target.is_dir():
+    if os.path.isdir(target):  # noqa: PTH112 - false for a name too long, where Path raises
         raise UsageError(target, "is a folder", "give a file name with -o")
     if not overwrite and os.path.lexists(target):
         raise UsageError(target, "exists already", "give another -o, or --overwrite to replace it")
@@ -104,13 +107,13 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
 
 def output_error(target: Path, error: OSError) -> DeblurError:
     """What to tell the user when `target` can't be written."""
-    if isinstance(error, FileNotFoundError) or not target.parent.is_dir():
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return DeblurError(target, "no permission to write there", "give another -o")
+    if isinstance(error, FileNotFoundError) or not os.path.isdir(target.parent):  # noqa: PTH112
         folder = shlex.quote(os.fspath(target.parent))
         return DeblurError(target, "its folder does not exist", f"make it: mkdir -p {folder}")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DeblurError(target, "the disk is full", "free some space or give another -o")
-    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return DeblurError(target, "no permission to write there", "give another -o")
     if isinstance(error, (IsADirectoryError, NotADirectoryError)):
         return DeblurError(target, "a folder and a file are mixed up", "give another -o")
     if error.errno == errno.ENAMETOOLONG:

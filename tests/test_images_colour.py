@@ -259,6 +259,25 @@ def test_deep_lzw_tiff_which_tifffile_alone_cannot_read() -> None:
         assert image.tag_v2[259] == 5
 
 
+@pytest.mark.parametrize("mode", ["RGB;16", "RGBA;16", "L;16"])
+def test_ten_bit_heic_keeps_its_bits(mode: str) -> None:
+    import pillow_heif
+
+    channels = len(mode.split(";")[0])
+    ramp = np.tile((np.arange(1024, dtype=np.uint16) * 64)[None, :, None], (64, 1, channels))
+    file = io.BytesIO()
+    pillow_heif.encode(mode, (1024, 64), ramp.tobytes(), file, quality=-1, chroma=444)
+    file.seek(0)
+    photo = images.read(file)
+    assert photo.pixels.dtype == np.uint16
+    assert np.abs(photo.pixels[..., 1].astype(int) - ramp[..., 0]).mean() < 100
+    again = images.read(written(photo, photo.pixels))
+    assert len(np.unique(again.pixels[..., 1])) > 500
+    assert np.abs(again.pixels.astype(int) - photo.pixels).mean() < 300
+    alpha = again._decoded.picture.alpha
+    assert (alpha is not None) == (channels == 4)
+
+
 # Grey
 
 

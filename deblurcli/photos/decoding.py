@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
-from deblurcli.photos import deep, jpeg, png, tiff
+from deblurcli.photos import deep, heif, jpeg, png, tiff
 from deblurcli.photos.metadata import (
     Metadata,
     apply_orientation,
@@ -43,6 +43,7 @@ _DECODER_ERRORS = (  # what decoders raise when fed with damaged data
     OSError,
     SyntaxError,
     ValueError,
+    TypeError,
     LookupError,
     ArithmeticError,
     RuntimeError,
@@ -93,6 +94,9 @@ def decode(file: BinaryIO) -> Decoded:
             return _decode_png(file)
         if format_ == "TIFF":
             return _decode_tiff(file)
+        if format_ == "HEIF":
+            picture, metadata, encoding, notes = heif.read(file, _refuse_too_large)
+            return _upright("HEIF", picture, notes, metadata, encoding, orientation=1)
         return _decode_with_pillow(file, format_)
     except UnreadableError:
         raise
@@ -188,7 +192,9 @@ def _decode_tiff(file: BinaryIO) -> Decoded:
     if bits < 16:
         try:
             with _opened(file, "TIFF") as image:
-                # Pillow turns TIFF pictures, and only those, upright by itself.
+                # Pillow turns TIFF pictures, and only those, upright by itself, and without
+                # the field for it by what XMP says, which nobody else does.
+                image.info.pop("xmp", None)
                 picture, notes = _picture(image)
                 return _upright("TIFF", picture, notes, metadata, encoding, orientation=1)
         except UnidentifiedImageError:
@@ -199,8 +205,6 @@ def _decode_tiff(file: BinaryIO) -> Decoded:
 
 
 def _decode_with_pillow(file: BinaryIO, format_: str) -> Decoded:
-    if format_ == "HEIF":
-        register_heif()
     with _opened(file, format_) as image:
         info = dict(image.info)
         encoding = Encoding()
@@ -217,9 +221,6 @@ def _decode_with_pillow(file: BinaryIO, format_: str) -> Decoded:
             file.seek(0)
             encoding = Encoding(lossless=_is_lossless_webp(file))
             file.seek(0)
-        elif format_ == "HEIF":
-            chroma = str(info.get("chroma", 420))
-            encoding = Encoding(chroma=chroma, colour=info.get("nclx_profile"))
         picture, notes = _picture(image)
     return _upright(format_, picture, notes, metadata, encoding)
 
@@ -254,7 +255,7 @@ def _picture(image: Image.Image) -> tuple[Picture, tuple[str, ...]]:
     if frames > 1:
         notes.append(
             "holds further pictures (a preview, depth or gain map): only the main one is kept"
-            if image.format in ("MPO", "HEIF")
+            if image.format == "MPO"
             else f"{frames} pages: only the first is restored"
             if image.format == "TIFF"
             else "animated: only the first frame is restored"
@@ -370,13 +371,6 @@ class _BombGuard:
 
 
 _BOMB_GUARD = _BombGuard()
-
-
-def register_heif() -> None:
-    import pillow_heif
-
-    if "HEIF" not in Image.OPEN:
-        pillow_heif.register_heif_opener(thumbnails=False)
 
 
 def _is_lossless_webp(file: BinaryIO) -> bool:

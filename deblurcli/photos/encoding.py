@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from deblurcli.photos import deep, jpeg, png, tiff
+from deblurcli.photos import deep, heif, jpeg, png, tiff
 from deblurcli.photos.colour import to_uint8
 from deblurcli.photos.exif import ExifEditor, ExifError, parse_exif
 from deblurcli.photos.metadata import Metadata
@@ -49,12 +49,11 @@ FORMATS = {
     "TIFF": Format("TIFF", (".tif", ".tiff"), cmyk=True, deep=True),
     "BMP": Format("BMP", (".bmp",), icc=False),
     "GIF": Format("GIF", (".gif",), icc=False, most_px=65535),
-    "HEIF": Format("HEIC", (".heic", ".heif", ".hif"), most_px=16384),
+    "HEIF": Format("HEIC", (".heic", ".heif", ".hif"), deep=True, most_px=16384),
     "AVIF": Format("AVIF", (".avif",), most_px=65536),
 }
 
 _AVIF_QUALITY = 90
-_HEIF_QUALITY = 90
 _WEBP_QUALITY = 95
 
 
@@ -102,6 +101,9 @@ def encode(
             raise UnwritableError(str(error), "write .png") from error
     if format_ == "PNG":
         return png.assemble(_encode_png(picture), metadata, picture.icc)
+    if format_ == "HEIF":
+        exif = _readable_exif(metadata.exif, with_orientation=True)
+        return [heif.encode(picture, metadata, exif, encoding or Encoding())]
     image = _to_image(picture)
     if format_ == "JPEG":
         return jpeg.encode(image, encoding, metadata, picture.icc, warn)
@@ -170,8 +172,8 @@ def _encode_with_pillow(
     encoding: Encoding,
 ) -> bytes:
     exif = metadata.exif
-    if format_ in ("AVIF", "HEIF"):  # they look into it
-        exif = _readable_exif(exif, with_orientation=format_ == "HEIF")
+    if format_ == "AVIF":
+        exif = _readable_exif(exif, with_orientation=False)
     options: dict[str, Any] = {}
     if icc:
         options["icc_profile"] = icc
@@ -188,16 +190,6 @@ def _encode_with_pillow(
         options |= {"quality": _AVIF_QUALITY, "subsampling": "4:4:4"}
         if image.mode == "L":
             options["subsampling"] = "4:0:0"
-    elif format_ == "HEIF":
-        from deblurcli.photos.decoding import register_heif
-
-        register_heif()
-        # x265 is three times as slow by default, for one percent of the bytes.
-        options |= {"quality": _HEIF_QUALITY, "enc_params": {"preset": "fast"}}
-        if image.mode in ("RGB", "RGBA"):
-            options["chroma"] = encoding.chroma
-            if encoding.colour is not None and not icc:
-                image.info["nclx_profile"] = encoding.colour
     elif format_ == "BMP" and metadata.dpi is not None:
         options["dpi"] = metadata.dpi
     file = io.BytesIO()

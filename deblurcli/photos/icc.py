@@ -45,6 +45,8 @@ class MatrixProfile:
             curves = [_read_curve(tags[name]) for name in (b"rTRC", b"gTRC", b"bTRC")]
         except (KeyError, struct.error) as error:
             raise ValueError("not an RGB matrix profile") from error
+        if not np.isfinite(curves).all() or abs(np.linalg.det(np.array(columns))) < 1e-6:
+            raise ValueError("damaged profile")
         self._curves = [np.maximum.accumulate(curve).astype(np.float32) for curve in curves]
         self._to_srgb = (np.linalg.inv(_SRGB_TO_PCS) @ np.array(columns).T).astype(np.float32)
         self._from_srgb = np.linalg.inv(self._to_srgb).astype(np.float32)
@@ -117,6 +119,7 @@ def _parametric_curve(
     if kind == 0:
         a, d = 1.0, -1.0
     elif kind in (1, 2):
-        c, d, e, f = 0.0, -b / a, c, c
-    power = np.maximum(a * x + b, 0) ** g + e
+        c, d, e, f = 0.0, -b / (a or 1.0), c, c
+    with np.errstate(all="ignore"):  # a damaged curve is found out by its values
+        power = np.maximum(a * x + b, 0) ** g + e
     return np.where(x >= d, power, c * x + f)

@@ -6,6 +6,7 @@ Source: TIFF 6.0 (1992); Adobe Photoshop TIFF technical notes (2002) for deflate
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import zlib
 from collections.abc import Iterator
@@ -59,7 +60,8 @@ _STRUCTURE = {
 }  # fmt: skip
 _BLOCKS = {_XMP, _IPTC, _PHOTOSHOP, _ICC}
 
-_STRIP_PX_BYTES = 1 << 16
+_STRIP_BYTES_RAW = 1 << 16
+_SILENCE = logging.NullHandler()
 
 
 def read_metadata(file: BinaryIO) -> Metadata:
@@ -144,6 +146,8 @@ def read_pixels(file: BinaryIO) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | No
     """
     import tifffile
 
+    # It logs what is odd about a file; without a handler that would end up on stderr.
+    logging.getLogger("tifffile").addHandler(_SILENCE)
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         page: Any = tiff.pages[0]
@@ -201,7 +205,7 @@ def encode(
     predictor = 2 if method in (LZW, DEFLATE) else 1
 
     yield b"II*\0" if order == "<" else b"MM\0*"
-    rows = max(1, _STRIP_PX_BYTES // (width * count * bits // 8))
+    rows = max(1, _STRIP_BYTES_RAW // (width * count * bits // 8))
     places: list[int] = []
     sizes: list[int] = []
     strips: list[bytes | memoryview] = []
@@ -281,12 +285,14 @@ def _tags_for(metadata: Metadata) -> Tags:
         if metadata.comment and 270 not in tags.fields:
             tags.fields[270] = Field(ASCII, metadata.comment.rstrip(b"\0") + b"\0")
     fields, order = tags.fields, tags.order
-    if metadata.dpi is not None and _X_RESOLUTION not in fields:
+    if metadata.dpi is not None and max(metadata.dpi) < 1e6 and _X_RESOLUTION not in fields:
         for tag, dpi in zip((_X_RESOLUTION, _Y_RESOLUTION), metadata.dpi, strict=True):
             fields[tag] = Field(RATIONAL, struct.pack(order + "II", round(dpi * 1000), 1000))
         fields[_RESOLUTION_UNIT] = Field(SHORT, struct.pack(order + "H", 2))
     if metadata.xmp is not None:
         fields[_XMP] = Field(BYTE, metadata.xmp)
+        # Else some readers would take the orientation from the XMP.
+        fields[ORIENTATION] = Field(SHORT, struct.pack(order + "H", 1))
     if metadata.photoshop is not None:
         fields[_PHOTOSHOP] = Field(BYTE, metadata.photoshop)
         if (iptc := iptc_of(metadata.photoshop)) is not None:
