@@ -101,6 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``deblur``; those of the process when None.
     """
     signal.signal(signal.SIGTERM, _end)
+    # PyTorch's threads would wait for each other in busy loops, and where other programs (or
+    # a video's coder) want the same cores, a photo took twice to three times as long.
+    # It has to be said before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         result = app(
             args=None if arguments is None else list(arguments),
