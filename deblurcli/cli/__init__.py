@@ -66,6 +66,8 @@ class DefaultCommandGroup(TyperGroup):
     def _refuse_near_command(self, words: Sequence[str], reason: str) -> None:
         """Tells a mistyped or misplaced command from a path."""
         for word in words:
+            if word.startswith("-"):  # --weights resembles a command, but is an option
+                continue
             near = difflib.get_close_matches(word, list(self.commands), 1, cutoff=0.75)
             if near and not os.path.lexists(word):
                 raise UsageError(
