@@ -20,15 +20,12 @@ import numpy.typing as npt
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.files import atomic_output
 from deblurcli.photos import encoding, png
-from deblurcli.photos.colour import (
-    ColourSpace,
-    choose_space,
-    convert_to_srgb,
-    transfer_change,
-)
-from deblurcli.photos.decoding import Decoded, UnreadableError, decode
+from deblurcli.photos.colour import choose_space, convert_to_srgb, transfer_change
+from deblurcli.photos.decoding import Decoded, decode
 from deblurcli.photos.metadata import renew_thumbnail
+from deblurcli.photos.opening import UnreadableError
 from deblurcli.photos.picture import Picture
+from deblurcli.photos.spaces import ColourSpace
 
 log = logging.getLogger("deblurcli")
 

@@ -21,9 +21,9 @@ def _profile(space: bytes, pcs: bytes, class_: bytes, tags: dict[bytes, bytes]) 
     table, data = b"", b""
     start = 128 + 4 + 12 * len(tags)
     for name, content in tags.items():
-        content += b"\0" * (-len(content) % 4)
+        padding = b"\0" * (-len(content) % 4)
         table += struct.pack(">4sII", name, start + len(data), len(content))
-        data += content
+        data += content + padding
     white = struct.pack(">3i", *(round(v * 65536) for v in (0.9642, 1.0, 0.8249)))
     header = struct.pack(
         ">I4sI4s4s4s12s4s",

@@ -263,7 +263,7 @@ def test_deep_lzw_tiff_which_tifffile_alone_cannot_read() -> None:
 def test_ten_bit_heic_keeps_its_bits(mode: str) -> None:
     import pillow_heif
 
-    channels = len(mode.split(";")[0])
+    channels = len(mode.removesuffix(";16"))
     ramp = np.tile((np.arange(1024, dtype=np.uint16) * 64)[None, :, None], (64, 1, channels))
     file = io.BytesIO()
     pillow_heif.encode(mode, (1024, 64), ramp.tobytes(), file, quality=-1, chroma=444)

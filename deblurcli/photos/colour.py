@@ -15,223 +15,26 @@ profiles) the change is precise to 8 bits, on top of the photo's own 16 bits.
 
 from __future__ import annotations
 
-import io
-import logging
-from typing import Any, Protocol
+from contextlib import suppress
 
 import numpy as np
-import numpy.typing as npt
 
-from deblurcli.photos.icc import MatrixProfile
+from deblurcli.photos.icc import MatrixProfile, Transforms
+from deblurcli.photos.spaces import (
+    ColourSpace,
+    Grey,
+    IccCmyk,
+    IccRgb,
+    InEightBits,
+    MatrixRgb,
+    Neutral,
+    PlainCmyk,
+    Samples,
+    Srgb,
+    bands,
+)
 
-log = logging.getLogger("deblurcli")
-
-Samples = npt.NDArray[Any]
-"""``(H, W, C)`` uint8 or uint16, C = 1 (grey), 3 (RGB) or 4 (CMYK, 0 = no ink)."""
-
-_BAND_PIXELS = 1 << 19
 _SAME_WITHIN = 2  # of 255: profiles this near to sRGB are sRGB, in one of its many editions
-
-
-class ColourSpace(Protocol):
-    """A photo's colour space. Both methods take bands of rows and give new arrays."""
-
-    def to_srgb(self, native: Samples) -> Samples:
-        """Samples as ``(H, W, 3)`` sRGB of the same dtype."""
-
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        """`native` with the change from `blurred` to `restored`, both ``(H, W, 3)`` sRGB."""
-
-
-class Srgb:
-    """sRGB itself."""
-
-    def to_srgb(self, native: Samples) -> Samples:
-        return native
-
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        return restored
-
-
-class Neutral:
-    """RGB that holds only greys, as black-and-white photos mostly come: it stays without tint."""
-
-    def to_srgb(self, native: Samples) -> Samples:
-        return native
-
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        return np.repeat(_mean(restored)[..., None], 3, axis=2)
-
-
-class Grey:
-    """One channel, with the tone curve of its profile or that of sRGB.
-
-    Args:
-        curve: sRGB values, from 0 to 1, of evenly spaced grey values; None for sRGB's own.
-    """
-
-    def __init__(self, curve: npt.NDArray[np.float64] | None = None) -> None:
-        self._curve = curve
-
-    def to_srgb(self, native: Samples) -> Samples:
-        grey = native[..., 0]
-        if self._curve is not None:
-            top = np.iinfo(native.dtype).max
-            places = np.linspace(0, 1, len(self._curve))
-            table = np.interp(np.linspace(0, 1, top + 1), places, self._curve)
-            grey = np.rint(table * top).astype(native.dtype)[grey]
-        return np.repeat(grey[..., None], 3, axis=2)
-
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        change = self._from_srgb(_mean(restored)) - self._from_srgb(_mean(blurred))
-        return _add(native, change[..., None])
-
-    def _from_srgb(self, grey: Samples) -> npt.NDArray[np.float32]:
-        top = np.iinfo(grey.dtype).max
-        table = np.arange(top + 1, dtype=np.float64)
-        if self._curve is not None:
-            places = np.linspace(0, top, len(self._curve))
-            table = np.interp(table / top, self._curve, places)
-        return table.astype(np.float32)[grey]
-
-
-class IccRgb:
-    """RGB with an ICC profile, 8 bits, through littlecms."""
-
-    def __init__(self, transforms: Transforms) -> None:
-        self._transforms = transforms
-
-    def to_srgb(self, native: Samples) -> Samples:
-        return self._transforms.to_srgb(native)
-
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        before = self._transforms.from_srgb(blurred).astype(np.int16)
-        return _add(native, self._transforms.from_srgb(restored) - before)
-
-
-class MatrixRgb:
-    """RGB with a matrix profile, 16 bits."""
-
-    def __init__(self, profile: MatrixProfile) -> None:
-        self._profile = profile
-
-    def to_srgb(self, native: Samples) -> Samples:
-        return self._profile.to_srgb(native)
-
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        return _add(native, self._profile.from_srgb(restored) - self._profile.from_srgb(blurred))
-
-
-class IccCmyk:
-    """CMYK with an ICC profile, 8 bits.
-
-    The profile turns a change of colour into changes of all four inks by its own black
-    generation. Where the photo splits black otherwise (text in black ink only, say), inks hit
-    0 or 255 and the change falls short; carrying over what is still missing, from where the
-    inks now are, closes the gap after a few rounds. The photo's own split is kept as far as
-    the colour allows.
-    """
-
-    _ROUNDS = 4
-
-    def __init__(self, transforms: Transforms) -> None:
-        self._transforms = transforms
-
-    def to_srgb(self, native: Samples) -> Samples:
-        return self._transforms.to_srgb(native)
-
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        inks, wanted = native, self._transforms.from_srgb(restored)
-        for round_ in range(self._ROUNDS):
-            now = blurred if round_ == 0 else self._transforms.to_srgb(inks)
-            before = self._transforms.from_srgb(now).astype(np.int16)
-            inks = _add(inks, wanted - before)
-        changed = (restored != blurred).any(axis=2, keepdims=True)
-        return np.where(changed, inks, native)
-
-
-class PlainCmyk:
-    """CMYK without a profile: each channel of RGB is what its ink and the black let through.
-
-    The share of black ink in a pixel's darkness stays as it is.
-    """
-
-    def to_srgb(self, native: Samples) -> Samples:
-        light = (255 - native[..., :3].astype(np.uint16)) * (
-            255 - native[..., 3:].astype(np.uint16)
-        )
-        return ((light + 127) // 255).astype(np.uint8)
-
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        black = native[..., 3].astype(np.float32) / 255
-        darkness = 1 - blurred.max(axis=2).astype(np.float32) / 255
-        share = np.divide(black, darkness, out=np.zeros_like(black), where=darkness > 0)
-        wanted = restored.astype(np.float32) / 255
-        black = np.clip(share, 0, 1) * (1 - wanted.max(axis=2))
-        paper = np.maximum(1 - black, 1e-6)[..., None]
-        inks = np.concatenate([1 - np.minimum(wanted / paper, 1), black[..., None]], axis=2)
-        changed = (restored != blurred).any(axis=2, keepdims=True)
-        return np.where(changed, np.rint(inks * 255).astype(np.uint8), native)
-
-
-class InEightBits:
-    """A colour space that knows 8 bits only, used for 16-bit samples."""
-
-    def __init__(self, space: ColourSpace) -> None:
-        self._space = space
-
-    def to_srgb(self, native: Samples) -> Samples:
-        return self._space.to_srgb(to_uint8(native)).astype(np.uint16) * np.uint16(257)
-
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        native8 = to_uint8(native)
-        after = self._space.transfer(native8, to_uint8(blurred), to_uint8(restored))
-        return _add(native, (after.astype(np.int32) - native8) * 257)
-
-
-class Transforms:
-    """A profile's conversions to and from sRGB by littlecms, for 8-bit arrays.
-
-    Relative colorimetric with black point compensation, as photo software does by default.
-
-    Raises:
-        ValueError: littlecms can't use the profile for samples of `mode` (L, RGB or CMYK).
-    """
-
-    def __init__(self, profile: bytes, mode: str) -> None:
-        from PIL import ImageCms
-
-        space = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}[mode]
-        try:
-            native = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if native.profile.xcolor_space.strip() != space:
-                raise ValueError(f"the profile is not for {mode}")
-            srgb = ImageCms.createProfile("sRGB")
-            options: dict[str, Any] = {
-                "renderingIntent": ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                "flags": ImageCms.Flags.BLACKPOINTCOMPENSATION,
-            }
-            self._forth = ImageCms.buildTransform(native, srgb, mode, "RGB", **options)
-            if mode != "L":
-                self._back = ImageCms.buildTransform(srgb, native, "RGB", mode, **options)
-        except (ImageCms.PyCMSError, OSError, TypeError) as error:
-            raise ValueError(f"littlecms can't use the profile: {error}") from error
-
-    def to_srgb(self, native: Samples) -> Samples:
-        return self._apply(self._forth, native)
-
-    def from_srgb(self, srgb: Samples) -> Samples:
-        return self._apply(self._back, srgb)
-
-    @staticmethod
-    def _apply(transform: Any, samples: Samples) -> Samples:
-        from PIL import Image
-
-        mode = {1: "L", 3: "RGB", 4: "CMYK"}[samples.shape[2]]
-        flat = samples[..., 0] if mode == "L" else samples
-        height, width = samples.shape[:2]
-        image = Image.frombytes(mode, (width, height), np.ascontiguousarray(flat).tobytes())
-        return np.asarray(transform.apply(image))
 
 
 def choose_space(samples: Samples, profile: bytes | None) -> tuple[ColourSpace, bool]:
@@ -241,44 +44,55 @@ def choose_space(samples: Samples, profile: bytes | None) -> tuple[ColourSpace, 
         the space, and whether the profile could be used; if not, the samples are taken for
         what they would be without one.
     """
-    channels = samples.shape[2]
+    usable = True
     if profile:
         try:
-            return _profiled_space(samples, profile, channels), True
+            return _space_of_profile(samples, profile), True
         except ValueError:
-            return choose_space(samples, None)[0], False
-    if channels == 1:
-        return Grey(), True
-    if channels == 4:
-        plain = PlainCmyk()
-        return (plain if samples.dtype == np.uint8 else InEightBits(plain)), True
-    return (Neutral() if _is_neutral(samples) else Srgb()), True
+            usable = False
+    if samples.shape[2] == 1:
+        return Grey(), usable
+    if samples.shape[2] == 4:
+        return _for_depth(PlainCmyk(), samples), usable
+    return _srgb(samples), usable
 
 
-def _profiled_space(samples: Samples, profile: bytes, channels: int) -> ColourSpace:
+def _space_of_profile(samples: Samples, profile: bytes) -> ColourSpace:
+    channels = samples.shape[2]
     transforms = Transforms(profile, {1: "L", 3: "RGB", 4: "CMYK"}[channels])
     if channels == 1:
-        ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
-        curve = transforms.to_srgb(ramp)[0].mean(axis=1)
-        if np.abs(curve - ramp[0, :, 0]).max() <= _SAME_WITHIN:
-            return Grey()
-        return Grey(np.maximum.accumulate(curve) / 255)
+        return _grey(transforms)
     if channels == 4:
-        cmyk = IccCmyk(transforms)
-        return cmyk if samples.dtype == np.uint8 else InEightBits(cmyk)
+        return _for_depth(IccCmyk(transforms), samples)
+    # Greys are greys in every RGB space; only their curve may differ a bit.
+    if _is_srgb(transforms) or _is_neutral(samples):
+        return _srgb(samples)
+    if samples.dtype == np.uint16:
+        with suppress(ValueError):
+            return MatrixRgb(MatrixProfile(profile))
+    return _for_depth(IccRgb(transforms), samples)
+
+
+def _for_depth(space: ColourSpace, samples: Samples) -> ColourSpace:
+    return space if samples.dtype == np.uint8 else InEightBits(space)
+
+
+def _srgb(samples: Samples) -> ColourSpace:
+    return Neutral() if _is_neutral(samples) else Srgb()
+
+
+def _grey(transforms: Transforms) -> ColourSpace:
+    ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
+    curve = transforms.to_srgb(ramp)[0].mean(axis=1)
+    if np.abs(curve - ramp[0, :, 0]).max() <= _SAME_WITHIN:
+        return Grey()
+    return Grey(np.maximum.accumulate(curve) / 255)
+
+
+def _is_srgb(transforms: Transforms) -> bool:
     axis = np.linspace(0, 255, 9).astype(np.uint8)
     grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(1, -1, 3)
-    if np.abs(transforms.to_srgb(grid).astype(int) - grid).max() <= _SAME_WITHIN:
-        return Neutral() if _is_neutral(samples) else Srgb()
-    if _is_neutral(samples):
-        return Neutral()  # greys are greys in every RGB space; only their curve may differ a bit
-    rgb = IccRgb(transforms)
-    if samples.dtype == np.uint8:
-        return rgb
-    try:
-        return MatrixRgb(MatrixProfile(profile))
-    except ValueError:
-        return InEightBits(rgb)
+    return bool(np.abs(transforms.to_srgb(grid).astype(int) - grid).max() <= _SAME_WITHIN)
 
 
 def convert_to_srgb(space: ColourSpace, native: Samples) -> Samples:
@@ -286,7 +100,7 @@ def convert_to_srgb(space: ColourSpace, native: Samples) -> Samples:
     if isinstance(space, (Srgb, Neutral)):
         return native
     pixels = np.empty((*native.shape[:2], 3), native.dtype)
-    for rows in _bands(native):
+    for rows in bands(native):
         pixels[rows] = space.to_srgb(native[rows])
     return pixels
 
@@ -298,38 +112,13 @@ def transfer_change(
     if isinstance(space, Srgb):
         return restored
     result = np.empty_like(native, order="C")
-    for rows in _bands(native):
+    for rows in bands(native):
         result[rows] = space.transfer(native[rows], blurred[rows], restored[rows])
     return result
-
-
-def to_uint8(samples: Samples) -> npt.NDArray[np.uint8]:
-    """16-bit samples rounded to 8 bits; 8-bit ones as they are."""
-    if samples.dtype == np.uint8:
-        return samples
-    result = np.empty(samples.shape, np.uint8)
-    for rows in _bands(samples):
-        result[rows] = (samples[rows].astype(np.uint32) + 128) // 257
-    return result
-
-
-def _bands(samples: Samples) -> list[slice]:
-    rows = max(1, _BAND_PIXELS // max(1, samples.shape[1]))
-    return [slice(start, start + rows) for start in range(0, samples.shape[0], rows)]
-
-
-def _mean(pixels: Samples) -> Samples:
-    total = pixels.sum(axis=2, dtype=np.uint32)
-    return ((total + 1) // 3).astype(pixels.dtype)
-
-
-def _add(native: Samples, change: npt.NDArray[Any]) -> Samples:
-    top = np.iinfo(native.dtype).max
-    return np.clip(np.rint(native + change), 0, top).astype(native.dtype)
 
 
 def _is_neutral(samples: Samples) -> bool:
     return all(
         bool((band[..., 0] == band[..., 1]).all() and (band[..., 1] == band[..., 2]).all())
-        for band in (samples[::64], *(samples[rows] for rows in _bands(samples)))
+        for band in (samples[::64], *(samples[rows] for rows in bands(samples)))
     )

@@ -13,10 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from deblurcli.photos import deep, heif, jpeg, png, tiff
-from deblurcli.photos.colour import to_uint8
 from deblurcli.photos.exif import ExifEditor, ExifError, parse_exif
 from deblurcli.photos.metadata import Metadata
 from deblurcli.photos.picture import Encoding, Picture
+from deblurcli.photos.spaces import to_uint8
 
 Pieces = Iterable[bytes | memoryview]
 Warn = Callable[[str], None]
@@ -96,7 +96,7 @@ def encode(
     picture = _fit(picture, holds, warn)
     if format_ == "TIFF":
         try:
-            return list(tiff.encode(picture, encoding and encoding.compression, metadata))
+            return list(tiff.encode(picture, encoding.compression if encoding else None, metadata))
         except ValueError as error:
             raise UnwritableError(str(error), "write .png") from error
     if format_ == "PNG":
@@ -104,14 +104,22 @@ def encode(
     if format_ == "HEIF":
         exif = _readable_exif(metadata.exif, with_orientation=True)
         return [heif.encode(picture, metadata, exif, encoding or Encoding())]
+    return _encode_8_bits(format_, picture, metadata, encoding, warn)
+
+
+def _encode_8_bits(
+    format_: str, picture: Picture, metadata: Metadata, encoding: Encoding | None, warn: Warn
+) -> Pieces:
     image = _to_image(picture)
     if format_ == "JPEG":
         return jpeg.encode(image, encoding, metadata, picture.icc, warn)
-    if format_ == "GIF":
-        return [_encode_gif(image, metadata)]
     if format_ == "BMP" and picture.alpha is not None:
         return _bmp_with_alpha(image, metadata)
-    return [_encode_with_pillow(format_, image, picture.icc, metadata, encoding or Encoding())]
+    if format_ == "GIF":
+        data = _encode_gif(image, metadata)
+    else:
+        data = _encode_with_pillow(format_, image, picture.icc, metadata, encoding or Encoding())
+    return [data]
 
 
 def _fit(picture: Picture, holds: Format, warn: Warn) -> Picture:
@@ -150,7 +158,7 @@ def _from_channels(samples: npt.NDArray[Any]) -> Image.Image:
     mode = {3: "RGB", 4: "CMYK"}[samples.shape[2]]
     height, width = samples.shape[:2]
     contiguous = np.ascontiguousarray(samples)
-    return Image.frombuffer(mode, (width, height), contiguous.data, "raw", mode, 0, 1)
+    return Image.frombuffer(mode, (width, height), contiguous, "raw", mode, 0, 1)
 
 
 def _encode_png(picture: Picture) -> bytes:

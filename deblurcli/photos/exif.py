@@ -85,7 +85,7 @@ def read_tags(file: BinaryIO) -> Tags:
         (start,) = struct.unpack_from(order + ("Q" if big else "I"), header, 8 if big else 4)
         return Tags(order, _read_directory(file, order, start, big, depth=0))
     except (struct.error, OverflowError, OSError) as error:
-        raise ExifError(f"damaged: {error}") from error
+        raise ExifError(str(error)) from error
 
 
 def _read_directory(
@@ -94,7 +94,7 @@ def _read_directory(
     file.seek(start)
     (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
     if count > _MOST_FIELDS:
-        raise ExifError("damaged: too many fields")
+        raise ExifError("too many fields")
     entry = struct.Struct(order + ("HHQ8s" if big else "HHI4s"))
     table = file.read(count * entry.size)
     sizes = _BIG_TYPE_BYTES if big else _TYPE_BYTES
@@ -198,7 +198,7 @@ class ExifEditor:
         try:
             (value,) = struct.unpack_from(self.order + code, self.data, place)
         except struct.error as error:
-            raise ExifError(f"damaged: {error}") from error
+            raise ExifError(str(error)) from error
         return int(value)
 
     def _places(self, start: int) -> tuple[dict[int, int], int]:
@@ -206,7 +206,7 @@ class ExifEditor:
         count = self._integer("H", start)
         after = start + 2 + 12 * count
         if count > _MOST_FIELDS or after > len(self.data):
-            raise ExifError("damaged: directory beyond the end")
+            raise ExifError("directory beyond the end")
         places = {self._integer("H", start + 2 + 12 * i): start + 2 + 12 * i for i in range(count)}
         return places, after
 

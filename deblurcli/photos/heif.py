@@ -45,7 +45,7 @@ def read(
     alpha = None
     if samples.shape[2] in (2, 4):
         samples, alpha = samples[..., :-1], np.ascontiguousarray(samples[..., -1])
-    info = image.info
+    info: dict[str, Any] = image.info
     icc = info.get("icc_profile") or None
     metadata = Metadata(exif=exif_from(info.get("exif")), xmp=info.get("xmp") or None)
     colour = info.get("nclx_profile") if icc is None else None

@@ -1,6 +1,6 @@
-"""RGB profiles made of three curves and a matrix, computed exactly where 8 bits don't do.
+"""ICC profiles: through littlecms, and computed here where its 8 bits don't do.
 
-littlecms, through Pillow, converts 8-bit pictures only. Nearly every RGB working space (Adobe
+Through Pillow, littlecms converts 8-bit pictures only. Nearly every RGB working space (Adobe
 RGB, Display P3, ProPhoto, Rec. 2020) is three curves and a matrix; for 16-bit pictures these
 are computed here.
 
@@ -10,7 +10,9 @@ annex F.3 (the model); the matrix of sRGB relative to D50 is that of ICC's own s
 
 from __future__ import annotations
 
+import io
 import struct
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +26,51 @@ _SRGB_TO_PCS = np.array(
         [0.01391602, 0.09707642, 0.71409607],
     ]
 )
+
+
+class Transforms:
+    """A profile's conversions to and from sRGB by littlecms, for 8-bit arrays.
+
+    Relative colorimetric with black point compensation, as photo software does by default.
+
+    Raises:
+        ValueError: littlecms can't use the profile for samples of `mode` (L, RGB or CMYK).
+    """
+
+    def __init__(self, profile: bytes, mode: str) -> None:
+        from PIL import ImageCms
+
+        space = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}[mode]
+        try:
+            native = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if native.profile.xcolor_space.strip() != space:
+                raise ValueError(f"the profile is not for {mode}")
+            srgb = ImageCms.createProfile("sRGB")
+            options: dict[str, Any] = {
+                "renderingIntent": ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                "flags": ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            }
+            self._forth = ImageCms.buildTransform(native, srgb, mode, "RGB", **options)
+            if mode != "L":
+                self._back = ImageCms.buildTransform(srgb, native, "RGB", mode, **options)
+        except (ImageCms.PyCMSError, OSError, TypeError) as error:
+            raise ValueError(f"littlecms can't use the profile: {error}") from error
+
+    def to_srgb(self, native: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return self._apply(self._forth, native)
+
+    def from_srgb(self, srgb: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return self._apply(self._back, srgb)
+
+    @staticmethod
+    def _apply(transform: Any, samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        from PIL import Image
+
+        mode = {1: "L", 3: "RGB", 4: "CMYK"}[samples.shape[2]]
+        flat = samples[..., 0] if mode == "L" else samples
+        height, width = samples.shape[:2]
+        image = Image.frombytes(mode, (width, height), np.ascontiguousarray(flat).tobytes())
+        return np.asarray(transform.apply(image))
 
 
 class MatrixProfile:
@@ -101,8 +148,12 @@ def _read_curve(data: bytes) -> npt.NDArray[np.float64]:
             return x
         values = struct.unpack_from(f">{count}H", data, 12)
         if count == 1:
-            return x ** (values[0] / 256)
-        return np.interp(x, np.linspace(0, 1, count), np.array(values) / 65535)
+            power: npt.NDArray[np.float64] = x ** (values[0] / 256)
+            return power
+        sampled: npt.NDArray[np.float64] = np.interp(
+            x, np.linspace(0, 1, count), np.array(values) / 65535
+        )
+        return sampled
     if data[:4] == b"para":
         (kind,) = struct.unpack_from(">H", data, 8)
         lengths = (1, 3, 4, 5, 7)

@@ -167,7 +167,8 @@ def _segment_bytes(segment: Segment) -> bytes:
 
 def _read_leading_segments(encoded: bytes) -> tuple[list[Segment], int]:
     """The APPn and COM segments at the start of a file, and where the rest begins."""
-    segments, place = [], 2
+    segments: list[Segment] = []
+    place = 2
     while True:
         _, marker, length = struct.unpack_from(">BBH", encoded, place)
         if not (_APP0 <= marker <= _APP0 + 15 or marker == _COMMENT):

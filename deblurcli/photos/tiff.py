@@ -257,7 +257,7 @@ def _compress(
         samples = differences
     raw = np.ascontiguousarray(samples, samples.dtype.newbyteorder(order))
     if method == NONE:
-        return memoryview(raw.view(np.uint8).reshape(-1))
+        return raw.view(np.uint8).reshape(-1).data
     if method == DEFLATE:
         return zlib.compress(raw.tobytes())
     from PIL import Image
@@ -321,5 +321,5 @@ def _read_dpi(tags: Tags) -> tuple[float, float] | None:
         values.append(above / below)
     unit_field = tags.fields.get(_RESOLUTION_UNIT)
     unit = unit_field.integers(tags.order)[:1] if unit_field is not None else (2,)
-    factor = {(2,): 1.0, (3,): 2.54}.get(unit)
+    factor = {2: 1.0, 3: 2.54}.get(unit[0]) if unit else None
     return (values[0] * factor, values[1] * factor) if factor is not None else None
