@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from deblurcli import koehler, metrics
+from deblurcli import __version__, koehler, metrics
 from deblurcli.data import Pair, find_pairs
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.errors import DeblurError, DeviceError, WeightsError
@@ -68,7 +68,7 @@ def method_of(deblurrer: Deblurrer, name: str | None = None) -> Method:
     """The method that a `Deblurrer` is; named after its weights by default."""
     path = deblurrer.weights_path
     identity = (
-        f"{_sha256(path) if path else id(deblurrer)} {deblurrer.device} "
+        f"{_sha256(path) if path else id(deblurrer)} {__version__} {deblurrer.device} "
         f"{deblurrer.precision.name} tile={deblurrer.tile} strength={deblurrer.strength}"
     )
     return Method(
@@ -193,9 +193,10 @@ def score_cases(
         fingerprint = _fingerprint(case)
         pictures: tuple[Image, Image | None] | None = None
         for method in methods:
-            key = _key(fingerprint, method, do_no_harm)
-            if file is not None and key in file.known:
-                known = file.known[key]
+            key = _key(fingerprint, method)
+            harm_wanted = do_no_harm and method.restorer is not None and not case.shaken
+            known = file.known.get(key) if file is not None else None
+            if known is not None and not (harm_wanted and known.harm_psnr_db is None):
                 yield replace(known, set_name=case.set_name, image=case.name, method=method.name)
                 continue
             try:
@@ -209,7 +210,7 @@ def score_cases(
                     on_restored(method, case, restored)
                 score = _score(case, method, restored, pictures[1])
                 score = replace(score, seconds=seconds, peak_mib=peak_mib, key=key)
-                if do_no_harm and method.restorer is not None and pictures[1] is not None:
+                if harm_wanted and pictures[1] is not None:
                     harm_psnr_db = metrics.psnr(_restore(method, pictures[1])[0], pictures[1])
                     score = replace(score, harm_psnr_db=harm_psnr_db)
             except (DeviceError, WeightsError):
@@ -304,9 +305,8 @@ def _fingerprint(case: Case) -> str:
     return digest.hexdigest()
 
 
-def _key(fingerprint: str, method: Method, do_no_harm: bool) -> str:
-    text = f"{fingerprint} {method.identity} harm={do_no_harm}"
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+def _key(fingerprint: str, method: Method) -> str:
+    return hashlib.sha256(f"{fingerprint} {method.identity}".encode()).hexdigest()[:24]
 
 
 def _sha256(path: str | os.PathLike[str]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from deblurcli import __version__, metrics, page
 from deblurcli.data import find_pictures
-from deblurcli.errors import DeblurError
+from deblurcli.errors import DeblurError, UsageError
 from deblurcli.evaluation import BLURRED, Case, Image, Method, read_image
 from deblurcli.scores import Score, Summary
 from deblurcli.tables import CONVENTIONS, KOEHLER_CONVENTION, tabulate
@@ -132,6 +132,7 @@ def write_comparison(
     after: Path,
     sharp: Path | None = None,
     *,
+    labels: Sequence[str] = (),
     overwrite: bool = False,
 ) -> int:
     """Writes a page of before/after sliders for two pictures, or two folders of them.
@@ -143,6 +144,8 @@ def write_comparison(
         target: the HTML file.
         before, after: two files or two folders.
         sharp: the ground truth, likewise; PSNR and SSIM are given where it is there.
+        labels: other names than Before, After and Sharp, one for each source; no figures are
+            given then, because the third need not be the truth.
         overwrite: replace the file if it exists.
 
     Returns:
@@ -151,10 +154,14 @@ def write_comparison(
     Raises:
         DeblurError: pictures without partner, of different sizes, or unreadable; the page
             exists.
+        UsageError: as many labels as sources wanted.
     """
     sources = [before, after] + ([sharp] if sharp is not None else [])
     groups = _match(sources)
-    labels = ("Before", "After", "Sharp")[: len(sources)]
+    if labels and len(labels) != len(sources):
+        raise UsageError("--labels", f"{len(sources)} wanted", "give one for each source")
+    truth = sharp is not None and not labels
+    labels = labels or ("Before", "After", "Sharp")[: len(sources)]
 
     def body() -> Iterator[str]:
         for name, paths in groups:
@@ -168,7 +175,7 @@ def write_comparison(
                     )
             comparison = page.Comparison(
                 name,
-                _caption(pictures),
+                _caption(pictures, truth=truth),
                 tuple(page.Picture(*pair) for pair in zip(labels, pictures, strict=True)),
             )
             yield page.slider(comparison, budget_bytes=page.PICTURES_BUDGET_BYTES // len(groups))
@@ -179,7 +186,7 @@ def write_comparison(
         lead=["Drag across a picture, or move its handle with the arrow keys."],
         body=body(),
         footer=[
-            *(CONVENTIONS[:2] if sharp is not None else ()),
+            *(CONVENTIONS[:2] if truth else ()),
             f"The pictures are compressed (WebP) copies. deblurcli {__version__}",
         ],
         overwrite=overwrite,
@@ -187,9 +194,9 @@ def write_comparison(
     return len(groups)
 
 
-def _caption(pictures: Sequence[Image]) -> str:
-    """How far the pictures are from the last, where that is the sharp one; else their size."""
-    if len(pictures) < 3 or min(pictures[0].shape[:2]) < 11:
+def _caption(pictures: Sequence[Image], *, truth: bool) -> str:
+    """How far the pictures are from the last, where that is the truth; else their size."""
+    if not truth or min(pictures[0].shape[:2]) < 11:
         return f"{_size(pictures[0])} px"
     *others, sharp = pictures
     return " → ".join(

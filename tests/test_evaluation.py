@@ -155,6 +155,24 @@ def test_other_weights_or_another_picture_are_measured_anew(gopro: Path, tmp_pat
     assert run("weights 1") == 2
 
 
+def test_what_was_not_asked_for_before_is_measured_then(gopro: Path, tmp_path: Path) -> None:
+    cases = find_cases([gopro])[:1]
+    method = Method("m", Brighten(), "1")
+
+    def run(do_no_harm: bool) -> Score:
+        with ScoreFile(tmp_path / "scores.csv") as file:
+            (score,) = score_cases([method], cases, file=file, do_no_harm=do_no_harm)
+        assert isinstance(score, Score)
+        return score
+
+    assert run(False).harm_psnr_db is None
+    with_harm = run(True)
+    assert with_harm.harm_psnr_db is not None
+    assert run(False) == run(True) == with_harm
+    with ScoreFile(tmp_path / "scores.csv") as file:
+        assert list(file.known.values()) == [with_harm]
+
+
 def test_a_table_of_something_else_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("name,price\ntea,3\n", encoding="utf-8")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from deblurcli import page, report, tables
-from deblurcli.errors import DeblurError
+from deblurcli.errors import DeblurError, UsageError
 from deblurcli.evaluation import BLURRED, Case, Method, score_cases
 from deblurcli.scores import summarise
 
@@ -128,6 +128,20 @@ def test_compare_matches_folders_by_name(tmp_path: Path, folder: Folders) -> Non
     assert report.write_comparison(tmp_path / "p.html", before, after) == 2
     html = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert html.count('role="slider"') == 2
+
+
+def test_compare_gives_figures_only_against_the_truth(tmp_path: Path, folder: Folders) -> None:
+    a, b = folder("x", a=(40, 30)) / "a.png", folder("y", a=(40, 30)) / "a.png"
+    report.write_comparison(tmp_path / "truth.html", a, b, a)
+    report.write_comparison(tmp_path / "named.html", a, b, a, labels=["In", "Ours", "Theirs"])
+    truth, named = (
+        (tmp_path / f"{n}.html").read_text(encoding="utf-8") for n in ("truth", "named")
+    )
+    assert "inf dB, SSIM 1.0000" in truth
+    assert "SSIM" not in named
+    assert 'data-label="Theirs"' in named
+    with pytest.raises(UsageError, match="3 wanted"):
+        report.write_comparison(tmp_path / "few.html", a, b, a, labels=["In", "Out"])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,15 @@ def compare(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page to write.")
     ] = Path("compare.html"),
+    labels: Annotated[
+        str,
+        typer.Option(
+            "--labels",
+            metavar="A,B[,C]",
+            show_default=False,
+            help="Other names than Before,After,Sharp.",
+        ),
+    ] = "",
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -34,7 +43,14 @@ def compare(
 
     from deblurcli.report import write_comparison
 
-    sliders = write_comparison(output, before, after, sharp, overwrite=overwrite)
+    sliders = write_comparison(
+        output,
+        before,
+        after,
+        sharp,
+        labels=[label.strip() for label in labels.split(",") if label.strip()],
+        overwrite=overwrite,
+    )
     if json:
         console.print_json({"page": str(output), "sliders": sliders})
     elif not quiet:
