@@ -42,7 +42,8 @@ def run(
             "--weights",
             metavar="NAME|FILE",
             show_default=False,
-            help="Weights to measure, side by side when repeated. [default: default]",
+            help="Weights to measure, side by side when repeated. "
+            "[env var: DEBLUR_WEIGHTS; default: default]",
         ),
     ] = None,
     split: Annotated[
@@ -55,7 +56,10 @@ def run(
         ),
     ] = "test",
     limit: Annotated[
-        int, typer.Option("--limit", min=0, help="Only the first N pictures of each set; 0: all.")
+        int,
+        typer.Option(
+            "--limit", metavar="N", min=0, help="Only the first N pictures of each set; 0: all."
+        ),
     ] = 0,
     csv: Annotated[
         Path | None,
