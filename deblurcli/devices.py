@@ -144,13 +144,13 @@ def _native_bf16(device: torch.device) -> tuple[bool, str]:
         if torch.version.hip is not None:
             return torch.cuda.is_bf16_supported(), "as ROCm reports it"
         if (major, minor) >= (8, 0):
-            return True, f"bf16 is native from compute capability 8.0; this is {major}.{minor}"
+            return True, f"native at {words}"
         return False, f"bf16 is not native at {words}"
     if _cpu_supports("_is_amx_tile_supported"):
-        return True, "bf16 is native: the CPU has AMX"
+        return True, "native on this CPU (AMX)"
     if _cpu_supports("_is_avx512_bf16_supported"):
-        return True, "bf16 is native: the CPU has AVX-512 BF16"
-    return False, "the CPU has no native bf16 (AVX-512 BF16 or AMX)"
+        return True, "native on this CPU (AVX-512 BF16)"
+    return False, "bf16 is not native on this CPU (neither AVX-512 BF16 nor AMX)"
 
 
 def _cpu_supports(query: str) -> bool:
