@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deblurcli import __version__, koehler, metrics
 from deblurcli.data import Pair, find_pairs
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.errors import DeblurError, DeviceError, WeightsError
+from deblurcli.errors import DeblurError, DeviceError, UsageError, WeightsError
 from deblurcli.images import read
 from deblurcli.network import MultiScaleGenerator
 from deblurcli.peak_memory import PeakMemory
@@ -186,7 +186,7 @@ def score_cases(
         One result per case and method.
 
     Raises:
-        DeviceError, WeightsError: they would fail on every picture.
+        DeviceError, WeightsError, UsageError: they would fail on every picture.
     """
     warm: set[int] = set()
     for case in cases:
@@ -213,7 +213,7 @@ def score_cases(
                 if harm_wanted and pictures[1] is not None:
                     harm_psnr_db = metrics.psnr(_restore(method, pictures[1])[0], pictures[1])
                     score = replace(score, harm_psnr_db=harm_psnr_db)
-            except (DeviceError, WeightsError):
+            except (DeviceError, WeightsError, UsageError):
                 raise
             except DeblurError as error:
                 yield Failure(case, method.name, error)

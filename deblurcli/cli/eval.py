@@ -106,6 +106,8 @@ def run(
     console.start(quiet=quiet, verbose=verbose)
     if report is not None and report.exists() and not overwrite:
         raise UsageError(report, "exists", "give another --report, or --overwrite")
+    if report is not None and not report.parent.is_dir():  # said now, not after hours
+        raise UsageError(report, "its folder does not exist", f"make it: mkdir -p {report.parent}")
 
     from deblurcli.cli.fetching import find_weights
     from deblurcli.deblurrer import Deblurrer
@@ -150,16 +152,16 @@ def run(
             bar.update()
 
     summaries = summarise(scores)
-    if report is not None and scores:
-        from deblurcli.report import write_report
-
-        write_report(report, scores, summaries, methods, cases, overwrite=overwrite)
     if json:
         console.print_json(_document(summaries, methods, failures))
     elif scores:
         print(as_text(tabulate(summaries, methods)))
         if not quiet:
             _say_conventions(cases)
+    if report is not None and scores:
+        from deblurcli.report import write_report
+
+        write_report(report, scores, summaries, methods, cases, overwrite=overwrite)
     return console.EXIT_FAILED if failures else 0
 
 
