@@ -22,12 +22,13 @@ from deblurcli.pixels import Image, check_image, to_image, to_tensor
 from deblurcli.tiling import restore_strips
 
 OVERLAP_PX = 64
-"""What neighbouring tiles share."""
+"""What neighbouring tiles share. Measured on the compact network (docs/speed.md): tiles of 384 px
+then differ from the whole picture by 0.001/255 in the mean and by 1/255 at most."""
 
 MIN_TILE_PX = 128
 """No tile is made smaller than this."""
 
-_MAX_CPU_TILE_PX = 1024
+_MAX_CPU_TILE_PX = 1024  # measured: smaller tiles compute more twice, larger leave the caches
 
 # What PyTorch says in a plain RuntimeError: its CPU allocator on Linux and on Windows, MPS, and
 # oneDNN, which gives no reason when there is no room for its kernels.
