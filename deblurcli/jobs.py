@@ -42,6 +42,26 @@ class Job:
         return "standard output" if self.target is None else str(self.target)
 
 
+@dataclass(frozen=True)
+class ClipOptions:
+    """The user's wishes for clips; None leaves the choice to us.
+
+    Attributes:
+        fps: frames per second of a folder of numbered frames.
+        codec, crf, preset: of the encoder.
+        start, end: the part to restore, in seconds.
+        to_frames: write a folder of frames instead of a video.
+    """
+
+    fps: float | None = None
+    codec: str | None = None
+    crf: int | None = None
+    preset: str | None = None
+    start: float | None = None
+    end: float | None = None
+    to_frames: bool = False
+
+
 @dataclass
 class Plan:
     """What a run will do.
@@ -63,9 +83,11 @@ def plan(
     *,
     recursive: bool = False,
     videos: bool = False,
+    to_frames: bool = False,
     suffix: str | None = None,
     overwrite: bool = False,
     skip_existing: bool = False,
+    shard: tuple[int, int] = (1, 1),
 ) -> Plan:
     """Decides what to read and where to write; touches nothing.
 
@@ -77,10 +99,14 @@ def plan(
         inputs: files, folders, or one ``"-"`` for standard input, as the user wrote them.
         output: a file, a folder, or ``"-"`` for standard output.
         recursive: look into sub-folders too.
-        videos: take the videos in folders too; one named by itself is always taken.
+        videos: take the videos in folders too (one named by itself is always taken), animated
+            pictures with all their frames, and a folder of numbered frames as one clip.
+        to_frames: a video becomes a folder of frames instead of a video.
         suffix: ending of the output photos, with its dot; None keeps each input's own.
         overwrite: outputs may replace files, an input included if it is its own output.
         skip_existing: leave out jobs whose output exists.
+        shard: (i, n) takes the i-th, the i+n-th and so on of all jobs, i from 1: machines that
+            see the same folders share the work without talking to each other.
 
     Raises:
         UsageError: two jobs would write the same file, one would replace an input, or one
@@ -93,30 +119,55 @@ def plan(
         result.jobs.append(_plan_pipe(inputs, output))
         _settle_existing(result, overwrite, skip_existing)
         return result
-    into_folder = _names_folder(inputs, output)
+    into_folder = _names_folder(inputs, output, videos)
+    found: list[Job] = []
     for source, relative in _find_sources(inputs, output, recursive, videos):
-        kind = media.kind_of(source)
-        target = _target(source, relative, output, into_folder)
-        if suffix is not None and kind == "photo":
-            target = target.with_suffix(suffix)
-        job = Job(source, target, kind)
-        error = _unreadable(source)
-        if error is None:
-            result.jobs.append(job)
-        else:
-            result.failed.append((job, error))
-    if not result.jobs and not result.failed:
+        kind = _kind(source, videos)
+        name = _target_name(relative, kind, suffix, to_frames)
+        found.append(Job(source, _target(source, name, output, into_folder), kind))
+    if not found:
         raise NothingToDoError(
             ", ".join(inputs),
             "no photos there" if not videos else "no photos and no videos there",
             "give a photo" if recursive else "give a photo, or -r to look into sub-folders",
         )
     if output is not None and not into_folder:
-        _check_file_target(Path(output))
-    _refuse_clashes(result.jobs, overwrite)
+        _check_file_target(Path(output), to_frames)
+    _refuse_clashes(found, overwrite)
+    for job in found[shard[0] - 1 :: shard[1]]:
+        error = None if job.source is None else _unreadable(job.source)
+        if error is None:
+            result.jobs.append(job)
+        else:
+            result.failed.append((job, error))
     _settle_existing(result, overwrite, skip_existing)
     _settle_unwritable(result)
     return result
+
+
+def refuse_idle_options(plan: Plan, options: ClipOptions) -> None:
+    """Refuses wishes for videos where there is none to apply them to.
+
+    Raises:
+        UsageError: an option is given that none of the inputs can take.
+    """
+    kinds = {job.kind for job in (*plan.jobs, *plan.done, *(job for job, _ in plan.failed))}
+    takers: dict[str, set[media.Kind]] = {
+        "fps": {"frames"},
+        "codec": {"video", "frames"},
+        "crf": {"video", "frames"},
+        "preset": {"video", "frames"},
+        "start": {"video"},
+        "end": {"video"},
+        "to_frames": {"video"},
+    }
+    for name, kinds_taken in takers.items():
+        if getattr(options, name) not in (None, False) and kinds and not kinds & kinds_taken:
+            option = "--frames" if name == "to_frames" else f"--{name}"
+            wanted = "folder of numbered frames" if name == "fps" else "video"
+            raise UsageError(
+                option, f"there is no {wanted} among the inputs", "add --video, or leave it out"
+            )
 
 
 def _plan_pipe(inputs: Sequence[str], output: str | None) -> Job:
@@ -131,6 +182,8 @@ def _plan_pipe(inputs: Sequence[str], output: str | None) -> Job:
             raise error
         if _is_folder(source):
             raise UsageError(source, "a folder does not fit through a pipe", "give one photo")
+        if target is None and media.kind_of(source) == "video":
+            raise UsageError(source, "a video does not fit through a pipe", "give a file with -o")
     if target is not None:
         if _is_folder(target):
             raise UsageError(target, "is a folder", "give a file name: -o sharp.jpg")
@@ -138,13 +191,13 @@ def _plan_pipe(inputs: Sequence[str], output: str | None) -> Job:
     return Job(source, target)
 
 
-def _names_folder(inputs: Sequence[str], output: str | None) -> bool:
+def _names_folder(inputs: Sequence[str], output: str | None, videos: bool) -> bool:
     """Whether `output` means a folder."""
     if output is None:
         return False
     if _is_folder(output) or output.endswith(tuple(filter(None, (os.sep, os.altsep)))):
         return True
-    if len(inputs) == 1 and not _is_folder(inputs[0]):
+    if len(inputs) == 1 and (not _is_folder(inputs[0]) or _is_clip(Path(inputs[0]), videos)):
         return False
     looks_like_file = Path(output).suffix.lower() in media.SUFFIXES
     if looks_like_file or os.path.lexists(output):
@@ -161,7 +214,7 @@ def _find_sources(
     seen: set[Path] = set()
     for root in map(Path, inputs):
         found = [root]
-        if _is_folder(root):
+        if _is_folder(root) and not _is_clip(root, videos):
             try:
                 found = media.find(root, recursive=recursive, videos=videos, leave_out=outputs)
             except OSError as error:
@@ -172,10 +225,43 @@ def _find_sources(
                 yield path, path.relative_to(root) if path != root else Path(path.name)
 
 
-def _target(source: Path, relative: Path, output: str | None, into_folder: bool) -> Path:
+def _is_clip(path: Path, videos: bool) -> bool:
+    """Whether `path` is a folder of numbered frames, to be taken as one clip."""
+    if not videos or not _is_folder(path):
+        return False
+    try:
+        return bool(media.find_clip(path))
+    except OSError as error:
+        raise _read_error(path, error) from error
+
+
+def _kind(source: Path, videos: bool) -> media.Kind:
+    if _is_folder(source):
+        return "frames"
+    return "animation" if videos and media.is_animated(source) else media.kind_of(source)
+
+
+def _target_name(relative: Path, kind: media.Kind, suffix: str | None, to_frames: bool) -> Path:
+    """The output's path, inside the output folder, as far as it differs from the input's."""
+    if kind == "photo":
+        return relative if suffix is None else relative.with_suffix(suffix)
+    if kind == "animation":
+        return relative
+    from deblurcli.videos import CONTAINERS  # takes its time, and most runs hold no video
+
+    if to_frames and kind == "video":
+        return relative.with_suffix("")
+    name = relative.name or relative.resolve().name
+    if kind == "frames":
+        return relative.with_name(f"{name}.mp4") if relative.name else Path(f"{name}.mp4")
+    return relative if relative.suffix.lower() in CONTAINERS else relative.with_suffix(".mp4")
+
+
+def _target(source: Path, name: Path, output: str | None, into_folder: bool) -> Path:
     if output is None:
-        return source.with_name(f"{source.stem}{media.OWN_MARK}{source.suffix}")
-    return Path(output) / relative if into_folder else Path(output)
+        folder = source.parent if source.name else source.resolve().parent
+        return folder / f"{name.stem}{media.OWN_MARK}{name.suffix}"
+    return Path(output) / name if into_folder else Path(output)
 
 
 def _refuse_clashes(jobs: Sequence[Job], overwrite: bool) -> None:
@@ -257,10 +343,12 @@ def _settle_unwritable(result: Plan) -> None:
             result.failed.append((job, output_error(job.target, PermissionError())))
 
 
-def _check_file_target(target: Path) -> None:
+def _check_file_target(target: Path, to_frames: bool = False) -> None:
     """Refuses early what could not be written after minutes of work."""
     if not _is_folder(target.parent):
         raise output_error(target, FileNotFoundError())
+    if to_frames:
+        return
     if target.suffix and target.suffix.lower() not in media.SUFFIXES:
         raise UsageError(
             target,

@@ -15,10 +15,12 @@ from deblurcli.images import PHOTO_SUFFIXES
 
 log = logging.getLogger("deblurcli")
 
-Kind = Literal["photo", "video"]
+Kind = Literal["photo", "video", "animation", "frames"]
+"""What an input is taken for; ``frames`` is a folder of numbered pictures of one clip."""
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".mts", ".m2ts", ".mpg", ".mpeg"}
+    | {".wmv", ".flv", ".ogv"}
 )
 SUFFIXES = PHOTO_SUFFIXES | VIDEO_SUFFIXES
 """Every file name ending that is taken for a photo or a video, in lower case."""
@@ -34,6 +36,17 @@ def kind_of(path: Path) -> Kind:
     what is wrong if it is none. Animated GIF and WebP count as photos too (`is_animated`).
     """
     return "video" if path.suffix.lower() in VIDEO_SUFFIXES else "photo"
+
+
+def find_clip(folder: Path) -> list[Path]:
+    """The numbered frames of `folder` if it holds those and no video; otherwise none.
+
+    Raises:
+        OSError: `folder` can't be read.
+    """
+    if any(kind_of(path) == "video" for path in find(folder, videos=True)):
+        return []
+    return find_frames(folder)
 
 
 def is_own_output(path: Path) -> bool:
@@ -78,6 +91,7 @@ def find(
             for name in folders
             if recursive
             and not name.startswith(".")
+            and not name.endswith(OWN_MARK)
             and (not closed or os.path.realpath(Path(here, name)) not in closed)
         ]
         for name in names:

@@ -14,7 +14,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -22,9 +23,9 @@ from typing import Any, Literal, Protocol, cast
 from numpy.typing import NDArray
 
 from deblurcli import images
-from deblurcli.errors import DeblurError
+from deblurcli.errors import DeblurError, DeviceError, WeightsError
 from deblurcli.files import output_error
-from deblurcli.jobs import Job
+from deblurcli.jobs import ClipOptions, Job
 from deblurcli.media import Kind
 
 Status = Literal["done", "skipped", "failed"]
@@ -70,12 +71,17 @@ class Settings:
         strip: leave private metadata out of the outputs.
         format: of what goes to standard output, as `images.write` takes it; None keeps the
             input's own. A file's name says its format.
+        clips: the user's wishes for videos.
+        on_frame: told after each frame of a clip the job, how many frames are done, and how
+            many there are if that is known.
     """
 
     load: Callable[[], Restorer]
     overwrite: bool = False
     strip: bool = False
     format: str | None = None
+    clips: ClipOptions = ClipOptions()  # noqa: RUF009  (frozen)
+    on_frame: Callable[[Job, int, int | None], None] | None = None
 
 
 def run(jobs: Sequence[Job], settings: Settings) -> Generator[Outcome, None, None]:
@@ -88,6 +94,7 @@ def run(jobs: Sequence[Job], settings: Settings) -> Generator[Outcome, None, Non
         WeightsError: the weights are unusable, so every job would fail.
         DeviceError: the device is unusable or its memory does not even hold the smallest tile.
     """
+    settings = replace(settings, load=cache(settings.load))
     for kind, same_kind in groupby(jobs, key=lambda job: job.kind):
         yield from _RUNNERS[kind](list(same_kind), settings)
 
@@ -198,14 +205,46 @@ def _write_to_pipe(photo: images.Photo, restored: NDArray[Any], settings: Settin
         raise output_error(Path("standard output"), error) from error
 
 
-def _refuse_videos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
-    del settings
+def _run_clips(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
     for job in jobs:
-        error = DeblurError(job.source_name, "videos can't be restored yet", "give photos")
-        yield Outcome(job, "failed", error)
+        yield _run_clip(job, settings)
+
+
+def _run_clip(job: Job, settings: Settings) -> Outcome:
+    from deblurcli.clip_jobs import damage_error, restore_clip  # takes its time
+
+    seconds = 0.0
+
+    def restore(pixels: NDArray[Any]) -> NDArray[Any]:
+        nonlocal seconds
+        restorer = settings.load()
+        start = time.perf_counter()
+        (restored,) = restorer.restore_batch([pixels])
+        seconds += time.perf_counter() - start
+        return restored
+
+    def tell(done: int, total: int | None) -> None:
+        if settings.on_frame is not None:
+            settings.on_frame(job, done, total)
+
+    try:
+        result = restore_clip(
+            job, restore, settings.clips, overwrite=settings.overwrite, progress=tell
+        )
+    except (DeviceError, WeightsError):
+        raise  # the next job would fail the same way
+    except DeblurError as error:
+        if error.subject.startswith("--"):
+            raise
+        return Outcome(job, "failed", error, seconds)
+    if result.damage:
+        return Outcome(job, "failed", damage_error(job, result), seconds, result.notes)
+    return Outcome(job, "done", None, seconds, result.notes)
 
 
 _RUNNERS: dict[Kind, Callable[[Sequence[Job], Settings], Iterator[Outcome]]] = {
     "photo": _run_photos,
-    "video": _refuse_videos,
+    "video": _run_clips,
+    "animation": _run_clips,
+    "frames": _run_clips,
 }

@@ -86,6 +86,39 @@ def progress(
         yield bar
 
 
+class FrameBar:
+    """A bar for the frames of one clip after another, on a terminal; nothing elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._shown = not quiet and sys.stderr.isatty()
+        self._clip: object = None
+        self._bar: Any = None
+
+    def show(self, clip: object, description: str, done: int, total: int | None) -> None:
+        """Frame `done` of `total` of `clip` is finished."""
+        if not self._shown:
+            return
+        if self._bar is None or clip != self._clip:
+            from tqdm import tqdm
+
+            self.close()
+            self._clip = clip
+            self._bar = tqdm(
+                total=total,
+                unit="frame",
+                desc=one_line(description),
+                file=sys.stderr,
+                dynamic_ncols=True,
+                leave=False,
+            )
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
 def silence_stdout() -> None:
     """After the reader of our output has gone: nothing more can be said there."""
     with suppress(OSError):

@@ -93,3 +93,110 @@ Verbose = Annotated[
     int,
     typer.Option("--verbose", "-v", count=True, show_default=False, help="Say more; -vv says all."),
 ]
+
+
+def seconds(text: str) -> float:
+    """A time as people write it: ``90``, ``90.5``, ``1:30`` or ``0:01:30.5``."""
+    parts = text.split(":")
+    try:
+        if len(parts) > 3 or any(part.strip() != part for part in parts):
+            raise ValueError
+        numbers = [float(part) for part in parts]
+        if not all(number >= 0 and number < float("inf") for number in numbers):
+            raise ValueError
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time such as 90.5 or 1:30") from None
+    return sum(number * 60.0**power for power, number in enumerate(reversed(numbers)))
+
+
+def shard(text: str) -> tuple[int, int]:
+    """``2/8`` as (2, 8)."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise typer.BadParameter(f"{text!r} is no part such as 2/8: the second of eight")
+    return int(number), int(count)
+
+
+_CLIPS = "Videos"
+Video = Annotated[
+    bool,
+    typer.Option(
+        "--video",
+        rich_help_panel=_CLIPS,
+        help="Also the videos in folders, animated pictures, and a folder of numbered frames.",
+    ),
+]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        "--fps",
+        metavar="N",
+        show_default=False,
+        rich_help_panel=_CLIPS,
+        help="Frames per second of a folder of numbered frames; else 30.",
+    ),
+]
+Frames = Annotated[
+    bool,
+    typer.Option(
+        "--frames", rich_help_panel=_CLIPS, help="Write a folder of PNG frames for each video."
+    ),
+]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--start",
+        metavar="TIME",
+        show_default=False,
+        rich_help_panel=_CLIPS,
+        help="Where to begin in a video: seconds, or 1:30.",
+    ),
+]
+End = Annotated[
+    str | None,
+    typer.Option(
+        "--end",
+        metavar="TIME",
+        show_default=False,
+        rich_help_panel=_CLIPS,
+        help="Where to end in a video.",
+    ),
+]
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        "--codec",
+        metavar="h264|hevc|vp9|av1|...",
+        show_default=False,
+        rich_help_panel=_CLIPS,
+        help="Video codec; else what suits the container and the input.",
+    ),
+]
+Crf = Annotated[
+    int | None,
+    typer.Option(
+        "--crf",
+        metavar="N",
+        show_default=False,
+        rich_help_panel=_CLIPS,
+        help="Quality on the codec's own scale, smaller is better; H.264: 16.",
+    ),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        show_default=False,
+        rich_help_panel=_CLIPS,
+        help="Speed against size, by the codec's own names; H.264: medium.",
+    ),
+]
+Shard = Annotated[
+    str,
+    typer.Option(
+        "--shard",
+        metavar="I/N",
+        help="Do only the I-th of N parts of the batch: one for each machine.",
+    ),
+]

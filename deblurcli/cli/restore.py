@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Generator
 from contextlib import suppress
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from deblurcli.jobs import Job, Plan
     from deblurcli.pipeline import Outcome
 
+_log = logging.getLogger("deblurcli")
+
 EPILOG = """\b
 Examples:
   deblur photo.jpg                     writes photo-sharp.jpg beside it
@@ -26,6 +29,8 @@ Examples:
   deblur a.jpg b.png -o sharp/         many, into a folder
   deblur holiday/ -r -o sharp/         a folder tree, mirrored
   deblur - -o - < in.jpg > out.jpg     through a pipe
+  deblur clip.mp4 -o sharp.mp4         a video, with its sound
+  deblur holiday/ --video -o sharp/    photos and videos
 """
 
 
@@ -57,7 +62,7 @@ def restore(
             metavar="PATH...",
             show_default=False,
             autocompletion=_complete_path,
-            help="Photos and folders; - is standard input.",
+            help="Photos, videos and folders; - is standard input.",
         ),
     ] = None,
     output: Annotated[
@@ -82,6 +87,14 @@ def restore(
             help="Format of the outputs; else by the name of -o, or the input's own.",
         ),
     ] = None,
+    video: options.Video = False,
+    fps: options.Fps = None,
+    frames: options.Frames = False,
+    start: options.Start = None,
+    end: options.End = None,
+    codec: options.Codec = None,
+    crf: options.Crf = None,
+    preset: options.Preset = None,
     weights: options.Weights = "default",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -90,6 +103,7 @@ def restore(
     overwrite: options.Overwrite = False,
     skip_existing: options.SkipExisting = False,
     dry_run: options.DryRun = False,
+    shard: options.Shard = "1/1",
     strip: Annotated[
         bool, typer.Option("--strip", help="Leave out private metadata: place, camera, dates.")
     ] = False,
@@ -104,7 +118,7 @@ def restore(
         ),
     ] = False,
 ) -> int:
-    """Removes motion blur from photos: PATH... are restored, or a COMMAND is run."""
+    """Removes motion blur from photos and videos: PATH... are restored, or a COMMAND is run."""
     del context, version
     console.start(quiet=quiet, verbose=verbose)
     if not paths:
@@ -120,10 +134,23 @@ def restore(
         paths,
         output,
         recursive=recursive,
+        videos=video,
+        to_frames=frames,
         suffix=_suffix(format),
         overwrite=overwrite,
         skip_existing=skip_existing,
+        shard=options.shard(shard),
     )
+    clips = jobs.ClipOptions(
+        fps=fps,
+        codec=codec,
+        crf=crf,
+        preset=preset,
+        start=None if start is None else options.seconds(start),
+        end=None if end is None else options.seconds(end),
+        to_frames=frames,
+    )
+    jobs.refuse_idle_options(plan, clips)
     report = _Report(plan, json=json, quiet=quiet)
     if dry_run:
         return report.list_jobs()
@@ -144,10 +171,20 @@ def restore(
             strength=strength,
             offline=offline,
         )
+        precision_used = deblurrer.precision
+        _log.info("weights %s, on %s", path, deblurrer.device)
+        _log.info("precision %s: %s", precision_used, precision_used.reason)
         report.deblurrer = deblurrer
         return deblurrer
 
-    settings = pipeline.Settings(load, overwrite=overwrite, strip=strip, format=format)
+    settings = pipeline.Settings(
+        load,
+        overwrite=overwrite,
+        strip=strip,
+        format=format,
+        clips=clips,
+        on_frame=report.show_frame,
+    )
     return report.follow(pipeline.run(plan.jobs, settings))
 
 
@@ -174,6 +211,11 @@ class _Report:
         self.outcomes = [Outcome(job, "skipped") for job in plan.done]
         self.outcomes += [Outcome(job, "failed", error) for job, error in plan.failed]
         self.start = time.perf_counter()
+        self._frames = console.FrameBar(quiet=quiet)
+
+    def show_frame(self, job: Job, done: int, total: int | None) -> None:
+        """A frame of a clip is done."""
+        self._frames.show(job, Path(job.source_name).name, done, total)
 
     def list_jobs(self) -> int:
         """``--dry-run``."""
@@ -189,8 +231,11 @@ class _Report:
         """Shows progress until all is done; gives the exit code."""
         stopped: BaseException | None = None
         try:
-            with console.progress(len(self.plan.jobs), "photo", quiet=self.quiet) as bar:
+            unit = "photo" if all(j.kind == "photo" for j in self.plan.jobs) else "file"
+            hidden = self.quiet or (len(self.plan.jobs) == 1 and unit == "file")
+            with console.progress(len(self.plan.jobs), unit, quiet=hidden) as bar:
                 for outcome in running:
+                    self._frames.close()
                     self.outcomes.append(outcome)
                     bar.update()
                     self._say_notes(outcome)
@@ -199,6 +244,7 @@ class _Report:
             raise
         finally:
             running.close()
+            self._frames.close()
             code = self._say_failures()
             self._say_summary()
             if self.json:
