@@ -259,6 +259,13 @@ def test_usage_errors_are_one_line(
     assert "; " in err  # says what to do
 
 
+def test_values_of_options_are_no_mistyped_commands(
+    photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--weights", "gone.safetensors", "photo.png", "--offline"]) == 4
+    assert capsys.readouterr().err.startswith("deblur: gone.safetensors: ")
+
+
 def test_a_file_named_like_a_command(
     photo: Path, restore: Callable[..., int], make_photo: MakePhoto
 ) -> None:
