@@ -3,7 +3,7 @@
     python tests/benchmarks/alternatives.py --data GOPRO/ --data REDS/ --weights default
 
 prints one Markdown table per set: the blurred input, the weights, and sharpening with ffmpeg,
-ImageMagick, OpenCV and scikit-image at the settings that their own documentation shows. With
+ImageMagick, OpenCV and scikit-image at usual settings. With
 ``--write docs/benchmarks.md`` the tables replace what stands there between the marks.
 
 Needs ffmpeg, ImageMagick, scikit-image and opencv-python-headless; what is missing is left out,
