@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Generator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.errors import UsageError
 
 if TYPE_CHECKING:
     from deblurcli.deblurrer import Deblurrer
-    from deblurcli.jobs import Job, Plan
-    from deblurcli.pipeline import Outcome
 
 _log = logging.getLogger("deblurcli")
 
@@ -104,6 +100,8 @@ def restore(
     skip_existing: options.SkipExisting = False,
     dry_run: options.DryRun = False,
     shard: options.Shard = "1/1",
+    engine: options.Engine = "local",
+    workers: options.Workers = None,
     strip: Annotated[
         bool, typer.Option("--strip", help="Leave out private metadata: place, camera, dates.")
     ] = False,
@@ -125,12 +123,14 @@ def restore(
         raise UsageError("PATH", "missing", "name a photo or a folder, see 'deblur --help'")
     if overwrite and skip_existing:
         raise UsageError("--overwrite", "contradicts --skip-existing", "give one of them")
+    if workers is not None and engine == "local":
+        raise UsageError("--workers", "is for --engine ray", "leave it out")
     if json and output == "-" and not dry_run:
         raise UsageError("--json", "standard output carries the photo already", "give another -o")
 
-    from deblurcli import jobs
+    from deblurcli import jobs, planning
 
-    plan = jobs.plan(
+    plan = planning.plan(
         paths,
         output,
         recursive=recursive,
@@ -151,11 +151,13 @@ def restore(
         to_frames=frames,
     )
     jobs.refuse_idle_options(plan, clips)
-    report = _Report(plan, json=json, quiet=quiet)
-    if dry_run:
-        return report.list_jobs()
 
     from deblurcli import pipeline
+    from deblurcli.cli.run_report import RunReport
+
+    report = RunReport(plan, json=json, quiet=quiet)
+    if dry_run:
+        return report.list_jobs()
 
     def load() -> Deblurrer:
         from deblurcli.cli.fetching import find_weights
@@ -185,128 +187,29 @@ def restore(
         clips=clips,
         on_frame=report.show_frame,
     )
-    return report.follow(pipeline.run(plan.jobs, settings))
+    if engine == "local":
+        return report.follow(pipeline.run(plan.jobs, settings))
+
+    from deblurcli import cluster
+    from deblurcli.cli.fetching import find_weights
+
+    network = cluster.NetworkChoice(
+        str(find_weights(weights, offline=offline, quiet=quiet).absolute()),
+        device,
+        precision,
+        options.tile_px(tile),
+        strength,
+    )
+    return report.follow(cluster.run(plan.jobs, settings, network, workers=workers))
 
 
 def _suffix(format_name: str | None) -> str | None:
     if format_name is None:
         return None
-    from deblurcli import media
+    from deblurcli.images import PHOTO_SUFFIXES
 
     suffix = f".{format_name.lower().removeprefix('.')}"
-    if suffix not in media.SUFFIXES:
-        known = ", ".join(sorted(s[1:] for s in media.SUFFIXES))
+    if suffix not in PHOTO_SUFFIXES:
+        known = ", ".join(sorted(s[1:] for s in PHOTO_SUFFIXES))
         raise UsageError("--format", f"{format_name!r} is not known", f"give one of: {known}")
     return suffix
-
-
-class _Report:
-    """Tells the user what happens and, at the end, what failed and why."""
-
-    def __init__(self, plan: Plan, *, json: bool, quiet: bool) -> None:
-        from deblurcli.pipeline import Outcome
-
-        self.plan, self.json, self.quiet = plan, json, quiet
-        self.deblurrer: Deblurrer | None = None
-        self.outcomes = [Outcome(job, "skipped") for job in plan.done]
-        self.outcomes += [Outcome(job, "failed", error) for job, error in plan.failed]
-        self.start = time.perf_counter()
-        self._frames = console.FrameBar(quiet=quiet)
-
-    def show_frame(self, job: Job, done: int, total: int | None) -> None:
-        """A frame of a clip is done."""
-        self._frames.show(job, Path(job.source_name).name, done, total)
-
-    def list_jobs(self) -> int:
-        """``--dry-run``."""
-        if self.json:
-            planned = [_job_json(job, "planned") for job in self.plan.jobs]
-            console.print_json({"jobs": planned + [_outcome_json(o) for o in self.outcomes]})
-        else:
-            for job in self.plan.jobs:
-                print(console.one_line(f"{job.source_name} -> {job.target_name}"))
-        return self._say_failures()
-
-    def follow(self, running: Generator[Outcome, None, None]) -> int:
-        """Shows progress until all is done; gives the exit code."""
-        stopped: BaseException | None = None
-        try:
-            unit = "photo" if all(j.kind == "photo" for j in self.plan.jobs) else "file"
-            hidden = self.quiet or (len(self.plan.jobs) == 1 and unit == "file")
-            with console.progress(len(self.plan.jobs), unit, quiet=hidden) as bar:
-                for outcome in running:
-                    self._frames.close()
-                    self.outcomes.append(outcome)
-                    bar.update()
-                    self._say_notes(outcome)
-        except BaseException as error:
-            stopped = error
-            raise
-        finally:
-            running.close()
-            self._frames.close()
-            code = self._say_failures()
-            self._say_summary()
-            if self.json:
-                console.print_json(self._document(stopped))
-        return code
-
-    def _say_notes(self, outcome: Outcome) -> None:
-        if not self.quiet:
-            for note in outcome.notes:
-                console.say(f"deblur: {outcome.job.source_name}: {note}")
-
-    def _say_failures(self) -> int:
-        failures = [outcome.error for outcome in self.outcomes if outcome.error is not None]
-        for error in failures:
-            console.say_error(error)
-        return console.EXIT_FAILED if failures else 0
-
-    def _say_summary(self) -> None:
-        if self.quiet:
-            return
-        seconds = time.perf_counter() - self.start
-        done = [o for o in self.outcomes if o.status == "done"]
-        if len(self.outcomes) == 1:
-            for outcome in done:
-                if outcome.job.target is not None:
-                    console.say(f"deblur: wrote {outcome.job.target_name} in {seconds:.1f} s")
-        elif self.outcomes:
-            counts = [f"{self._count(s)} {s}" for s in ("done", "skipped", "failed")]
-            console.say(f"deblur: {', '.join(counts)} in {seconds:.1f} s")
-
-    def _count(self, status: str) -> int:
-        return sum(outcome.status == status for outcome in self.outcomes)
-
-    def _document(self, stopped: BaseException | None) -> dict[str, Any]:
-        document: dict[str, Any] = {
-            "version": __version__,
-            "seconds": round(time.perf_counter() - self.start, 3),
-            "counts": {status: self._count(status) for status in ("done", "skipped", "failed")},
-            "jobs": [_outcome_json(outcome) for outcome in self.outcomes],
-        }
-        if self.deblurrer is not None:
-            document["weights"] = str(self.deblurrer.weights_path)
-            document["device"] = str(self.deblurrer.device)
-        if stopped is not None:
-            document["stopped"] = str(stopped) or type(stopped).__name__
-        return document
-
-
-def _job_json(job: Job, status: str) -> dict[str, Any]:
-    return {
-        "source": None if job.source is None else str(job.source),
-        "target": None if job.target is None else str(job.target),
-        "kind": job.kind,
-        "status": status,
-    }
-
-
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
-    document = _job_json(outcome.job, outcome.status)
-    if outcome.status == "done":
-        document["seconds"] = round(outcome.seconds, 3)
-        document["notes"] = list(outcome.notes)
-    if isinstance(outcome.error, DeblurError):
-        document["error"] = {"reason": outcome.error.reason, "remedy": outcome.error.remedy}
-    return document

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
-from deblurcli.jobs import Plan, plan
+from deblurcli.jobs import Plan
+from deblurcli.planning import plan
 
 
 @pytest.fixture
