@@ -200,3 +200,31 @@ Shard = Annotated[
         help="Do only the I-th of N parts of the batch: one for each machine.",
     ),
 ]
+ENGINES = ("local", "ray")
+
+
+def _check_engine(value: str) -> str:
+    if value not in ENGINES:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(ENGINES)}")
+    return value
+
+
+Engine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="|".join(ENGINES),
+        callback=_check_engine,
+        help="Where the batch runs: here, or on a Ray cluster (RAY_ADDRESS names it).",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=1,
+        show_default=False,
+        help="Workers for --engine ray; else one for each GPU or for every 4 CPUs.",
+    ),
+]
