@@ -157,8 +157,9 @@ def test_a_still_exposure_gives_the_sharp_picture(seed: int) -> None:
     exposure = draw(seed, still=1.0)
     assert exposure.steps == 1
     blurred, sharp = render(scene(seed), scene(1), [exposure], SIZE_PX)
-    # Near black the gamma curve is steep: 1e-9 of light is 1e-4 of a picture's range.
-    tolerance = 3e-4 if exposure.linear_light else 1e-5
+    # Near black the gamma curve is steep: 1e-8 of light is 2e-4 of the range. Still far from
+    # half a level of 8 bits.
+    tolerance = 1e-3 if exposure.linear_light else 1e-5
     assert float((blurred - sharp).abs().max()) < tolerance
     if exposure.highlight_gain == 1.0:
         edge = margin_px(MOTION)
