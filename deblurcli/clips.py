@@ -181,14 +181,16 @@ def _video(path: Path, name: str) -> Clip:
 
 def _mark_cuts(frames: Iterable[Frame]) -> Iterator[Frame]:
     """Finds where a clip was edited: two frames differ far more than the two before."""
-    before, usual = None, None
+    before: NDArray[np.float32] | None = None
+    usual = _CUT_DIFFERENCE / 2  # before anything is known of the clip
     for frame in frames:
-        few = frame.pixels[::8, ::8].astype(np.float32) / np.iinfo(frame.pixels.dtype).max
-        if before is None:
-            yield frame
-        else:
+        few = frame.pixels[::8, ::8].astype(np.float32) / np.float32(
+            np.iinfo(frame.pixels.dtype).max
+        )
+        is_cut = False
+        if before is not None:
             difference = float(np.abs(few - before).mean())
-            is_cut = difference > max(_CUT_DIFFERENCE, _CUT_RATIO * (usual or 0.0))
-            yield Frame(frame.pixels, frame.follows and not is_cut)
-            usual = None if is_cut else difference
+            is_cut = difference > max(_CUT_DIFFERENCE, _CUT_RATIO * usual)
+            usual = difference
+        yield Frame(frame.pixels, frame.follows and not is_cut)
         before = few

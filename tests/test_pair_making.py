@@ -244,6 +244,12 @@ def test_cuts_and_dropped_frames_break_a_clip(tmp_path: Path) -> None:
     assert breaks == [12, 18]
 
 
+def test_strong_shake_is_no_cut(shared_data: Path) -> None:
+    """50 frames of a walk at 24 per second, as unlike each other as successive frames get."""
+    (clip,), _ = find_clips([shared_data / "reds" / "train" / "train_sharp" / "020"])
+    assert all(frame.follows for frame in clip.frames())
+
+
 def test_a_rotated_phone_video_stands_upright(shared_data: Path) -> None:
     (clip,), _ = find_clips([shared_data / "videos" / "phone_rotated_720p.mp4"])
     frame = next(iter(clip.frames()))
