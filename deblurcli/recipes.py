@@ -36,7 +36,8 @@ class Recipe:
             which are quicker while the network learns the basics.
         reuse: for how many steps a synthesised pair stays in use, each time with another
             augmentation; more than 1 pays where synthesis takes longer than training.
-        clip_norm: largest norm of the gradient; 0: not clipped.
+        clip_norm: largest norm of the gradient; 0: not clipped. Ordinary steps of the compact
+            network are about 0.01; without normalisation layers a rare one can undo them all.
         ema: decay of the running mean of the weights; 0: none.
         colour: augment by RGB permutation and saturation, as the paper.
         noise, jpeg: share of blurred pictures that get sensor noise, JPEG artefacts.
@@ -48,18 +49,18 @@ class Recipe:
     scales: int = 3
     channels: tuple[int, ...] = (32, 64, 128)
     loss: str = "charbonnier"
-    frequency: float = 0.0
+    frequency: float = 0.5
     adversarial: float = 0.0
-    learning_rate: float = 1e-3
-    warmup_steps: int = 200
+    learning_rate: float = 8e-4
+    warmup_steps: int = 100
     final_rate: float = 0.003
     batch: int = 8
     patch_px: int = 256
-    early_share: float = 0.3
+    early_share: float = 0.4
     early_batch: int = 16
     early_patch_px: int = 128
-    reuse: int = 1
-    clip_norm: float = 0.5
+    reuse: int = 5
+    clip_norm: float = 0.03
     ema: float = 0.999
     colour: bool = True
     noise: float = 0.3
@@ -75,12 +76,14 @@ RECIPES = {
         name="paper",
         network="deepdeblur",
         loss="mse",
+        frequency=0.0,
         adversarial=1e-4,
         learning_rate=5e-5,
         warmup_steps=0,
         final_rate=0.1,
         batch=2,
         early_share=0.0,
+        reuse=1,
         clip_norm=0.0,
         ema=0.0,
         noise=1.0,
