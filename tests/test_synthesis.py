@@ -15,6 +15,7 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
+from deblurcli import degradations
 from deblurcli.degradations import Degradation, degrade, draw_degradation
 from deblurcli.synthesis import Exposure, MotionRange, draw_exposure, margin_px, render
 
@@ -87,6 +88,18 @@ def disc_mask() -> NDArray[np.float32]:
     axis = np.arange(side) - (side - 1) / 2
     distance = np.hypot(axis[None], axis[:, None])
     return np.clip(3.0 - distance, 0, 1).astype(np.float32)
+
+
+def test_an_object_covers_what_is_behind_it() -> None:
+    """Nothing moves: outside the mask is the scene, inside what the object shows."""
+    still = np.zeros((3, 4), np.float32)
+    region, filling = scene(0), scene(1)
+    exposure = Exposure(still, objects=(still,), masks=(disc_mask(),))
+    edge = margin_px(MOTION)
+    middle = (..., slice(edge, edge + SIZE_PX), slice(edge, edge + SIZE_PX))
+    for picture in render(region, filling, [exposure], SIZE_PX):
+        assert float((picture - region[middle])[..., :16, :].abs().max()) < 1e-4
+        assert float((picture - filling[middle])[..., 30:34, 30:34].abs().max()) < 1e-4
 
 
 def test_a_path_that_is_not_centred_is_seen_by_these_tests() -> None:
@@ -263,6 +276,17 @@ def test_jpeg_is_that_of_real_encoders(quality: int, subsampled: bool) -> None:
         psnr_db(theirs, pixels.astype(float)), abs=0.3
     )
     assert psnr_db(ours, theirs) > psnr_db(theirs, pixels.astype(float)) + 5
+
+
+def test_quantisation_tables_are_libjpegs() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=50)  # the standard's tables as they are
+    with Image.open(file) as image:
+        tables = image.quantization
+    assert [list(row) for row in degradations._LUMA_TABLE] == np.reshape(tables[0], (8, 8)).tolist()
+    assert [list(row) for row in degradations._CHROMA_TABLE] == np.reshape(
+        tables[1], (8, 8)
+    ).tolist()
 
 
 @pytest.mark.parametrize("shape", [(17, 40), (16, 1), (33, 31)])
