@@ -83,6 +83,11 @@ class Exposure:
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", len(self.camera))
 
+    @property
+    def is_still(self) -> bool:
+        """Whether nothing moves at all."""
+        return not any(path.any() for path in (self.camera, *self.objects))
+
 
 def margin_px(motion: MotionRange) -> int:
     """How much wider a region must be on each side than the picture cut from its middle."""
@@ -248,7 +253,10 @@ def render(
     scene = layers[0][middle]
     for layer in layers[1:]:
         scene = scene * (1 - layer[middle][:, 3:]) + layer[middle][:, :3]
-    return blurred, _from_light(scene, linear)
+    sharp = _from_light(scene, linear)
+    # Warping by nothing is exact to some 1e-5 px only: too much for black beside white in light.
+    still = torch.tensor([e.is_still for e in exposures], device=device).view(-1, 1, 1, 1)
+    return torch.where(still, sharp, blurred), sharp
 
 
 def _to_light(image: Tensor, gains: Tensor, linear: Tensor) -> Tensor:
