@@ -235,8 +235,8 @@ def render(
             chosen = np.flatnonzero(shown[part])
             if not len(chosen):
                 continue
-            index = torch.from_numpy(pictures[part][chosen]).to(device)
-            warped = _warp(layer, index, torch.from_numpy(path[part][chosen]).to(device), size_px)
+            whose = torch.from_numpy(pictures[part][chosen]).to(device)
+            warped = _warp(layer, whose, torch.from_numpy(path[part][chosen]).to(device), size_px)
             if frames is None:
                 frames = warped
             else:

@@ -91,15 +91,15 @@ def disc_mask() -> NDArray[np.float32]:
 
 
 def test_an_object_covers_what_is_behind_it() -> None:
-    """Nothing moves: outside the mask is the scene, inside what the object shows."""
-    still = np.zeros((3, 4), np.float32)
+    """Hardly anything moves: outside the mask is the scene, inside what the object shows."""
+    still = np.full((3, 4), 1e-6, np.float32)
     region, filling = scene(0), scene(1)
     exposure = Exposure(still, objects=(still,), masks=(disc_mask(),))
     edge = margin_px(MOTION)
     middle = (..., slice(edge, edge + SIZE_PX), slice(edge, edge + SIZE_PX))
     for picture in render(region, filling, [exposure], SIZE_PX):
-        assert float((picture - region[middle])[..., :16, :].abs().max()) < 1e-4
-        assert float((picture - filling[middle])[..., 30:34, 30:34].abs().max()) < 1e-4
+        assert float((picture - region[middle])[..., :16, :].abs().max()) < 1e-3
+        assert float((picture - filling[middle])[..., 30:34, 30:34].abs().max()) < 1e-3
 
 
 def test_a_path_that_is_not_centred_is_seen_by_these_tests() -> None:
