@@ -109,7 +109,7 @@ class PixelWriter:
 
 def pixels_of(frame: VideoFrame) -> Pixels:
     """The pixels of an RGB frame, copied: (H, W, 3), uint8 or uint16."""
-    return np.ascontiguousarray(frame.to_ndarray())
+    return np.array(frame.to_ndarray(), order="C")  # a copy: `with_pixels` overwrites the frame
 
 
 def with_pixels(frame: VideoFrame, pixels: Pixels) -> VideoFrame:

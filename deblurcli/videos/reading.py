@@ -213,12 +213,7 @@ class Reading:
                 spans[-1] = (spans[-1][0], max(spans[-1][1], end))
             else:
                 spans.append((begin, end))
-        told = [
-            f"damaged from {begin - origin:.2f} s on"
-            if end == float("inf")
-            else f"damaged at {begin - origin:.2f} to {end - origin:.2f} s"
-            for begin, end in spans
-        ]
+        told = [_words(begin - origin, end - origin) for begin, end in spans]
         if self._finished and self.cut.end is None and self._is_cut_off():
             seconds = seconds_of(self.container) or 0.0
             told.append(f"ends after {self._end_seconds - origin:.2f} s of {seconds:.2f} s")
@@ -234,3 +229,11 @@ class Reading:
             return False  # there the length is an estimate
         end = self._end_seconds - float(start_seconds_of(self.container))
         return end < seconds - max(0.5, 0.01 * seconds)
+
+
+def _words(begin: float, end: float) -> str:
+    if end == float("inf"):
+        return f"damaged from {begin:.2f} s on"
+    if end - begin < 0.01:
+        return f"damaged at {begin:.2f} s"
+    return f"damaged at {begin:.2f} to {end:.2f} s"

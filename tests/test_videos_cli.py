@@ -1,0 +1,127 @@
+"""Videos from the command line: ``deblur clip.mp4``, ``deblur folder/ --video``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from video_clips import COUNTER, TONE, ffmpeg, ffprobe, needs_ffmpeg
+
+Deblur = Callable[..., Any]
+MakePhoto = Callable[..., Path]
+
+pytestmark = needs_ffmpeg
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    short = [text.replace("d=1", "d=0.4") for text in (COUNTER, TONE)]
+    ffmpeg("-f", "lavfi", "-i", short[0], "-f", "lavfi", "-i", short[1], path)
+    return path
+
+
+def _animate(path: Path) -> None:
+    frames = [Image.fromarray(np.full((16, 24, 3), 40 * n, np.uint8)) for n in range(4)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=80, loop=0)
+
+
+def test_one_clip(clip: Path, tmp_path: Path, deblur: Deblur, tiny_weights: Path) -> None:
+    target = tmp_path / "sharp.mkv"
+    done = deblur(clip, "-o", target, "--weights", tiny_weights, "--end", "0:00.2", "--crf", "8")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    after = ffprobe(target)
+    assert after.video["nb_read_frames"] == "5"
+    assert after.only("audio")["codec_name"] == "aac"
+    assert str(target) in done.stderr
+
+
+def test_a_folder_of_photos_and_clips(
+    clip: Path, tmp_path: Path, deblur: Deblur, make_photo: MakePhoto, tiny_weights: Path
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    make_photo(folder / "photo.jpg")
+    (folder / "clip.mp4").write_bytes(clip.read_bytes())
+    (folder / "broken.mov").write_bytes(b"no video")
+    _animate(folder / "dance.gif")
+    words = (folder, "-o", out, "--weights", tiny_weights, "--json")
+
+    done = deblur(*words, "--video")
+    assert done.returncode == 1
+    jobs = {Path(job["source"]).name: job for job in json.loads(done.stdout)["jobs"]}
+    assert {name: (job["kind"], job["status"]) for name, job in jobs.items()} == {
+        "photo.jpg": ("photo", "done"),
+        "clip.mp4": ("video", "done"),
+        "dance.gif": ("animation", "done"),
+        "broken.mov": ("video", "failed"),
+    }
+    assert sorted(p.name for p in out.iterdir()) == ["clip.mp4", "dance.gif", "photo.jpg"]
+    with Image.open(out / "dance.gif") as animation:
+        assert animation.n_frames == 4
+
+    again = deblur(*words, "--video", "--skip-existing")
+    statuses = [job["status"] for job in json.loads(again.stdout)["jobs"]]
+    assert sorted(statuses) == ["failed", "skipped", "skipped", "skipped"]
+
+    without = deblur(folder, "--dry-run")
+    assert "clip.mp4" not in without.stdout
+    assert "dance.gif" in without.stdout  # as a photo: its first frame
+
+
+def test_numbered_frames_and_back(
+    clip: Path, tmp_path: Path, deblur: Deblur, tiny_weights: Path
+) -> None:
+    frames = tmp_path / "frames"
+    done = deblur(clip, "--frames", "-o", frames, "--weights", tiny_weights)
+    assert done.returncode == 0, done.stderr
+    assert len(list(frames.iterdir())) == 10
+    done = deblur(frames, "--video", "--fps", "20", "--weights", tiny_weights)
+    assert done.returncode == 0, done.stderr
+    video = ffprobe(tmp_path / "frames-sharp.mp4").video
+    assert (video["nb_read_frames"], video["avg_frame_rate"]) == ("10", "20/1")
+
+
+def test_a_damaged_clip_is_restored_as_far_as_it_goes(
+    clip: Path, tmp_path: Path, deblur: Deblur, tiny_weights: Path
+) -> None:
+    ffmpeg("-i", clip, "-c", "copy", "-movflags", "faststart", tmp_path / "fast.mp4")
+    data = (tmp_path / "fast.mp4").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 7 // 10])
+    done = deblur(tmp_path / "cut.mp4", "-o", tmp_path / "out.mp4", "--weights", tiny_weights)
+    assert done.returncode == 1
+    assert "ends after" in done.stderr
+    assert "what could be decoded" in done.stderr
+    assert 0 < int(ffprobe(tmp_path / "out.mp4").video["nb_read_frames"]) < 10
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--codec", "h265x"], 2, "--codec: no video codec"),
+        (["--crf", "99"], 2, "--crf: 99 is outside 0 to 51 of libx264"),
+        (["--start", "1:2:3:4"], 2, "no time such as"),
+        (["--fps", "25"], 2, "--fps: there is no folder of numbered frames"),
+        (["-o", "-"], 2, "a video does not fit through a pipe"),
+    ],
+)
+def test_what_makes_no_sense_is_said_in_one_line(
+    clip: Path,
+    tmp_path: Path,
+    deblur: Deblur,
+    tiny_weights: Path,
+    words: list[str],
+    code: int,
+    message: str,
+) -> None:
+    if "-o" not in words:
+        words = [*words, "-o", str(tmp_path / "out.mp4")]
+    done = deblur(clip, *words, "--weights", tiny_weights)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
