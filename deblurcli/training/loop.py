@@ -100,7 +100,10 @@ class Trainer:
         torch.manual_seed(seed)
         self.generator = initial or build_generator(recipe)
         self.generator.requires_grad_(True).train()
-        self.generator.to(self.accelerator.device, memory_format=torch.channels_last)
+        # mypy: torch's stubs know no Module.to(memory_format=…)
+        self.generator.to(self.accelerator.device).to(
+            memory_format=torch.channels_last  # type: ignore[call-overload]
+        )
         self.ema = AveragedModel(self.generator, avg_fn=self._average)
         self.model, self.optimizer = self._prepare_model(_AllScales(self.generator))
         self.discriminator: Discriminator | None = None

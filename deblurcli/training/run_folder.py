@@ -141,9 +141,7 @@ class RunFolder:
         except ImportError:
             return
         if self._tensorboard is None:
-            self._tensorboard = SummaryWriter(  # type: ignore[no-untyped-call]
-                str(self.path / "tensorboard")
-            )
+            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))
         for name, value in row.items():
             if name != "step" and math.isfinite(value):
                 self._tensorboard.add_scalar(name.replace(":", "/"), value, row["step"])
