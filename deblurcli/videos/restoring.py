@@ -43,8 +43,8 @@ Progress = Callable[[int, int | None], None]
 """Told after each frame how many are done, and how many there are if that is known."""
 
 _PIXELS_ON_THE_WAY = 32_000_000
-# PyAV writes a rotation into the header since 18; before that the frames are turned instead.
-_ROTATION_HOLDERS = ("mp4", "mov", "matroska") if hasattr(VideoStream, "set_display_matrix") else ()
+# The others have no place for a rotation: there the frames themselves are turned.
+_ROTATION_HOLDERS = ("mp4", "mov", "matroska")
 
 
 @dataclass(frozen=True)
