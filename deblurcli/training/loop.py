@@ -167,7 +167,7 @@ class Trainer:
                         report(progress)
                     self._save(progress)
                     watch.skip()
-                if self._stop:
+                if saving and self._stop:  # if it came true too late for that, at the next step
                     raise KeyboardInterrupt
         return progress
 
