@@ -111,7 +111,8 @@ def refuse_clashes(jobs: Sequence[Job], overwrite: bool) -> None:
         if path.parent not in folders:
             folders[path.parent] = os.path.realpath(path.parent)
         place = os.path.join(folders[path.parent], path.name)  # noqa: PTH118
-        return os.path.normcase(os.path.realpath(place) if path.is_symlink() else place)
+        linked = os.path.islink(place)  # noqa: PTH114  (never raises)
+        return os.path.normcase(os.path.realpath(place) if linked else place)
 
     sources = {key(job.source): job.source for job in jobs if job.source is not None}
     targets: dict[str, Path] = {}
