@@ -228,11 +228,37 @@ def test_the_cover_picture_comes_along(clip: Path, tmp_path: Path, suffix: str) 
 
 
 def test_what_a_container_cannot_hold_is_named(clip: Path, tmp_path: Path) -> None:
-    result = restore_video(clip, tmp_path / "out.webm", same, preset="8")
-    assert [s["codec_type"] for s in ffprobe(tmp_path / "out.webm").streams] == ["video"]
+    (tmp_path / "s.srt").write_text("1\n00:00:00,100 --> 00:00:00,400\nOne\n")
+    ffmpeg("-i", clip, "-i", tmp_path / "s.srt", "-c", "copy", tmp_path / "in.mkv")
+    result = restore_video(tmp_path / "in.mkv", tmp_path / "out.mp4", same, preset="ultrafast")
+    kinds = [s["codec_type"] for s in ffprobe(tmp_path / "out.mp4").streams]
+    assert kinds == ["video", "audio"]
     (note,) = result.notes
-    assert "audio stream 1 (aac)" in note
+    assert "subtitle stream 2 (srt) left out" in note
     assert ".mkv" in note
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [(".webm", "opus"), (".avi", "mp3")])
+def test_sound_is_encoded_again_only_where_it_must(tmp_path: Path, suffix: str, codec: str) -> None:
+    source = tmp_path / "in.mov"
+    audio = "libopus" if suffix == ".avi" else "alac"
+    source = source.with_suffix(".mkv")
+    ffmpeg("-f", "lavfi", "-i", COUNTER, "-f", "lavfi", "-i", "sine=440:d=1:r=44100",
+           "-pix_fmt", "yuv420p", "-c:a", audio, "-strict", "-2",
+           "-metadata:s:a:0", "language=fra", source)  # fmt: skip
+    target = tmp_path / f"out{suffix}"
+    result = restore_video(source, target, same, preset="8" if suffix == ".webm" else "ultrafast")
+    sound = ffprobe(target).only("audio")
+    assert sound["codec_name"] == codec
+    assert any("encoded again" in note for note in result.notes)
+    times = packet_times(target, "a")
+    assert times[0] == pytest.approx(0, abs=0.03)
+    assert times[-1] == pytest.approx(1, abs=0.06)
+    raw = tmp_path / "raw.s16"
+    ffmpeg("-i", target, "-ac", 1, "-ar", 8000, "-f", "s16le", raw)
+    samples = np.frombuffer(raw.read_bytes(), np.int16)[2000:6000].astype(float)
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    assert spectrum.argmax() * 8000 / len(samples) == pytest.approx(440, abs=3)
 
 
 # Pictures: size, rotation, aspect, colour, depth

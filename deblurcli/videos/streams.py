@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import av
+from av.audio.stream import AudioStream
 from av.container import Container, InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import AttachmentStream, Stream
@@ -40,6 +41,16 @@ _STALE_TAGS = frozenset({
     "alpha_mode",
 })
 # fmt: on
+_AUDIO_ENCODERS = {
+    "mp4": "aac",
+    "mov": "aac",
+    "matroska": "aac",
+    "webm": "libopus",
+    "avi": "libmp3lame",
+    "mpegts": "aac",
+}
+"""For sound that the output's container can't hold as it is."""
+
 _STALE_PREFIXES = ("number_of_", "_statistics_", "bps")
 
 
@@ -73,10 +84,12 @@ class Passengers:
 
     Attributes:
         copied: input streams, with the stream index they have in the input.
+        encoded: of these, the audio that has to be encoded again, with its encoder's name.
         notes: what can't come along, and why.
     """
 
     copied: dict[int, Stream] = field(default_factory=dict)
+    encoded: dict[int, str] = field(default_factory=dict)
     covers: list[tuple[str, str, bytes]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -104,6 +117,10 @@ def choose_passengers(
             continue
         if fits:
             passengers.copied[stream.index] = stream
+        elif isinstance(stream, AudioStream) and stream.codec_context is not None:
+            passengers.copied[stream.index] = stream
+            passengers.encoded[stream.index] = _AUDIO_ENCODERS[container_format]
+            passengers.notes.append(f"{label} encoded again: {container_format} can't hold it")
         else:
             hint = "" if stream.type == "data" else "; .mkv would"
             passengers.notes.append(f"{label} left out: {container_format} can't hold it{hint}")
@@ -142,16 +159,30 @@ def add_passengers(output: OutputContainer, passengers: Passengers) -> dict[int,
     """Adds a stream to `output` for each copied one: input index -> output stream."""
     added: dict[int, Stream] = {}
     for index, stream in passengers.copied.items():
-        copy = output.add_stream_from_template(stream)
+        if isinstance(stream, AudioStream) and index in passengers.encoded:
+            copy: Stream = _add_encoder(output, stream, passengers.encoded[index])
+        else:
+            copy = output.add_stream_from_template(stream)
+            if stream.time_base is not None and not isinstance(stream, AttachmentStream):
+                copy.time_base = stream.time_base
         copy.metadata.clear()
         copy.metadata.update(clean_tags(stream.metadata))
         copy.disposition = stream.disposition
-        if stream.time_base is not None and not isinstance(stream, AttachmentStream):
-            copy.time_base = stream.time_base
         added[index] = copy
     for name, kind, data in passengers.covers:
         output.add_attachment(name, kind, data)
     return added
+
+
+def _add_encoder(output: OutputContainer, stream: AudioStream, name: str) -> AudioStream:
+    """Adds audio that is encoded anew, with as many channels and ample bits."""
+    rate = 48_000 if name == "libopus" else min(stream.rate, 48_000)
+    copy = output.add_stream(name, rate=rate)
+    if not isinstance(copy, AudioStream):
+        raise TypeError(f"{name} is no audio encoder")
+    copy.codec_context.layout = stream.layout
+    copy.codec_context.bit_rate = 96_000 * stream.channels
+    return copy
 
 
 def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import av
+from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -104,6 +105,7 @@ class VideoWriter:
             picture.width, picture.height, encoding.pixel_format, picture.colour
         )
         self._added: dict[int, Stream] = {}
+        self._audio: dict[int, tuple[AudioStream, AudioStream]] = {}
         self._waiting: deque[Packet[Any]] = deque()
         self._durations: dict[int, int] = {}
         self._last_pts: int | None = None
@@ -134,6 +136,12 @@ class VideoWriter:
         if video.sample_aspect_ratio:
             self._stream.codec_context.sample_aspect_ratio = video.sample_aspect_ratio
         self._added = add_passengers(self._output, passengers)
+        self._audio = {
+            index: (stream, encoder)
+            for index in passengers.encoded
+            if isinstance(stream := passengers.copied[index], AudioStream)
+            and isinstance(encoder := self._added[index], AudioStream)
+        }
         copy_chapters(source, self._output, cut)
 
     @property
@@ -143,8 +151,24 @@ class VideoWriter:
 
     def add_packet(self, packet: Packet[Any], index: int) -> None:
         """Takes a packet of the copied input stream `index`."""
+        if index in self._audio:
+            self._encode_audio(index, packet)
+            return
         packet.stream = self._added[index]
         self._waiting.append(packet)
+
+    def _encode_audio(self, index: int, packet: Packet[Any] | None) -> None:
+        """Encodes a packet of sound anew; None ends it."""
+        source, encoder = self._audio[index]
+        try:
+            frames = source.decode(packet)
+        except av.FFmpegError:
+            self._refused += 1
+            frames = []
+        for frame in frames:
+            self._waiting.extend(encoder.encode(frame))
+        if packet is None:
+            self._waiting.extend(encoder.encode(None))
 
     def add_frame(self, frame: VideoFrame) -> None:
         """Encodes an RGB frame that carries its own time; times must not go back."""
@@ -209,6 +233,8 @@ class VideoWriter:
         traceback: TracebackType | None,
     ) -> None:
         if error is None:
+            for index in self._audio:
+                self._encode_audio(index, None)
             self._mux(self._stream.encode(None))
             self._mux_waiting(None)
             self._output.close()
