@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deblurcli.errors import UsageError
-from deblurcli.jobs import Job
-from deblurcli.planning import plan
+from deblurcli.jobs.job import Job
+from deblurcli.jobs.planning import plan
 
 MakePhoto = Callable[..., Path]
 
@@ -90,7 +90,7 @@ def test_a_killed_worker_is_replaced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Two workers, of which one is killed at work: every photo is restored, none twice."""
-    from deblurcli import cluster, pipeline
+    from deblurcli.jobs import cluster, pipeline
 
     for n in range(10):
         make_photo(tmp_path / "in" / f"{n}.jpg", size=(1200, 900), seed=n)
@@ -123,7 +123,7 @@ def test_a_killed_worker_is_replaced(
 
 
 def test_a_pipe_cannot_be_shared() -> None:
-    from deblurcli import cluster, pipeline
+    from deblurcli.jobs import cluster, pipeline
 
     pytest.importorskip("ray", reason="Ray is not installed: pip install ray")
     settings = pipeline.Settings(lambda: None)

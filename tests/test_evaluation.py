@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from deblurcli import koehler, metrics
+from deblurcli import metrics
 from deblurcli.checkpoints import load_weights, save_weights
 from deblurcli.data import find_pairs
 from deblurcli.errors import DeblurError, DeviceMemoryError
-from deblurcli.evaluation import (
+from deblurcli.evaluation import koehler
+from deblurcli.evaluation.measuring import (
     BLURRED,
     Failure,
     Method,
@@ -28,8 +29,8 @@ from deblurcli.evaluation import (
     find_cases,
     score_cases,
 )
+from deblurcli.evaluation.scores import Score, ScoreFile, summarise
 from deblurcli.network import MultiScaleGenerator, deepdeblur_config
-from deblurcli.scores import Score, ScoreFile, summarise
 
 
 class Brighten:

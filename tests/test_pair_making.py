@@ -21,13 +21,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from deblurcli import photo_blurring
-from deblurcli.clips import Frame, find_clips
 from deblurcli.data import check_pairs, find_pairs
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
-from deblurcli.frame_averaging import Average, Averaging, average_frames
-from deblurcli.pair_folder import PairFolder
-from deblurcli.photo_blurring import Blurring, Photo, PhotoBlurrer, find_photos, pair_names
+from deblurcli.pair_making import photo_blurring
+from deblurcli.pair_making.clips import Frame, find_clips
+from deblurcli.pair_making.frame_averaging import Average, Averaging, average_frames
+from deblurcli.pair_making.pair_folder import PairFolder
+from deblurcli.pair_making.photo_blurring import (
+    Blurring,
+    Photo,
+    PhotoBlurrer,
+    find_photos,
+    pair_names,
+)
 
 Pixels = NDArray[Any]
 Deblur = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deblurcli import images, pipeline
+from deblurcli import images
 from deblurcli.errors import DeblurError, DeviceMemoryError
-from deblurcli.jobs import Job
-from deblurcli.pipeline import Outcome, Settings, run
+from deblurcli.jobs import pipeline
+from deblurcli.jobs.job import Job
+from deblurcli.jobs.pipeline import Outcome, Settings, run
 
 Images = Sequence[NDArray[Any]]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
-from deblurcli.jobs import Plan
-from deblurcli.planning import plan
+from deblurcli.jobs.job import Plan
+from deblurcli.jobs.planning import plan
 
 
 @pytest.fixture

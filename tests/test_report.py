@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deblurcli import page, report, tables
 from deblurcli.errors import DeblurError, UsageError
-from deblurcli.evaluation import BLURRED, Case, Method, score_cases
-from deblurcli.scores import summarise
+from deblurcli.evaluation import tables
+from deblurcli.evaluation.measuring import BLURRED, Case, Method, score_cases
+from deblurcli.evaluation.scores import summarise
+from deblurcli.report import page
+from deblurcli.report import reports as report
 
 
 class Halfway:

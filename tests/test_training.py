@@ -111,14 +111,14 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
         first = make_trainer(sources, tmp_path / f"{stop}", 8)
 
         def interrupt(network: object, first: Trainer = first) -> dict[str, float]:
-            first._stop = True  # as Ctrl-C does
+            first._stop = True  # as Ctrl-C does: the next step is finished, then all is saved
             return {}
 
         with pytest.raises(KeyboardInterrupt):
             first.run(interrupt, validate_every=stop)
         second = make_trainer(sources, tmp_path / f"{stop}", 8, seed=5)
         second.resume()
-        assert second.step == stop
+        assert second.step == stop + 1
         second.run()
         assert torch.equal(parameters(whole), parameters(second))
         assert torch.equal(

@@ -15,9 +15,9 @@ from deblurcli.cli import console, options
 from deblurcli.errors import DeblurError, UsageError
 
 if TYPE_CHECKING:
-    from deblurcli.clips import Clip
-    from deblurcli.frame_averaging import Averaging
-    from deblurcli.photo_blurring import Blurring, Photo
+    from deblurcli.pair_making.clips import Clip
+    from deblurcli.pair_making.frame_averaging import Averaging
+    from deblurcli.pair_making.photo_blurring import Blurring, Photo
     from deblurcli.recipes import Recipe
 
 _log = logging.getLogger("deblurcli")
@@ -135,9 +135,9 @@ def make_from_frames(
     """
     console.start(quiet=quiet, verbose=verbose)
     _refuse_contradiction(overwrite, skip_existing)
-    from deblurcli.clips import find_clips
-    from deblurcli.frame_averaging import SHARP, Averaging
-    from deblurcli.pair_folder import PairFolder
+    from deblurcli.pair_making.clips import find_clips
+    from deblurcli.pair_making.frame_averaging import SHARP, Averaging
+    from deblurcli.pair_making.pair_folder import PairFolder
 
     least, _, most = frames.partition("..")
     averaging = Averaging(int(least), int(most or least), KINDS[blur], gamma, every, seed)
@@ -181,7 +181,7 @@ def make_from_frames(
 def _average_clip(
     clip: Clip, averaging: Averaging, folder: Any, bar: console.Progress
 ) -> tuple[list[dict[str, Any]], DeblurError | None]:
-    from deblurcli.frame_averaging import write_pairs
+    from deblurcli.pair_making.frame_averaging import write_pairs
 
     written: list[dict[str, Any]] = []
     error: DeblurError | None = None
@@ -203,7 +203,7 @@ def _average_clip(
 
 
 def _warn_of_few_fps(clips: list[Clip], fps: float | None) -> None:
-    from deblurcli.frame_averaging import LEAST_FPS
+    from deblurcli.pair_making.frame_averaging import LEAST_FPS
 
     for clip in clips:
         rate = fps or (None if clip.fps is None else float(clip.fps))
@@ -273,9 +273,9 @@ def make_from_photos(
     console.start(quiet=quiet, verbose=verbose)
     _refuse_contradiction(overwrite, skip_existing)
     from deblurcli.devices import choose_device
-    from deblurcli.pair_folder import PairFolder
-    from deblurcli.photo_blurring import KINDS as FOLDERS
-    from deblurcli.photo_blurring import Blurring, find_photos, pair_names, write_pairs
+    from deblurcli.pair_making.pair_folder import PairFolder
+    from deblurcli.pair_making.photo_blurring import KINDS as FOLDERS
+    from deblurcli.pair_making.photo_blurring import Blurring, find_photos, pair_names, write_pairs
 
     blurring = Blurring(count, size, seed, _change_recipe(settings or []))
     photos = find_photos(sources, leave_out=[output])

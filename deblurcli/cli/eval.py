@@ -15,8 +15,8 @@ from deblurcli.cli import console, options
 from deblurcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from deblurcli.evaluation import Case, Failure, Image, Method
-    from deblurcli.scores import Score
+    from deblurcli.evaluation.measuring import Case, Failure, Image, Method
+    from deblurcli.evaluation.scores import Score
 
 SPLITS = ("test", "val", "train", "all")
 
@@ -111,9 +111,9 @@ def run(
 
     from deblurcli.cli.fetching import find_weights
     from deblurcli.deblurrer import Deblurrer
-    from deblurcli.evaluation import BLURRED, Failure, find_cases, method_of, score_cases
-    from deblurcli.scores import ScoreFile, summarise
-    from deblurcli.tables import as_text, tabulate
+    from deblurcli.evaluation.measuring import BLURRED, Failure, find_cases, method_of, score_cases
+    from deblurcli.evaluation.scores import ScoreFile, summarise
+    from deblurcli.evaluation.tables import as_text, tabulate
 
     cases = _first_of_each(find_cases(data, None if split == "all" else split), limit)
     methods = [BLURRED]
@@ -159,7 +159,7 @@ def run(
         if not quiet:
             _say_conventions(cases)
     if report is not None and scores:
-        from deblurcli.report import write_report
+        from deblurcli.report.reports import write_report
 
         write_report(report, scores, summaries, methods, cases, overwrite=overwrite)
     return console.EXIT_FAILED if failures else 0
@@ -202,7 +202,7 @@ def _save_png(target: Path, image: Image, *, overwrite: bool) -> None:
 
 def _document(summaries: Any, methods: list[Method], failures: list[Failure]) -> dict[str, Any]:
     from deblurcli import __version__
-    from deblurcli.tables import CONVENTIONS
+    from deblurcli.evaluation.tables import CONVENTIONS
 
     return {
         "deblurcli": __version__,
@@ -230,7 +230,7 @@ def _document(summaries: Any, methods: list[Method], failures: list[Failure]) ->
 
 
 def _say_conventions(cases: list[Case]) -> None:
-    from deblurcli.tables import CONVENTIONS, KOEHLER_CONVENTION
+    from deblurcli.evaluation.tables import CONVENTIONS, KOEHLER_CONVENTION
 
     for line in CONVENTIONS:
         console.say(line)

@@ -128,7 +128,7 @@ def restore(
     if json and output == "-" and not dry_run:
         raise UsageError("--json", "standard output carries the photo already", "give another -o")
 
-    from deblurcli import jobs, planning
+    from deblurcli.jobs import job, planning
 
     plan = planning.plan(
         paths,
@@ -141,7 +141,7 @@ def restore(
         skip_existing=skip_existing,
         shard=options.shard(shard),
     )
-    clips = jobs.ClipOptions(
+    clips = job.ClipOptions(
         fps=fps,
         codec=codec,
         crf=crf,
@@ -150,10 +150,10 @@ def restore(
         end=None if end is None else options.seconds(end),
         to_frames=frames,
     )
-    jobs.refuse_idle_options(plan, clips)
+    job.refuse_idle_options(plan, clips)
 
-    from deblurcli import pipeline
     from deblurcli.cli.run_report import RunReport
+    from deblurcli.jobs import pipeline
 
     report = RunReport(plan, json=json, quiet=quiet)
     if dry_run:
@@ -190,8 +190,8 @@ def restore(
     if engine == "local":
         return report.follow(pipeline.run(plan.jobs, settings))
 
-    from deblurcli import cluster
     from deblurcli.cli.fetching import find_weights
+    from deblurcli.jobs import cluster
 
     network = cluster.NetworkChoice(
         str(find_weights(weights, offline=offline, quiet=quiet).absolute()),

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from deblurcli import __version__
 from deblurcli.cli import console
 from deblurcli.errors import DeblurError
-from deblurcli.pipeline import Outcome
+from deblurcli.jobs.pipeline import Outcome
 
 if TYPE_CHECKING:
     from deblurcli.deblurrer import Deblurrer
-    from deblurcli.jobs import Job, Plan
+    from deblurcli.jobs.job import Job, Plan
 
 
 class RunReport:

@@ -153,21 +153,21 @@ class Trainer:
                 losses.append(self._train_step(data))
                 self.step += 1
                 self.seconds += watch.lap(len(data.slots) * self.accelerator.num_processes)
-                self._agree()
-                ending = self._stop or self._finished()
+                stopping = self._agree()
+                ending = stopping or self._finished()
                 saving = ending or self.step % validate_every == 0
                 if saving or self.step % report_every == 0:
                     progress = self._summarise(losses, watch)
                     report(progress)
                     losses.clear()
                 if saving:
-                    if validate is not None and not self._stop:
+                    if validate is not None and not stopping:
                         self._validate(validate)
                         progress = replace(progress, scores=self.scores)
                         report(progress)
                     self._save(progress)
                     watch.skip()
-                if saving and self._stop:  # if it came true too late for that, at the next step
+                if stopping:
                     raise KeyboardInterrupt
         return progress
 
@@ -272,13 +272,15 @@ class Trainer:
 
     # -- schedule ------------------------------------------------------------------------------
 
-    def _agree(self) -> None:
-        """Gives every process the first one's clock and wish to stop, so that all change
-        patches, save and end in the same step."""
+    def _agree(self) -> bool:
+        """Gives every process the first one's clock, so that all change patches, save and end
+        in the same step; returns whether it was asked to stop."""
+        stopping = self._stop
         if self.accelerator.num_processes > 1:
-            told = torch.tensor([self.seconds, float(self._stop)], dtype=torch.float64)
+            told = torch.tensor([self.seconds, float(stopping)], dtype=torch.float64)
             told = broadcast(told.to(self.accelerator.device), from_process=0)
-            self.seconds, self._stop = float(told[0]), bool(told[1])
+            self.seconds, stopping = float(told[0]), bool(told[1])
+        return stopping
 
     def _share(self) -> float:
         shares = [0.0]

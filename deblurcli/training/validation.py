@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deblurcli.data import Pair
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.evaluation import evaluate
+from deblurcli.evaluation.measuring import evaluate
 from deblurcli.images import read
 from deblurcli.network import MultiScaleGenerator
 

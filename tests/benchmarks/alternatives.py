@@ -26,10 +26,17 @@ import torch
 from numpy.typing import NDArray
 
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.evaluation import BLURRED, Failure, Method, find_cases, method_of, score_cases
+from deblurcli.evaluation.measuring import (
+    BLURRED,
+    Failure,
+    Method,
+    find_cases,
+    method_of,
+    score_cases,
+)
+from deblurcli.evaluation.scores import ScoreFile, summarise
+from deblurcli.evaluation.tables import CONVENTIONS, as_markdown, tabulate
 from deblurcli.network import MultiScaleGenerator, deepdeblur_config
-from deblurcli.scores import ScoreFile, summarise
-from deblurcli.tables import CONVENTIONS, as_markdown, tabulate
 
 Image = NDArray[np.uint8]
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"

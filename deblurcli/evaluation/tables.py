@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from deblurcli import metrics
-from deblurcli.evaluation import Method
-from deblurcli.scores import Summary
+from deblurcli.evaluation.measuring import Method
+from deblurcli.evaluation.scores import Summary
 
 CONVENTIONS = (
     metrics.PSNR_CONVENTION,

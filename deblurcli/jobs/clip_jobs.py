@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from deblurcli import images, media
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.files import output_error
-from deblurcli.jobs import ClipOptions, Job
+from deblurcli.jobs.job import ClipOptions, Job
 from deblurcli.videos import (
     VideoResult,
     restore_animation,

@@ -236,4 +236,4 @@ def _colour(place: int) -> str:
 
 @cache
 def _part(name: str) -> str:
-    return (files("deblurcli") / "page_parts" / name).read_text(encoding="utf-8")
+    return (files("deblurcli.report") / "page_parts" / name).read_text(encoding="utf-8")

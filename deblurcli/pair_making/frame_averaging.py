@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurcli.clips import Clip, Frame
 from deblurcli.errors import DeblurError, UsageError
-from deblurcli.pair_folder import PairFolder
+from deblurcli.pair_making.clips import Clip, Frame
+from deblurcli.pair_making.pair_folder import PairFolder
 
 Pixels = NDArray[Any]
 Light = NDArray[np.float32]

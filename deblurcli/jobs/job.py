@@ -1,6 +1,6 @@
 """A run's jobs, and the checks that they lose no data, made before any work starts.
 
-`deblurcli.planning` turns what the user named into jobs; `deblurcli.pipeline` does them.
+`deblurcli.jobs.planning` turns what the user named into jobs; `deblurcli.jobs.pipeline` does them.
 """
 
 from __future__ import annotations

@@ -21,14 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
-from deblurcli import __version__, koehler, metrics
+from deblurcli import __version__, metrics
 from deblurcli.data import Pair, find_pairs
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.errors import DeblurError, DeviceError, UsageError, WeightsError
+from deblurcli.evaluation import koehler
+from deblurcli.evaluation.peak_memory import PeakMemory
+from deblurcli.evaluation.scores import Score, ScoreFile, Summary, summarise
 from deblurcli.images import read
 from deblurcli.network import MultiScaleGenerator
-from deblurcli.peak_memory import PeakMemory
-from deblurcli.scores import Score, ScoreFile, Summary, summarise
 
 Image = NDArray[np.uint8]
 

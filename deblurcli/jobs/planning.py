@@ -9,7 +9,7 @@ from pathlib import Path
 from deblurcli import media
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
 from deblurcli.files import output_error
-from deblurcli.jobs import Job, Plan, refuse_clashes, settle_existing, settle_unwritable
+from deblurcli.jobs.job import Job, Plan, refuse_clashes, settle_existing, settle_unwritable
 
 PIPE = "-"
 """How the user names standard input and standard output."""

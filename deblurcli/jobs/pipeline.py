@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from deblurcli import images
 from deblurcli.errors import DeblurError, DeviceError, WeightsError
 from deblurcli.files import output_error
-from deblurcli.jobs import ClipOptions, Job
+from deblurcli.jobs.job import ClipOptions, Job
 from deblurcli.media import Kind
 
 Status = Literal["done", "skipped", "failed"]
@@ -211,7 +211,7 @@ def _run_clips(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
 
 
 def _run_clip(job: Job, settings: Settings) -> Outcome:
-    from deblurcli.clip_jobs import damage_error, restore_clip  # takes its time
+    from deblurcli.jobs.clip_jobs import damage_error, restore_clip  # takes its time
 
     seconds = 0.0
 

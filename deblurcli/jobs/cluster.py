@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deblurcli import pipeline
 from deblurcli.errors import DeblurError, DeviceError, UsageError
-from deblurcli.jobs import Job
-from deblurcli.pipeline import Outcome, Settings
+from deblurcli.jobs import pipeline
+from deblurcli.jobs.job import Job
+from deblurcli.jobs.pipeline import Outcome, Settings
 
 if TYPE_CHECKING:
     from deblurcli.deblurrer import Deblurrer

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from deblurcli import __version__, metrics, page
+from deblurcli import __version__, metrics
 from deblurcli.data import find_pictures
 from deblurcli.errors import DeblurError, UsageError
-from deblurcli.evaluation import BLURRED, Case, Image, Method, read_image
-from deblurcli.scores import Score, Summary
-from deblurcli.tables import CONVENTIONS, KOEHLER_CONVENTION, tabulate
+from deblurcli.evaluation.measuring import BLURRED, Case, Image, Method, read_image
+from deblurcli.evaluation.scores import Score, Summary
+from deblurcli.evaluation.tables import CONVENTIONS, KOEHLER_CONVENTION, tabulate
+from deblurcli.report import page
 
 _EXAMPLES = 3
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from deblurcli import images, media
 from deblurcli.degradations import degrade, draw_degradation
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
-from deblurcli.pair_folder import PairFolder
+from deblurcli.pair_making.pair_folder import PairFolder
 from deblurcli.recipes import Recipe
 from deblurcli.sampling import PictureCache, draw_region
 from deblurcli.synthesis import draw_exposure, margin_px, render
