@@ -1,4 +1,4 @@
-"""Reading the pictures of data sets: plain pixels, and sizes without decoding.
+"""The pictures of data sets: plain pixels, read and written, and sizes without decoding.
 
 Photos of people, with their colour profiles and everything else, are `images`' matter.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -28,10 +29,21 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         DeblurError: it can't be read, or is damaged.
     """
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+        pixels = iio.imread(path, plugin="pillow", mode="RGB", index=0)
+        return np.asarray(pixels, np.uint8)
     except Exception as error:  # Pillow's decoders raise all sorts of errors on damaged files
         raise _unreadable(path, error) from error
+
+
+def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Writes ``(H, W, 3) uint8`` as a PNG file, whatever the name ends in.
+
+    Raises:
+        OSError: the disk is full, say; the file is then incomplete. Use it within
+            `files.atomic_output`.
+    """
+    # Level 3 is several times faster than the usual 6 and a few percent larger.
+    iio.imwrite(path, pixels, plugin="pillow", extension=".png", compress_level=3)
 
 
 def read_sizes(paths: Iterable[Path]) -> Iterator[tuple[int, int]]:

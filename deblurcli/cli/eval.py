@@ -191,13 +191,12 @@ def _plain(name: str) -> str:
 
 
 def _save_png(target: Path, image: Image, *, overwrite: bool) -> None:
-    from PIL import Image as PillowImage
-
     from deblurcli.files import atomic_output
+    from deblurcli.pictures import write_png
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_output(target, overwrite=overwrite) as part:
-        PillowImage.fromarray(image).save(part, "PNG")
+        write_png(part, image)
 
 
 def _document(summaries: Any, methods: list[Method], failures: list[Failure]) -> dict[str, Any]:

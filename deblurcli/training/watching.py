@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from deblurcli.files import atomic_output
+from deblurcli.pictures import write_png
 
 
 @dataclass(frozen=True)
@@ -110,4 +110,4 @@ def draw_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]], target: Path) -> Non
     """A picture of rows of equally large ``(H, W, 3) uint8`` pictures."""
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
     with atomic_output(target, overwrite=True) as part:
-        Image.fromarray(sheet).save(part, format="PNG")
+        write_png(part, sheet)
