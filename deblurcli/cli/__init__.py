@@ -88,7 +88,7 @@ app = typer.Typer(
     context_settings=_WORDS,
 )
 app.callback()(restore.restore)
-app.command("train", context_settings=_WORDS)(train.train)
+app.command("train", epilog=train.EPILOG, context_settings=_WORDS)(train.train)
 app.command("eval", context_settings=_WORDS)(eval.run)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")

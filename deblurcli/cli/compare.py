@@ -34,7 +34,7 @@ def compare(
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> int:
-    """Puts two pictures, or two folders of them, under before/after sliders in one page.
+    """Put two pictures, or two folders of them, under before/after sliders in one page.
 
     Pictures in folders belong together when they have the same name; photo-sharp.jpg also
     belongs to photo.jpg. The page needs no network and can be sent to others as it is.

@@ -99,7 +99,7 @@ def run(
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> int:
-    """Measures weights on blurred and sharp pictures: PSNR, SSIM, seconds, memory.
+    """Measure weights on blurred and sharp pictures: PSNR, SSIM, seconds, memory.
 
     The first row is the blurred input itself. GOPRO's two kinds of blur are measured apart.
     """

@@ -52,7 +52,7 @@ def info(
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
-    """Shows versions, devices, the precision chosen and why, and where the weights lie."""
+    """Show versions, devices, the precision chosen and why, and where the weights lie."""
     console.start(quiet=quiet, verbose=verbose)
     document = gather(device, precision)
     if json:

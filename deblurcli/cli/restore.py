@@ -116,7 +116,7 @@ def restore(
         ),
     ] = False,
 ) -> int:
-    """Removes motion blur from photos and videos: PATH... are restored, or a COMMAND is run."""
+    """Remove motion blur from photos and videos: PATH... are restored, or a COMMAND is run."""
     del context, version
     console.start(quiet=quiet, verbose=verbose)
     if not paths:

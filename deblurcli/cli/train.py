@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("deblurcli")
 
-EPILOG = """
-Layouts of data: GOPRO_Large (train/SEQUENCE/blur, blur_gamma, sharp), REDS (train/train_blur,
-train_sharp), a folder with blur/ and sharp/, or a folder of sharp photos, from which blur is
-synthesised as training goes. Several sources are mixed: --data GOPRO --data photos=0.5.
-Several GPUs: torchrun --nproc-per-node 4 -m deblurcli train --data GOPRO.
+EPILOG = """\b
+Data, in one of these layouts; several --data are mixed:
+  GOPRO_Large   train/SEQUENCE/blur|blur_gamma|sharp/NNNNNN.png
+  REDS          train/train_blur/CLIP/..., train/train_sharp/CLIP/...
+  pairs         blur/NAME, sharp/NAME
+  photos        any sharp photos; blur is synthesised as training goes
+
+\b
+Several GPUs:
+  torchrun --nproc-per-node 4 -m deblurcli train --data GOPRO/ ...
 """
 
 
@@ -62,11 +67,16 @@ def train(
         bool, typer.Option("--show-recipe", help="Print all values of the recipe and stop.")
     ] = False,
     steps: Annotated[
-        int | None, typer.Option("--steps", min=1, show_default=False, help="Train so many steps.")
+        int | None,
+        typer.Option(
+            "--steps", metavar="N", min=1, show_default=False, help="Train so many steps."
+        ),
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", min=0.01, show_default=False, help="Train so many minutes."),
+        typer.Option(
+            "--minutes", metavar="N", min=0.01, show_default=False, help="Train so many minutes."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --output.")
@@ -80,15 +90,20 @@ def train(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     validate_every: Annotated[
-        int, typer.Option("--validate-every", min=1, help="Steps between validations.")
+        int, typer.Option("--validate-every", metavar="N", min=1, help="Steps between validations.")
     ] = 1000,
     validate_limit: Annotated[
-        int, typer.Option("--validate-limit", min=0, help="Most pairs of each set; 0: all.")
+        int,
+        typer.Option(
+            "--validate-limit", metavar="N", min=0, help="Most pairs of each set; 0: all."
+        ),
     ] = 10,
     workers: Annotated[
-        int, typer.Option("--workers", min=0, help="Processes that prepare data.")
+        int, typer.Option("--workers", metavar="N", min=0, help="Processes that prepare data.")
     ] = 0,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Decides everything random.")
+    ] = 0,
     json_: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
