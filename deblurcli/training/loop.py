@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from types import FrameType
 from typing import Any
 
@@ -21,10 +21,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 
 from deblurcli.checkpoints import ModelCard
-from deblurcli.degradations import degrade
 from deblurcli.errors import DeblurError, UsageError, WeightsError
 from deblurcli.losses import Discriminator, multi_scale_loss
 from deblurcli.network import (
@@ -34,9 +32,10 @@ from deblurcli.network import (
     gaussian_pyramid,
 )
 from deblurcli.recipes import Recipe
-from deblurcli.sampling import Source, StepData, TrainingSteps, augment
-from deblurcli.synthesis import render
+from deblurcli.sampling import Source, StepData
+from deblurcli.training.feed import Feed
 from deblurcli.training.run_folder import RunFolder
+from deblurcli.training.schedule import Limits, Schedule
 from deblurcli.training.watching import Progress, Stopwatch
 
 Validate = Callable[[MultiScaleGenerator], dict[str, float]]
@@ -44,14 +43,6 @@ Validate = Callable[[MultiScaleGenerator], dict[str, float]]
 
 # A mean loss this many times the lowest so far means that the training has come apart.
 _EXPLODED = 20.0
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a training ends: after so many steps or minutes, whichever comes first."""
-
-    steps: int | None = None
-    minutes: float | None = None
 
 
 class Trainer:
@@ -87,8 +78,8 @@ class Trainer:
         training_data: tuple[str, ...] = (),
         cpu: bool = False,
     ) -> None:
-        self.recipe, self.sources, self.folder, self.limits = recipe, sources, folder, limits
-        self.seed, self.workers, self.training_data = seed, workers, training_data
+        self.recipe, self.folder, self.schedule = recipe, folder, Schedule(recipe, limits)
+        self.seed, self.training_data = seed, training_data
         self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
         for batch in (recipe.batch, recipe.early_batch):
             if batch % self.accelerator.num_processes:
@@ -97,6 +88,15 @@ class Trainer:
                     f"can't be shared by {self.accelerator.num_processes} processes",
                     "give a multiple with --set batch=... and --set early_batch=...",
                 )
+        self.feed = Feed(
+            sources,
+            recipe,
+            seed,
+            device=self.accelerator.device,
+            workers=workers,
+            rank=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+        )
         torch.manual_seed(seed)
         self.generator = initial or build_generator(recipe)
         self.generator.requires_grad_(True).train()
@@ -173,38 +173,18 @@ class Trainer:
 
     def _steps(self, watch: Stopwatch) -> Iterator[StepData]:
         """The data of the coming steps; patches grow when the early share is over."""
-        r = self.recipe
         while not self._finished():
-            early = self._early()
-            dataset = TrainingSteps(
-                self.sources,
-                r,
-                self.seed,
-                patch_px=r.early_patch_px if early else r.patch_px,
-                batch=r.early_batch if early else r.batch,
-                first_step=self.step,
-                rank=self.accelerator.process_index,
-                processes=self.accelerator.num_processes,
-            )
-            loader = DataLoader(
-                dataset,
-                batch_size=None,
-                sampler=_CountFrom(self.step),
-                num_workers=self.workers,
-                prefetch_factor=4 if self.workers else None,
-            )
-            self._made: dict[int, tuple[Tensor, Tensor]] = {}
-            self._patch_px = dataset.patch_px
+            early = self.schedule.is_early(self._share())
             watch.skip()
-            for data in loader:
+            for data in self.feed.steps(self.step, early=early):
                 watch.data_arrived()
                 yield data
-                if self._finished() or self._early() != early:
+                if self._finished() or self.schedule.is_early(self._share()) != early:
                     break
 
     def _train_step(self, data: StepData) -> Tensor:
         """One update; gives the content loss (as a tensor, so that nothing waits for it)."""
-        blurred, sharp = self._prepare_pictures(data)
+        blurred, sharp = self.feed.prepare(data)
         rate = self._learning_rate()
         _set_rate(self.optimizer, rate)
         restored = self.model(blurred)
@@ -238,33 +218,6 @@ class Trainer:
         self.discriminator.requires_grad_(True)
         return logistic(verdicts, torch.ones_like(verdicts))
 
-    @torch.no_grad()
-    def _prepare_pictures(self, data: StepData) -> tuple[Tensor, Tensor]:
-        """Blurred and sharp, each (N, 3, P, P) float32 in [0, 1] on the training device."""
-        device = self.accelerator.device
-
-        def to_float(images: list[Tensor]) -> Tensor:
-            return torch.stack(images).to(device, non_blocking=True).float() / 255
-
-        if data.synthetic:
-            regions, fillings, exposures = zip(*data.synthetic.values(), strict=True)
-            made = render(
-                to_float(list(regions)), to_float(list(fillings)), list(exposures), self._patch_px
-            )
-            self._made.update(zip(data.synthetic, zip(*made, strict=True), strict=True))
-        pairs = [
-            augment(
-                to_float(list(data.real[slot]))
-                if slot in data.real
-                else torch.stack(self._made[slot]),
-                augmentation,
-            )
-            for slot, augmentation in zip(data.slots, data.augmentations, strict=True)
-        ]
-        batch = torch.stack(pairs)
-        blurred = degrade(batch[:, 0], data.degradations)
-        return blurred.contiguous(memory_format=torch.channels_last), batch[:, 1].contiguous()
-
     def _average(self, mean: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
         # The mean is short at first, or it would remember the random start for long.
         decay = min(self.recipe.ema, (1 + float(updates)) / (10 + float(updates)))
@@ -283,24 +236,13 @@ class Trainer:
         return stopping
 
     def _share(self) -> float:
-        shares = [0.0]
-        if self.limits.steps:
-            shares.append(self.step / self.limits.steps)
-        if self.limits.minutes:
-            shares.append(self.seconds / 60 / self.limits.minutes)
-        return min(max(shares), 1.0)
+        return self.schedule.share(self.step, self.seconds)
 
     def _finished(self) -> bool:
         return self._share() >= 1.0
 
-    def _early(self) -> bool:
-        return self._share() < self.recipe.early_share
-
     def _learning_rate(self) -> float:
-        r = self.recipe
-        warmup = min(1.0, (self.step + 1) / r.warmup_steps) if r.warmup_steps else 1.0
-        cosine = 0.5 * (1 + math.cos(math.pi * self._share()))
-        return r.learning_rate * warmup * (r.final_rate + (1 - r.final_rate) * cosine)
+        return self.schedule.learning_rate(self.step, self._share())
 
     # -- watching and saving -------------------------------------------------------------------
 
@@ -455,16 +397,3 @@ class _AllScales(nn.Module):
 
     def forward(self, blurred: Tensor) -> list[Tensor]:
         return self.generator.restore_scales(blurred)
-
-
-class _CountFrom:
-    """An endless sampler: the numbers from `first` on."""
-
-    def __init__(self, first: int) -> None:
-        self._first = first
-
-    def __iter__(self) -> Iterator[int]:
-        step = self._first
-        while True:
-            yield step
-            step += 1
