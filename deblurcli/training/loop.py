@@ -148,6 +148,7 @@ class Trainer:
         losses: list[Tensor] = []
         watch = Stopwatch()
         progress = Progress(self.step)
+        means: list[float] = []  # of the reports since the last validation
         with self._interruptible():
             for data in self._steps(watch):
                 losses.append(self._train_step(data))
@@ -160,12 +161,14 @@ class Trainer:
                     progress = self._summarise(losses, watch)
                     report(progress)
                     losses.clear()
+                    means.append(progress.loss)
                 if saving:
                     if validate is not None and not stopping:
                         self._validate(validate)
                         progress = replace(progress, scores=self.scores)
                         report(progress)
-                    self._save(progress)
+                    self._save(replace(progress, loss=sum(means) / len(means)))
+                    means.clear()
                     watch.skip()
                 if stopping:
                     raise KeyboardInterrupt
