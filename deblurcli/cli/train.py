@@ -282,7 +282,9 @@ def _train(
         console.print_json(document)
     elif not quiet:
         best = "best.safetensors" if pairs else "last.safetensors"
-        console.say(f"deblur: {_line(progress)}; use it: deblur photo.jpg --weights {output / best}")
+        console.say(
+            f"deblur: {_line(progress)}; use it: deblur photo.jpg --weights {output / best}"
+        )
 
 
 def _initial(weights: str | None) -> Any:
