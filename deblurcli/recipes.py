@@ -37,7 +37,8 @@ class Recipe:
         reuse: for how many steps a synthesised pair stays in use, each time with another
             augmentation; more than 1 pays where synthesis takes longer than training.
         clip_norm: largest norm of the gradient; 0: not clipped. Ordinary steps of small
-            compact networks are about 0.01; without normalisation layers a rare one can undo them all.
+            compact networks are about 0.01; without normalisation layers a rare one can undo
+            them all.
         ema: decay of the running mean of the weights; 0: none.
         colour: augment by RGB permutation and saturation, as the paper.
         noise, jpeg: share of blurred pictures that get sensor noise, JPEG artefacts.
