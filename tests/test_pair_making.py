@@ -510,8 +510,9 @@ def test_names_of_pairs(tmp_path: Path) -> None:
     assert pair_names(Photo(Path("x"), "x"), Blurring(count=10))[0] == "x-01"
     with pytest.raises(UsageError, match="would have the names of those of"):
         find_photos([tmp_path / "a" / "IMG_2.jpg", tmp_path / "c" / "IMG_2.jpg"])
+    (tmp_path / "empty").mkdir()
     with pytest.raises(NothingToDoError):
-        find_photos([Path(__file__).parent / "__pycache__"])
+        find_photos([tmp_path / "empty"])
 
 
 def test_interrupted_run_leaves_complete_pairs_only(photos: Path, tmp_path: Path) -> None:
