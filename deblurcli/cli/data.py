@@ -44,18 +44,6 @@ def _check_range(value: str) -> str:
     return value
 
 
-def _check_kind(value: str) -> str:
-    if value not in KINDS:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(KINDS)}")
-    return value
-
-
-def _check_split(value: str) -> str:
-    if value not in SPLITS:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(SPLITS)}")
-    return value
-
-
 @app.command("frames")
 def make_from_frames(
     sources: Annotated[
@@ -82,7 +70,7 @@ def make_from_frames(
         typer.Option(
             "--blur",
             metavar="|".join(KINDS),
-            callback=_check_kind,
+            callback=options.one_of(KINDS),
             help="Average the frames as they are (GOPRO's blur), through the gamma curve as light "
             "adds up (blur_gamma), or both.",
         ),
@@ -106,7 +94,7 @@ def make_from_frames(
         typer.Option(
             "--split",
             metavar="|".join(SPLITS),
-            callback=_check_split,
+            callback=options.one_of(SPLITS),
             help="The part of the data set that the pairs go to.",
         ),
     ] = "train",
@@ -134,7 +122,7 @@ def make_from_frames(
     same files.
     """
     console.start(quiet=quiet, verbose=verbose)
-    _refuse_contradiction(overwrite, skip_existing)
+    options.refuse_contradiction(overwrite=overwrite, skip_existing=skip_existing)
     from deblurcli.pair_making.clips import find_clips
     from deblurcli.pair_making.frame_averaging import SHARP, Averaging
     from deblurcli.pair_making.pair_folder import PairFolder
@@ -271,7 +259,7 @@ def make_from_photos(
     files. ('deblur train' takes sharp photos as they are, and blurs them anew in every step.)
     """
     console.start(quiet=quiet, verbose=verbose)
-    _refuse_contradiction(overwrite, skip_existing)
+    options.refuse_contradiction(overwrite=overwrite, skip_existing=skip_existing)
     from deblurcli.devices import choose_device
     from deblurcli.pair_making.pair_folder import PairFolder
     from deblurcli.pair_making.photo_blurring import KINDS as FOLDERS
@@ -337,11 +325,6 @@ def _describe(blurring: Blurring, photos: list[Photo]) -> dict[str, Any]:
         "jpeg": blurring.recipe.jpeg,
         "motion": asdict(blurring.recipe.motion),
     }
-
-
-def _refuse_contradiction(overwrite: bool, skip_existing: bool) -> None:
-    if overwrite and skip_existing:
-        raise UsageError("--overwrite", "contradicts --skip-existing", "give one of them")
 
 
 def _end(

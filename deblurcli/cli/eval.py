@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 SPLITS = ("test", "val", "train", "all")
 
 
-def _check_split(value: str) -> str:
-    if value not in SPLITS:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(SPLITS)}")
-    return value
-
-
 def run(
     data: Annotated[
         list[Path],
@@ -51,7 +45,7 @@ def run(
         typer.Option(
             "--split",
             metavar="|".join(SPLITS),
-            callback=_check_split,
+            callback=options.one_of(SPLITS),
             help="The part of a data set that has parts.",
         ),
     ] = "test",

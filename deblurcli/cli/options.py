@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Annotated
 
 import typer
+
+from deblurcli.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
@@ -17,16 +20,27 @@ def _check_device(value: str) -> str:
     return value
 
 
-def _check_precision(value: str) -> str:
-    if value not in PRECISIONS:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(PRECISIONS)}")
-    return value
+def one_of(names: Collection[str]) -> Callable[[str], str]:
+    """The check of an option that takes one of a few words."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise typer.BadParameter(f"{value!r} is not one of {', '.join(names)}")
+        return value
+
+    return check
 
 
 def _check_tile(value: str) -> str:
     if value != "auto" and not value.isdecimal():
         raise typer.BadParameter(f"{value!r} is not auto, 0 or a number of pixels")
     return value
+
+
+def refuse_contradiction(*, overwrite: bool, skip_existing: bool) -> None:
+    """Raises UsageError where both are asked for."""
+    if overwrite and skip_existing:
+        raise UsageError("--overwrite", "contradicts --skip-existing", "give one of them")
 
 
 def tile_px(value: str) -> str | int:
@@ -58,7 +72,7 @@ Precision = Annotated[
     typer.Option(
         "--precision",
         metavar="|".join(PRECISIONS),
-        callback=_check_precision,
+        callback=one_of(PRECISIONS),
         help="Number format of the computation.",
     ),
 ]
@@ -203,18 +217,12 @@ Shard = Annotated[
 ENGINES = ("local", "ray")
 
 
-def _check_engine(value: str) -> str:
-    if value not in ENGINES:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(ENGINES)}")
-    return value
-
-
 Engine = Annotated[
     str,
     typer.Option(
         "--engine",
         metavar="|".join(ENGINES),
-        callback=_check_engine,
+        callback=one_of(ENGINES),
         help="Where the batch runs: here, or on a Ray cluster (RAY_ADDRESS names it).",
     ),
 ]

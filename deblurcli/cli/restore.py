@@ -121,8 +121,7 @@ def restore(
     console.start(quiet=quiet, verbose=verbose)
     if not paths:
         raise UsageError("PATH", "missing", "name a photo or a folder, see 'deblur --help'")
-    if overwrite and skip_existing:
-        raise UsageError("--overwrite", "contradicts --skip-existing", "give one of them")
+    options.refuse_contradiction(overwrite=overwrite, skip_existing=skip_existing)
     if workers is not None and engine == "local":
         raise UsageError("--workers", "is for --engine ray", "leave it out")
     if json and output == "-" and not dry_run:

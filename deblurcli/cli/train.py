@@ -240,7 +240,7 @@ def _train(
         seed=seed,
         precision={"fp32": "no"}.get(number_format.name, number_format.name),
         workers=workers,
-        initial=_initial(weights),
+        initial=_initial(weights, quiet=quiet),
         training_data=training_data,
         cpu=place.type == "cpu",
     )
@@ -287,13 +287,13 @@ def _train(
         )
 
 
-def _initial(weights: str | None) -> Any:
+def _initial(weights: str | None, *, quiet: bool) -> Any:
     if weights is None:
         return None
     from deblurcli.checkpoints import load_weights
-    from deblurcli.weights import find
+    from deblurcli.cli.fetching import find_weights
 
-    return load_weights(find(weights))[0]
+    return load_weights(find_weights(weights, quiet=quiet))[0]
 
 
 def _draw(folder: Path, validate: Any, network: Any) -> list[str]:
