@@ -163,6 +163,7 @@ assert trainer.accelerator.num_processes == 2
 trainer.run()
 if trainer.accelerator.is_main_process:
     torch.save(parameters(trainer), Path({folder!r}) / "parameters.pt")
+trainer.close()
 """
 
 

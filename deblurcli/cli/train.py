@@ -270,6 +270,7 @@ def _train(
                 _log.info("%s", line)
 
         progress = trainer.run(validate, validate_every=validate_every, report=report)
+    trainer.close()
     if not main:
         return
     pictures = _draw(folder.path, validate, trainer.mean_network)

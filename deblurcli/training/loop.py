@@ -174,6 +174,11 @@ class Trainer:
                     raise KeyboardInterrupt
         return progress
 
+    def close(self) -> None:
+        """Ends the connection between the processes; without it one may abort as it exits."""
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+
     def _steps(self, watch: Stopwatch) -> Iterator[StepData]:
         """The data of the coming steps; patches grow when the early share is over."""
         while not self._finished():
