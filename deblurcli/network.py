@@ -7,8 +7,9 @@ scaled up and handed to the next finer one. They differ in the body that works a
 
 - ``resnet``, the paper's own: 5×5 convolutions at full resolution, residual blocks without
   normalisation. With K = 3 levels 11.72 M parameters and 336 GMAC for a 256×256 image.
-- ``unet``, our compact one for CPUs: a small residual U-Net of 3×3 convolutions on
-  pixel-unshuffled input, about a hundredth of the operations.
+- ``unet``, our compact one for CPUs: a small U-Net of 3×3 convolutions on pixel-unshuffled
+  input, about a hundredth of the operations. Its blocks are the paper's (``residual``) or
+  normalised and gated ones (``gated``), which learned more in the same time.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class GeneratorConfig:
         kernel_px: side of the convolution kernels.
         unshuffle: the body works on pixel-unshuffled input at 1/unshuffle of its level's
             resolution (``unet``).
+        block: ``"residual"`` or ``"gated"`` (``unet``).
         value_range: the span of pixel values inside the network: 1 for ours, 255 for the
             weights that the authors publish. The generator's own input and output are always
             in [0, 1].
@@ -51,6 +53,7 @@ class GeneratorConfig:
     decoder_blocks: tuple[int, ...] = ()
     kernel_px: int = 3
     unshuffle: int = 1
+    block: Literal["residual", "gated"] = "residual"
     value_range: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
@@ -77,16 +80,23 @@ def deepdeblur_config(scales: int = 3, value_range: float = 1.0) -> GeneratorCon
     )
 
 
-def compact_config(channels: tuple[int, ...] = (32, 64, 128), scales: int = 3) -> GeneratorConfig:
+def compact_config(
+    channels: tuple[int, ...] = (32, 64, 128),
+    scales: int = 3,
+    unshuffle: int = 2,
+    block: Literal["residual", "gated"] = "gated",
+) -> GeneratorConfig:
     """The default network: three small U-Nets, coarse to fine."""
+    *wider, _ = channels
     return GeneratorConfig(
         body="unet",
         scales=scales,
         channels=channels,
-        encoder_blocks=(1, 1, 3),
-        decoder_blocks=(2, 2),
+        encoder_blocks=(*(1 for _ in wider), 3),
+        decoder_blocks=tuple(2 for _ in wider),
         kernel_px=3,
-        unshuffle=2,
+        unshuffle=unshuffle,
+        block=block,
     )
 
 
@@ -243,6 +253,27 @@ class _ResidualBlock(nn.Module):
         return features + change
 
 
+class _GatedBlock(nn.Module):
+    """Normalise, conv to twice the features, multiply the halves, 1×1 conv, add.
+
+    The gate of NAFNet (Chen et al., ECCV 2022, arXiv 2204.04676) with one dense convolution in
+    place of its depthwise pair: on CPUs dense ones compute several times faster.
+    """
+
+    def __init__(self, channels: int, kernel_px: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.first = nn.Conv2d(channels, 2 * channels, kernel_px, padding=kernel_px // 2)
+        self.second = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        # Over the features of each pixel; in channels-last memory nothing is moved.
+        normalised = self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        values, gates = self.first(normalised).chunk(2, dim=1)
+        change: Tensor = self.second(values * gates)
+        return features + change
+
+
 class _ResNetLevel(nn.Module):
     """One level of the paper's network, with the step that hands its result to the next."""
 
@@ -274,7 +305,7 @@ class _ResNetLevel(nn.Module):
 
 
 class _UNetLevel(nn.Module):
-    """One level of the compact network: a residual U-Net that predicts the change to its input.
+    """One level of the compact network: a U-Net that predicts the change to its input.
 
     Its message to the next finer level is its last features, which hold more than the image.
     """
@@ -284,6 +315,7 @@ class _UNetLevel(nn.Module):
     def __init__(self, config: GeneratorConfig, *, coarsest: bool) -> None:
         super().__init__()
         channels, k = config.channels, config.kernel_px
+        block = _GatedBlock if config.block == "gated" else _ResidualBlock
         self.unshuffle = config.unshuffle
         pixels = 3 * config.unshuffle**2
         self.from_coarser = (
@@ -292,13 +324,13 @@ class _UNetLevel(nn.Module):
         incoming = pixels if coarsest else pixels + channels[0]
         self.head = nn.Conv2d(incoming, channels[0], k, padding=k // 2)
         self.encoders = nn.ModuleList(
-            nn.Sequential(*(_ResidualBlock(c, k) for _ in range(n)))
+            nn.Sequential(*(block(c, k) for _ in range(n)))
             for c, n in zip(channels, config.encoder_blocks, strict=True)
         )
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(channels))
         self.ups = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(channels))
         self.decoders = nn.ModuleList(
-            nn.Sequential(*(_ResidualBlock(c, k) for _ in range(n)))
+            nn.Sequential(*(block(c, k) for _ in range(n)))
             for c, n in zip(channels, config.decoder_blocks, strict=False)
         )
         self.tail = nn.Conv2d(channels[0], pixels, k, padding=k // 2)
@@ -323,6 +355,7 @@ class _UNetLevel(nn.Module):
         for module in self.modules():
             if isinstance(module, _ResidualBlock):
                 nn.init.kaiming_normal_(module.first.weight, nonlinearity="relu")
+            if isinstance(module, (_ResidualBlock, _GatedBlock)):
                 module.second.weight.data.mul_(0.1)
         for sum_of_two in (*self.ups, self.from_coarser):
             if sum_of_two is not None:

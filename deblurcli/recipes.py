@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args, get_type_hints
 
 from deblurcli.errors import UsageError
 from deblurcli.synthesis import MotionRange
@@ -23,10 +23,14 @@ class Recipe:
         network: ``"compact"`` or ``"deepdeblur"``.
         scales: levels of the pyramid, the paper's K.
         channels: features per depth of the compact network.
+        unshuffle: how much coarser than its picture the compact network computes.
+        block: of the compact network, ``"gated"`` or ``"residual"``.
         loss: content loss at every scale: ``"charbonnier"``, ``"l1"`` or ``"mse"``.
         frequency: weight of the L1 distance of the Fourier transforms, beside the content loss.
         adversarial: weight of the adversarial loss on the finest scale, the paper's λ; 0: none.
-        learning_rate: of Adam, after the warm-up.
+        optimizer: ``"adam"``, or ``"muon"`` for the kernels between features beside Adam for
+            the rest.
+        learning_rate: of the optimizer, after the warm-up.
         warmup_steps: steps in which the learning rate rises linearly from 0.
         final_rate: what the cosine schedule ends at, as a share of `learning_rate`; 1 keeps
             the rate constant.
@@ -46,13 +50,16 @@ class Recipe:
     """
 
     name: str = "default"
-    network: str = "compact"
+    network: Literal["compact", "deepdeblur"] = "compact"
     scales: int = 3
     channels: tuple[int, ...] = (32, 64, 128)
-    loss: str = "charbonnier"
+    unshuffle: int = 2
+    block: Literal["gated", "residual"] = "gated"
+    loss: Literal["charbonnier", "l1", "mse"] = "charbonnier"
     frequency: float = 0.5
     adversarial: float = 0.0
-    learning_rate: float = 8e-4
+    optimizer: Literal["adam", "muon"] = "muon"
+    learning_rate: float = 2e-3
     warmup_steps: int = 100
     final_rate: float = 0.003
     batch: int = 8
@@ -79,6 +86,7 @@ RECIPES = {
         loss="mse",
         frequency=0.0,
         adversarial=1e-4,
+        optimizer="adam",
         learning_rate=5e-5,
         warmup_steps=0,
         final_rate=0.1,
@@ -142,5 +150,10 @@ def _replace(settings: Any, name: str, value: Any, setting: str) -> Any:
             f"--set {setting}",
             f"{name} is a {type(present).__name__}, such as {present!r}",
             "see --show-recipe",
+        )
+    words = get_args(get_type_hints(type(settings))[name])
+    if isinstance(value, str) and words and value not in words:
+        raise UsageError(
+            f"--set {setting}", f"{name} can't be {value!r}", f"one of: {', '.join(words)}"
         )
     return replace(settings, **{name: value})

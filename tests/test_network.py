@@ -7,6 +7,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ TINY_UNET = GeneratorConfig(
     decoder_blocks=(1, 1),
     unshuffle=2,
 )
+TINY_GATED = replace(TINY_UNET, block="gated")
 
 
 def make(config: GeneratorConfig, seed: int = 0) -> MultiScaleGenerator:
@@ -46,7 +48,8 @@ def make(config: GeneratorConfig, seed: int = 0) -> MultiScaleGenerator:
     return MultiScaleGenerator(config).eval().requires_grad_(False)
 
 
-NETWORKS = {"resnet": make(TINY_RESNET), "unet": make(TINY_UNET)}
+CONFIGS = {"resnet": TINY_RESNET, "residual unet": TINY_UNET, "gated unet": TINY_GATED}
+NETWORKS = {name: make(config) for name, config in CONFIGS.items()}
 
 
 @pytest.mark.parametrize(
@@ -80,12 +83,12 @@ def test_operations_on_256_by_256() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    body=st.sampled_from(["resnet", "unet"]),
+    name=st.sampled_from([*NETWORKS]),
     height=st.integers(1, 70),
     width=st.integers(1, 70),
 )
-def test_any_size_comes_back_in_its_size(body: str, height: int, width: int) -> None:
-    scales = NETWORKS[body].restore_scales(torch.rand(2, 3, height, width))
+def test_any_size_comes_back_in_its_size(name: str, height: int, width: int) -> None:
+    scales = NETWORKS[name].restore_scales(torch.rand(2, 3, height, width))
     assert [tuple(level.shape) for level in scales] == [
         (2, 3, -(-height // 2**k), -(-width // 2**k)) for k in range(3)
     ]
@@ -95,26 +98,26 @@ def test_any_size_comes_back_in_its_size(body: str, height: int, width: int) -> 
     assert [level.shape for level in pyramid] == [level.shape for level in scales]
 
 
-@pytest.mark.parametrize("body", ["resnet", "unet"])
-def test_output_has_the_inputs_dtype_under_autocast(body: str) -> None:
+@pytest.mark.parametrize("name", NETWORKS)
+def test_output_has_the_inputs_dtype_under_autocast(name: str) -> None:
     image = torch.rand(1, 3, 40, 56)
-    exact = NETWORKS[body](image)
+    exact = NETWORKS[name](image)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        rough = NETWORKS[body](image)
+        rough = NETWORKS[name](image)
     assert rough.dtype == torch.float32
     assert not torch.equal(rough, exact)  # or autocast did nothing, and this test neither
     # The image itself must not be rounded to bf16, whose steps are 1/256 at 0.5 … 1.
     assert len(rough.unique()) > 0.9 * rough.numel()
 
 
-@pytest.mark.parametrize("body", ["resnet", "unet"])
-def test_zero_weights_leave_grey_or_the_image(body: str) -> None:
+@pytest.mark.parametrize("name", CONFIGS)
+def test_zero_weights_leave_grey_or_the_image(name: str) -> None:
     """What the values mean: the compact body adds to its input, the paper's body does not."""
-    network = make(TINY_UNET if body == "unet" else TINY_RESNET)
+    network = make(CONFIGS[name])
     for parameter in network.parameters():
         parameter.zero_()
     image = torch.rand(1, 3, 17, 33)
-    expected = image if body == "unet" else torch.full_like(image, 0.5)
+    expected = torch.full_like(image, 0.5) if name == "resnet" else image
     torch.testing.assert_close(network(image), expected, atol=1e-6, rtol=0)
 
 
@@ -144,7 +147,7 @@ def test_pyramid_is_that_of_scikit_image(height: int, width: int, seed: int) -> 
         assert level.shape[2:] == (1, 1)
 
 
-@pytest.mark.parametrize("config", [TINY_UNET, TINY_RESNET, deepdeblur_config(2, 255.0)])
+@pytest.mark.parametrize("config", [*CONFIGS.values(), deepdeblur_config(2, 255.0)])
 def test_configuration_survives_json(config: GeneratorConfig) -> None:
     assert GeneratorConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 

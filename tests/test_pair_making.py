@@ -463,6 +463,11 @@ def test_synth_command_makes_pairs(photos: Path, tmp_path: Path, deblur: Deblur)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "made with other settings" in deblur(*words, "--skip-existing", "--seed", "1").stderr
 
+    # More of each photo, beside those that are there.
+    more = deblur(*words[:-1], "3", "--json", "--skip-existing", "--device", "cpu")
+    assert json.loads(more.stdout)["pairs"] == ["astronaut-3", "more/coffee-3"]
+    assert contents(tmp_path / "set").items() > whole.items()
+
 
 def test_settings_change_what_is_drawn(photos: Path) -> None:
     from deblurcli.recipes import change_recipe, find_recipe

@@ -26,9 +26,10 @@ from deblurcli.synthesis import MotionRange
 
 pytest.importorskip("accelerate", reason="needs the extra 'train'")
 from deblurcli.training import Limits, RunFolder, Trainer, Validation
+from deblurcli.training.optimizers import make_optimizer
 
 TINY = Recipe(
-    channels=(8, 8, 8),
+    channels=(16, 16, 16),  # wide enough for Muon to have something to do
     batch=2,
     patch_px=64,
     early_share=0.5,
@@ -111,7 +112,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
         first = make_trainer(sources, tmp_path / f"{stop}", 8)
 
         def interrupt(network: object, first: Trainer = first) -> dict[str, float]:
-            first._stop = True  # as Ctrl-C does: the next step is finished, then all is saved
+            first._stop.asked = True  # as Ctrl-C does: the next step is finished, then all is saved
             return {}
 
         with pytest.raises(KeyboardInterrupt):
@@ -124,9 +125,9 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
         assert torch.equal(
             whole.ema.module.levels[0].tail.weight, second.ema.module.levels[0].tail.weight
         )
-        assert second.optimizer.state_dict()["state"].keys() == (
-            whole.optimizer.state_dict()["state"].keys()
-        )
+        for part in ("muon", "adam"):
+            states = (t.optimizer.state_dict()[part]["state"] for t in (second, whole))
+            assert len({len(state) for state in states}) == 1
 
 
 def test_the_paper_recipe_trains_both_networks(sources: list[Source], tmp_path: Path) -> None:
@@ -136,15 +137,17 @@ def test_the_paper_recipe_trains_both_networks(sources: list[Source], tmp_path: 
     )
     assert (recipe.loss, recipe.adversarial, recipe.learning_rate) == ("mse", 1e-4, 5e-5)
     trainer = make_trainer(sources, tmp_path, 3, recipe)
-    assert trainer.discriminator is not None
-    before = trainer.discriminator.verdict.weight.clone(), parameters(trainer)
+    assert trainer.adversary is not None
+    before = trainer.adversary.discriminator.verdict.weight.clone(), parameters(trainer)
     trainer.run()
-    assert not torch.equal(before[0], trainer.discriminator.verdict.weight)
+    assert not torch.equal(before[0], trainer.adversary.discriminator.verdict.weight)
     assert not torch.equal(before[1], parameters(trainer))
     again = make_trainer(sources, tmp_path, 4, recipe)
     again.resume()
-    assert again.discriminator is not None
-    assert torch.equal(again.discriminator.verdict.weight, trainer.discriminator.verdict.weight)
+    assert again.adversary is not None
+    assert torch.equal(
+        again.adversary.discriminator.verdict.weight, trainer.adversary.discriminator.verdict.weight
+    )
 
 
 _WORKER = """
@@ -200,10 +203,10 @@ def test_two_processes_equal_one(
     errors = [worker.communicate(timeout=120)[1] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], errors
     shared = torch.load(folder / "parameters.pt", weights_only=True)
-    # Adam's first steps are of the size of the learning rate whatever the gradient's: compare
-    # with that, not with the parameters.
+    # The first steps are of the size of the learning rate whatever the gradient's: compare with
+    # that, not with the parameters. Muon works in bf16, which turns last bits into 0.3 %.
     difference = (shared - parameters(alone)).abs()
-    assert difference.mean() < 1e-3 * TINY.learning_rate
+    assert difference.mean() < 1e-2 * TINY.learning_rate
     start = make_trainer(sources, tmp_path / "start", 4)
     moved = (parameters(alone) - parameters(start)).abs().mean()
     assert moved > 0.1 * TINY.learning_rate, "the test would pass without any training"
@@ -324,13 +327,14 @@ def test_a_full_disk_leaves_the_last_checkpoint(sources: list[Source], tmp_path:
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
     try:
-        trainer = make_trainer(sources, small / "run", 4)
+        narrow = replace(TINY, channels=(8, 8, 8))
+        trainer = make_trainer(sources, small / "run", 4, narrow)
 
         # The first checkpoint fits, the next one beside it does not.
         with pytest.raises(DeblurError, match="disk is full"):
             trainer.run(validate_every=2)
         load_weights(small / "run" / "last.safetensors")
-        resumed = make_trainer(sources, small / "run", 4)
+        resumed = make_trainer(sources, small / "run", 4, narrow)
         resumed.resume()
         assert resumed.step == 2
         assert not list((small / "run").glob("*.part"))
@@ -371,7 +375,9 @@ def test_sources_carry_weights(tmp_path: Path) -> None:
     assert parse_source(str(odd)) == (str(odd), 1.0)
 
 
-@pytest.mark.parametrize("setting", ["nothing=1", "batch", "batch=many", "motion.speed=1"])
+@pytest.mark.parametrize(
+    "setting", ["nothing=1", "batch", "batch=many", "motion.speed=1", "loss=psnr", "optimizer=sgd"]
+)
 def test_wrong_settings_are_refused(setting: str) -> None:
     with pytest.raises(UsageError):
         change_recipe(Recipe(), [setting])
@@ -404,3 +410,49 @@ def test_validation_pictures_are_never_trained_on(pairs: Path, tmp_path: Path) -
 def test_the_pyramid_of_a_patch_has_a_size_for_every_scale() -> None:
     sizes = [tuple(level.shape[-2:]) for level in gaussian_pyramid(torch.rand(1, 3, 64, 96), 3)]
     assert sizes == [(64, 96), (32, 48), (16, 24)]
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_muon_changes_kernels_by_orthogonal_steps(memory: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 32, 3), torch.nn.Conv2d(32, 48, 3), torch.nn.Conv2d(48, 16, 1)
+    ).to(memory_format=memory)  # type: ignore[call-overload]
+    before = [p.detach().clone() for p in network.parameters()]
+    optimizer = make_optimizer("muon", network, 1e-2)
+    network(torch.randn(4, 3, 12, 12)).square().mean().backward()
+    optimizer.step()
+    steps = [p.detach() - q for p, q in zip(network.parameters(), before, strict=True)]
+    for kernel, step in ((network[1].weight, steps[2]), (network[2].weight, steps[4])):
+        # Newton and Schulz's iteration brings all directions near one size.
+        spread_of_gradient, spread_of_step = (
+            (s.max() / s.min()).item()
+            for s in map(torch.linalg.svdvals, (kernel.grad.flatten(1), step.flatten(1)))
+        )
+        assert spread_of_step < 0.2 * spread_of_gradient
+    for other in (steps[0], steps[1], steps[3], steps[5]):  # Adam's first step is its rate
+        assert other.abs().max() == pytest.approx(0.4e-2, rel=1e-3)
+
+
+def test_muon_goes_on_where_it_was() -> None:
+    def train(network: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            torch.manual_seed(step)
+            network.zero_grad()
+            network(torch.randn(2, 16, 8, 8)).abs().mean().backward()
+            optimizer.step()
+
+    def start() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(9)
+        network = torch.nn.Conv2d(16, 16, 3)
+        return network, make_optimizer("muon", network, 1e-2)
+
+    whole = start()
+    train(*whole, range(6))
+    first, second = start(), start()
+    train(*first, range(3))
+    second[0].load_state_dict(first[0].state_dict())
+    second[1].load_state_dict(first[1].state_dict())
+    train(*second, range(3, 6))
+    assert torch.equal(whole[0].weight, second[0].weight)
+    assert torch.equal(whole[0].bias, second[0].bias)

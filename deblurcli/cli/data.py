@@ -314,11 +314,12 @@ def _change_recipe(settings: list[str]) -> Recipe:
 
 
 def _describe(blurring: Blurring, photos: list[Photo]) -> dict[str, Any]:
-    """All that decides what the pairs are; the number of pairs may grow."""
+    """All that decides what the pairs are. More of each photo may be made later, as long as
+    their names stay: `pair_names` pads the numbers."""
     return {
         "command": "data synth",
         "photos": [photo.name for photo in photos],
-        "count": blurring.count,
+        "digits": len(str(blurring.count)),
         "size_px": blurring.size_px,
         "seed": blurring.seed,
         "noise": blurring.recipe.noise,

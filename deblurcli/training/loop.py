@@ -8,12 +8,8 @@ mean of the weights. Everything that a resumed run needs lies in the checkpoint.
 from __future__ import annotations
 
 import math
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from deblurcli.checkpoints import ModelCard
 from deblurcli.errors import DeblurError, UsageError, WeightsError
-from deblurcli.losses import Discriminator, multi_scale_loss
+from deblurcli.losses import multi_scale_loss
 from deblurcli.network import (
     MultiScaleGenerator,
     compact_config,
@@ -33,7 +29,10 @@ from deblurcli.network import (
 )
 from deblurcli.recipes import Recipe
 from deblurcli.sampling import Source, StepData
+from deblurcli.training.adversary import Adversary
 from deblurcli.training.feed import Feed
+from deblurcli.training.interrupting import StopRequest
+from deblurcli.training.optimizers import make_optimizer
 from deblurcli.training.run_folder import RunFolder
 from deblurcli.training.schedule import Limits, Schedule
 from deblurcli.training.watching import Progress, Stopwatch
@@ -105,22 +104,17 @@ class Trainer:
             memory_format=torch.channels_last  # type: ignore[call-overload]
         )
         self.ema = AveragedModel(self.generator, avg_fn=self._average)
-        self.model, self.optimizer = self._prepare_model(_AllScales(self.generator))
-        self.discriminator: Discriminator | None = None
+        model = _AllScales(self.generator)
+        self.model, self.optimizer = self.accelerator.prepare(
+            model, make_optimizer(recipe.optimizer, model, recipe.learning_rate)
+        )
+        self.adversary: Adversary | None = None
         if recipe.adversarial:
-            self.discriminator = Discriminator().to(self.accelerator.device)
-            self.judge, self.judge_optimizer = self._prepare_model(self.discriminator)
+            self.adversary = Adversary(self.accelerator, recipe.learning_rate)
         self.step, self.seconds = 0, 0.0
         self.best, self.lowest_loss = -math.inf, math.inf
         self.scores: dict[str, float] = {}
-        self._stop = False
-
-    def _prepare_model(self, model: nn.Module) -> tuple[nn.Module, torch.optim.Optimizer]:
-        """Model and optimizer, made ready for the devices and processes there are."""
-        optimizer = torch.optim.Adam(model.parameters(), lr=self.recipe.learning_rate)
-        prepared: tuple[nn.Module, torch.optim.Optimizer]
-        prepared = self.accelerator.prepare(model, optimizer)
-        return prepared
+        self._stop = StopRequest()
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -149,7 +143,7 @@ class Trainer:
         watch = Stopwatch()
         progress = Progress(self.step)
         means: list[float] = []  # of the reports since the last validation
-        with self._interruptible():
+        with self._stop.listening():
             for data in self._steps(watch):
                 losses.append(self._train_step(data))
                 self.step += 1
@@ -194,13 +188,14 @@ class Trainer:
         """One update; gives the content loss (as a tensor, so that nothing waits for it)."""
         blurred, sharp = self.feed.prepare(data)
         rate = self._learning_rate()
-        _set_rate(self.optimizer, rate)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         restored = self.model(blurred)
         targets = gaussian_pyramid(sharp, self.recipe.scales)
         loss = multi_scale_loss(restored, targets, self.recipe.loss, self.recipe.frequency)
         content = loss.detach()
-        if self.discriminator is not None:
-            loss = loss + self.recipe.adversarial * self._adversarial_loss(restored[0], sharp, rate)
+        if self.adversary is not None:
+            loss = loss + self.recipe.adversarial * self.adversary.learn(restored[0], sharp, rate)
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
         if self.recipe.clip_norm:
@@ -208,23 +203,6 @@ class Trainer:
         self.optimizer.step()
         self.ema.update_parameters(self.generator)
         return content
-
-    def _adversarial_loss(self, restored: Tensor, sharp: Tensor, rate: float) -> Tensor:
-        """Updates the discriminator; gives the generator's loss against it."""
-        assert self.discriminator is not None
-        logistic = nn.functional.binary_cross_entropy_with_logits
-        _set_rate(self.judge_optimizer, rate)
-        # One forward pass for both, as several processes want it.
-        verdicts = self.judge(torch.cat((sharp, restored.detach()))).float()
-        truth = torch.cat((torch.ones(len(sharp), 1), torch.zeros(len(sharp), 1)))
-        self.judge_optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(2 * logistic(verdicts, truth.to(verdicts.device)))
-        self.judge_optimizer.step()
-        self.discriminator.requires_grad_(False)
-        with self.accelerator.autocast():
-            verdicts = self.discriminator(restored).float()
-        self.discriminator.requires_grad_(True)
-        return logistic(verdicts, torch.ones_like(verdicts))
 
     def _average(self, mean: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
         # The mean is short at first, or it would remember the random start for long.
@@ -236,7 +214,7 @@ class Trainer:
     def _agree(self) -> bool:
         """Gives every process the first one's clock, so that all change patches, save and end
         in the same step; returns whether it was asked to stop."""
-        stopping = self._stop
+        stopping = self._stop.asked
         if self.accelerator.num_processes > 1:
             told = torch.tensor([self.seconds, float(stopping)], dtype=torch.float64)
             told = broadcast(told.to(self.accelerator.device), from_process=0)
@@ -317,8 +295,8 @@ class Trainer:
             "ema": self.ema,
             "optimizer": self.optimizer,
         }
-        if self.discriminator is not None:
-            parts |= {"discriminator": self.discriminator, "judge_optimizer": self.judge_optimizer}
+        if self.adversary is not None:
+            parts |= self.adversary.parts()
         if self.accelerator.scaler is not None:
             parts["scaler"] = self.accelerator.scaler
         return parts
@@ -364,36 +342,14 @@ class Trainer:
             scores={name: {"psnr_db": round(db, 3)} for name, db in self.scores.items()},
         )
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Lets Ctrl-C finish the step in work, so that what is saved is whole."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            del number, frame
-            if self._stop:  # asked twice: at once
-                raise KeyboardInterrupt
-            self._stop = True
-
-        before = signal.signal(signal.SIGINT, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
-
 
 def build_generator(recipe: Recipe) -> MultiScaleGenerator:
     """The untrained network of a recipe."""
     if recipe.network == "deepdeblur":
         return MultiScaleGenerator(deepdeblur_config(recipe.scales))
-    return MultiScaleGenerator(compact_config(recipe.channels, recipe.scales))
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+    return MultiScaleGenerator(
+        compact_config(recipe.channels, recipe.scales, recipe.unshuffle, recipe.block)
+    )
 
 
 class _AllScales(nn.Module):
