@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from photo_files import saved, written
 from PIL import Image
 
 from deblurcli import images
@@ -32,24 +33,6 @@ def smooth(height: int, width: int, seed: int = 0, channels: int = 3) -> np.ndar
         a, b, c = rng.uniform(-2, 2, 3)
         planes.append(127.5 + 90 * np.sin(a * x + b * y + c))
     return np.rint(np.stack(planes, -1)).astype(np.uint8)
-
-
-def saved(image: Image.Image, format_: str, **options: object) -> io.BytesIO:
-    if format_ == "HEIF":
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    file = io.BytesIO()
-    image.save(file, format_, **options)
-    file.seek(0)
-    return file
-
-
-def written(photo: images.Photo, restored: np.ndarray, **options: object) -> io.BytesIO:
-    file = io.BytesIO()
-    images.write(photo, restored, file, **options)
-    file.seek(0)
-    return file
 
 
 def photo_of(pixels: np.ndarray, format_: str = "PNG", **options: object) -> images.Photo:

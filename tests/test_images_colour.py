@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from photo_files import saved, written
 from PIL import Image, ImageCms
 
 from deblurcli import images
@@ -20,20 +21,6 @@ def smooth_rgb(height: int = 48, width: int = 64, top: int = 255) -> np.ndarray:
     y, x = np.mgrid[0:height, 0:width]
     planes = [x / width, y / height, (x + y) / (width + height)]
     return np.rint(np.stack(planes, -1) * top).astype(np.uint8 if top == 255 else np.uint16)
-
-
-def saved(image: Image.Image, format_: str, **options: object) -> io.BytesIO:
-    file = io.BytesIO()
-    image.save(file, format_, **options)
-    file.seek(0)
-    return file
-
-
-def written(photo: images.Photo, restored: np.ndarray, **options: object) -> io.BytesIO:
-    file = io.BytesIO()
-    images.write(photo, restored, file, **options)
-    file.seek(0)
-    return file
 
 
 PROFILES = {

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import photo_files
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -87,23 +88,13 @@ def smooth(height: int = 30, width: int = 40) -> np.ndarray:
 
 
 def saved(format_: str, **options: object) -> io.BytesIO:
-    if format_ == "HEIF":
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
-    file = io.BytesIO()
     if format_ == "JPEG" and "exif" in options:
         options["exif"] = b"Exif\0\0" + options["exif"]
-    Image.fromarray(smooth()).save(file, format_, **options)
-    file.seek(0)
-    return file
+    return photo_files.saved(Image.fromarray(smooth()), format_, **options)
 
 
 def written(photo: images.Photo, **options: object) -> io.BytesIO:
-    file = io.BytesIO()
-    images.write(photo, options.pop("restored", photo.pixels), file, **options)
-    file.seek(0)
-    return file
+    return photo_files.written(photo, options.pop("restored", photo.pixels), **options)
 
 
 def tree(data: bytes) -> dict:
