@@ -8,7 +8,7 @@ scaled up and handed to the next finer one. They differ in the body that works a
 - ``resnet``, the paper's own: 5×5 convolutions at full resolution, residual blocks without
   normalisation. With K = 3 levels 11.72 M parameters and 336 GMAC for a 256×256 image.
 - ``unet``, our compact one for CPUs: a small U-Net of 3×3 convolutions on pixel-unshuffled
-  input, about a hundredth of the operations. Its blocks are the paper's (``residual``) or
+  input, about a fortieth of the operations. Its blocks are the paper's (``residual``) or
   normalised and gated ones (``gated``), which learned more in the same time.
 """
 
@@ -81,7 +81,7 @@ def deepdeblur_config(scales: int = 3, value_range: float = 1.0) -> GeneratorCon
 
 
 def compact_config(
-    channels: tuple[int, ...] = (32, 64, 128),
+    channels: tuple[int, ...] = (48, 96, 128),
     scales: int = 3,
     unshuffle: int = 2,
     block: Literal["residual", "gated"] = "gated",

@@ -52,7 +52,7 @@ class Recipe:
     name: str = "default"
     network: Literal["compact", "deepdeblur"] = "compact"
     scales: int = 3
-    channels: tuple[int, ...] = (32, 64, 128)
+    channels: tuple[int, ...] = (48, 96, 128)
     unshuffle: int = 2
     block: Literal["gated", "residual"] = "gated"
     loss: Literal["charbonnier", "l1", "mse"] = "charbonnier"
@@ -64,7 +64,7 @@ class Recipe:
     final_rate: float = 0.003
     batch: int = 8
     patch_px: int = 256
-    early_share: float = 0.4
+    early_share: float = 0.6
     early_batch: int = 16
     early_patch_px: int = 128
     reuse: int = 5
