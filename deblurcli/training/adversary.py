@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from deblurcli.losses import Discriminator
+from deblurcli.training.optimizers import set_learning_rate
 
 
 class Adversary:
@@ -39,8 +40,7 @@ class Adversary:
             learning_rate: of this step.
         """
         logistic = nn.functional.binary_cross_entropy_with_logits
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate(self.optimizer, learning_rate)
         # One forward pass for both, as several processes want it.
         verdicts = self._model(torch.cat((sharp, restored.detach()))).float()
         truth = torch.cat((torch.ones(len(sharp), 1), torch.zeros(len(sharp), 1)))

@@ -32,7 +32,7 @@ from deblurcli.sampling import Source, StepData
 from deblurcli.training.adversary import Adversary
 from deblurcli.training.feed import Feed
 from deblurcli.training.interrupting import StopRequest
-from deblurcli.training.optimizers import make_optimizer
+from deblurcli.training.optimizers import make_optimizer, set_learning_rate
 from deblurcli.training.run_folder import RunFolder
 from deblurcli.training.schedule import Limits, Schedule
 from deblurcli.training.watching import Progress, Stopwatch
@@ -188,8 +188,7 @@ class Trainer:
         """One update; gives the content loss (as a tensor, so that nothing waits for it)."""
         blurred, sharp = self.feed.prepare(data)
         rate = self._learning_rate()
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
         restored = self.model(blurred)
         targets = gaussian_pyramid(sharp, self.recipe.scales)
         loss = multi_scale_loss(restored, targets, self.recipe.loss, self.recipe.frequency)

@@ -22,6 +22,12 @@ def make_optimizer(name: str, model: nn.Module, learning_rate: float) -> torch.o
     return MuonAndAdam(model.parameters(), learning_rate)
 
 
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Gives all parameters of an optimizer one learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
 class MuonAndAdam(torch.optim.Optimizer):
     """Muon for the kernels between features, Adam for everything else.
 
@@ -54,7 +60,8 @@ class MuonAndAdam(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Moves all parameters by their gradients; `closure` isn't called."""
         of_kernels, of_others = self.param_groups
-        _step(self._adam, _ADAM_SHARE * of_others["lr"])
+        set_learning_rate(self._adam, _ADAM_SHARE * of_others["lr"])
+        self._adam.step()
         if self._muon is not None:
             for kernel, matrix in zip(self._kernels, self._matrices, strict=True):
                 # A view: the kernel changes with it. Taken anew each time, because whoever
@@ -62,7 +69,8 @@ class MuonAndAdam(torch.optim.Optimizer):
                 matrix.data = _as_matrix(kernel)
                 if kernel.grad is not None:
                     matrix.grad = kernel.grad.permute(_memory_order(kernel)).flatten(1)
-            _step(self._muon, of_kernels["lr"])
+            set_learning_rate(self._muon, of_kernels["lr"])
+            self._muon.step()
 
     def state_dict(self) -> dict[str, Any]:
         muon = None if self._muon is None else self._muon.state_dict()
@@ -73,12 +81,6 @@ class MuonAndAdam(torch.optim.Optimizer):
         self._adam.load_state_dict(state_dict["adam"])
         if self._muon is not None:
             self._muon.load_state_dict(state_dict["muon"])
-
-
-def _step(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    optimizer.step()
 
 
 def _as_matrix(kernel: Tensor) -> Tensor:
