@@ -55,32 +55,46 @@ def draw(seed: int, **changes: float) -> Exposure:
     return draw_exposure(np.random.default_rng(seed), replace(MOTION, **changes), REGION_PX)
 
 
+def middle_of(path: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The time step that has as many before it as after it, as (1, 4)."""
+    assert len(path) % 2 == 1
+    return path[len(path) // 2 :][:1]
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=seeds)
-def test_sharp_is_at_the_centre_of_mass_of_the_camera_path(seed: int) -> None:
-    """The spot moves, the mean of its places is where it is in the sharp picture.
-
-    Shift and roll together leave some hundredths of a pixel.
-    """
-    exposure = replace(draw(seed, still=0.0, objects=0, highlights=0.0), linear_light=False)
+def test_sharp_is_the_middle_of_the_exposure_for_the_camera(seed: int) -> None:
+    """As GOPRO and REDS have it: the frame in the middle of those that were averaged."""
+    drawn = draw(seed, still=0.0, objects=0, highlights=0.0)
+    exposure = Exposure(middle_of(drawn.camera))
     blurred, sharp = render(blob(5.0, -7.0), blob(), [exposure], SIZE_PX)
     assert distance_px(blurred, sharp) < 0.1
-    assert exposure.camera.shape == (exposure.steps, 4)
+    assert drawn.camera.shape == (drawn.steps, 4)
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=seeds)
-def test_sharp_is_at_the_centre_of_mass_of_an_objects_path(seed: int) -> None:
-    """A bright object on black, drawn path and mask: its centroid stays."""
+def test_sharp_is_the_middle_of_the_exposure_for_an_object(seed: int) -> None:
+    """A bright object on black, drawn path and mask: in the middle it is where it is sharp."""
     drawn = draw(seed, still=0.0, highlights=0.0)
     black = torch.zeros(1, 3, REGION_PX, REGION_PX)
     for path in drawn.objects:
-        exposure = Exposure(
-            camera=np.zeros_like(path), objects=(path,), masks=(disc_mask(),), linear_light=False
-        )
+        middle = middle_of(path)
+        exposure = Exposure(np.zeros_like(middle), objects=(middle,), masks=(disc_mask(),))
         blurred, sharp = render(black, torch.ones_like(black), [exposure], SIZE_PX)
         assert sharp.sum() > 100
         assert distance_px(blurred, sharp) < 0.1
+
+
+def test_paths_are_bent_so_that_their_centre_of_mass_lies_beside_them() -> None:
+    """On real pairs the sharp frame is 1 px off the centre of mass of a 22 px path."""
+    long = (draw(seed, still=0.0, shaky=0.0).camera[:, :2] for seed in range(300))
+    offsets = [
+        np.hypot(*path.mean(axis=0)) / np.hypot(*(path[-1] - path[0]))
+        for path in long
+        if len(path) > 10
+    ]
+    assert 0.02 < np.median(offsets) < 0.08
 
 
 def disc_mask() -> NDArray[np.float32]:
@@ -102,7 +116,7 @@ def test_an_object_covers_what_is_behind_it() -> None:
         assert float((picture - filling[middle])[..., 30:34, 30:34].abs().max()) < 1e-3
 
 
-def test_a_path_that_is_not_centred_is_seen_by_these_tests() -> None:
+def test_a_path_that_starts_where_it_is_sharp_is_seen_by_these_tests() -> None:
     path = np.zeros((10, 4), np.float32)
     path[:, 0] = np.linspace(0, 8, 10)
     blurred, sharp = render(blob(), blob(), [Exposure(path)], SIZE_PX)
@@ -115,10 +129,9 @@ def test_drawn_exposures_stay_in_range(seed: int) -> None:
     exposure = draw(seed)
     for path, least in ((exposure.camera, 0), *((path, 0) for path in exposure.objects)):
         assert path.shape == (exposure.steps, 4)
-        assert np.abs(path.mean(axis=0)).max() < 1e-4
         length = np.hypot(*np.diff(path[:, :2], axis=0).T).sum()
-        # An arc is a little longer than its chord, which is what is drawn.
-        assert least <= length <= 1.6 * MOTION.path_px
+        # What is drawn is the length at even speed on a straight line.
+        assert least <= length <= 2.2 * MOTION.path_px
         # What moves into the picture is part of the region.
         assert np.abs(path[:, :2]).max() <= margin_px(MOTION)
     assert len(exposure.objects) == len(exposure.masks) <= MOTION.objects

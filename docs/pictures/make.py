@@ -33,8 +33,8 @@ NOISE = 0.004
 SEED = 7
 
 
-def shake(steps: int = 48) -> Exposure:
-    """A hand's shake during one exposure: an arc with its centre of mass at the origin."""
+def shake(steps: int = 49) -> Exposure:
+    """A hand's shake during one exposure: an arc, at the origin in its middle."""
     time = (np.arange(steps) + 0.5) / steps - 0.5
     along, across = PATH_PX * (time + 0.2 * time**2), PATH_PX * 4 * CURVATURE * time**2
     turn = math.radians(ANGLE_DEGREES)
@@ -42,7 +42,6 @@ def shake(steps: int = 48) -> Exposure:
     poses[:, 0] = math.cos(turn) * along - math.sin(turn) * across
     poses[:, 1] = math.sin(turn) * along + math.cos(turn) * across
     poses[:, 2] = math.radians(ROTATION_DEGREES) * time
-    poses -= poses.mean(axis=0)
     return Exposure(camera=poses.astype(np.float32), linear_light=True, highlight_gain=1.5)
 
 
