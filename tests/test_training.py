@@ -78,7 +78,7 @@ def make_trainer(
 
 
 def parameters(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in trainer.generator.parameters()])
+    return torch.cat([p.detach().flatten() for p in trainer.learner.generator.parameters()])
 
 
 def test_learns_to_remove_a_blur(pairs: Path, tmp_path: Path) -> None:
@@ -96,10 +96,11 @@ def test_learns_to_remove_a_blur(pairs: Path, tmp_path: Path) -> None:
     )
     trainer = make_trainer([Source(pairs=tuple(find_pairs(pairs)))], tmp_path, 120, recipe)
     validate = Validation(find_pairs(pairs), device="cpu")
-    blurred = validate(trainer.generator)["pairs"]  # an untrained network changes hardly anything
-    trainer.generator.train()
+    # An untrained network changes hardly anything.
+    blurred = validate(trainer.learner.generator)["pairs"]
+    trainer.learner.generator.train()
     trainer.run()
-    assert validate(trainer.mean_network)["pairs"] > blurred + 0.2
+    assert validate(trainer.learner.mean_network)["pairs"] > blurred + 0.2
 
 
 def test_an_interrupted_run_equals_an_uninterrupted_one(
@@ -122,11 +123,12 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
         assert second.step == stop + 1
         second.run()
         assert torch.equal(parameters(whole), parameters(second))
-        assert torch.equal(
-            whole.ema.module.levels[0].tail.weight, second.ema.module.levels[0].tail.weight
-        )
+        means = (t.learner.mean_network.state_dict() for t in (whole, second))
+        torch.testing.assert_close(*means, rtol=0, atol=0)
         for part in ("muon", "adam"):
-            states = (t.optimizer.state_dict()[part]["state"] for t in (second, whole))
+            states = (
+                t.learner.parts()["optimizer"].state_dict()[part]["state"] for t in (second, whole)
+            )
             assert len({len(state) for state in states}) == 1
 
 
@@ -137,16 +139,17 @@ def test_the_paper_recipe_trains_both_networks(sources: list[Source], tmp_path: 
     )
     assert (recipe.loss, recipe.adversarial, recipe.learning_rate) == ("mse", 1e-4, 5e-5)
     trainer = make_trainer(sources, tmp_path, 3, recipe)
-    assert trainer.adversary is not None
-    before = trainer.adversary.discriminator.verdict.weight.clone(), parameters(trainer)
+    assert trainer.learner.adversary is not None
+    before = trainer.learner.adversary.discriminator.verdict.weight.clone(), parameters(trainer)
     trainer.run()
-    assert not torch.equal(before[0], trainer.adversary.discriminator.verdict.weight)
+    assert not torch.equal(before[0], trainer.learner.adversary.discriminator.verdict.weight)
     assert not torch.equal(before[1], parameters(trainer))
     again = make_trainer(sources, tmp_path, 4, recipe)
     again.resume()
-    assert again.adversary is not None
+    assert again.learner.adversary is not None
     assert torch.equal(
-        again.adversary.discriminator.verdict.weight, trainer.adversary.discriminator.verdict.weight
+        again.learner.adversary.discriminator.verdict.weight,
+        trainer.learner.adversary.discriminator.verdict.weight,
     )
 
 
@@ -292,7 +295,7 @@ def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(
 
 def poison_weights(trainer: Trainer) -> None:
     with torch.no_grad():
-        next(trainer.generator.parameters()).fill_(float("nan"))
+        next(trainer.learner.generator.parameters()).fill_(float("nan"))
 
 
 def test_a_damaged_picture_is_named(pairs: Path, tmp_path: Path) -> None:

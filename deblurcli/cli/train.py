@@ -273,7 +273,7 @@ def _train(
     trainer.close()
     if not main:
         return
-    pictures = _draw(folder.path, validate, trainer.mean_network)
+    pictures = _draw(folder.path, validate, trainer.learner.mean_network)
     if as_json:
         document: dict[str, Any] = {
             "folder": str(folder.path),

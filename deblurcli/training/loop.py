@@ -1,8 +1,7 @@
 """The training loop, to be read from top to bottom.
 
-One step: draw pictures (`sampling`), synthesise blur and augment on the training device, run
-the generator on all scales, compare with the sharp pyramid, update, follow with the running
-mean of the weights. Everything that a resumed run needs lies in the checkpoint.
+One step: draw pictures (`sampling`), synthesise blur and augment on the training device (`feed`),
+learn from them (`learner`). Everything that a resumed run needs lies in the checkpoint.
 """
 
 from __future__ import annotations
@@ -15,24 +14,16 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 
 from deblurcli.checkpoints import ModelCard
 from deblurcli.errors import DeblurError, UsageError, WeightsError
-from deblurcli.losses import multi_scale_loss
-from deblurcli.network import (
-    MultiScaleGenerator,
-    compact_config,
-    deepdeblur_config,
-    gaussian_pyramid,
-)
+from deblurcli.network import MultiScaleGenerator
 from deblurcli.recipes import Recipe
 from deblurcli.sampling import Source, StepData
-from deblurcli.training.adversary import Adversary
 from deblurcli.training.feed import Feed
 from deblurcli.training.interrupting import StopRequest
-from deblurcli.training.optimizers import make_optimizer, set_learning_rate
+from deblurcli.training.learner import Learner
 from deblurcli.training.run_folder import RunFolder
 from deblurcli.training.schedule import Limits, Schedule
 from deblurcli.training.watching import Progress, Stopwatch
@@ -97,20 +88,7 @@ class Trainer:
             processes=self.accelerator.num_processes,
         )
         torch.manual_seed(seed)
-        self.generator = initial or build_generator(recipe)
-        self.generator.requires_grad_(True).train()
-        # mypy: torch's stubs know no Module.to(memory_format=…)
-        self.generator.to(self.accelerator.device).to(
-            memory_format=torch.channels_last  # type: ignore[call-overload]
-        )
-        self.ema = AveragedModel(self.generator, avg_fn=self._average)
-        model = _AllScales(self.generator)
-        self.model, self.optimizer = self.accelerator.prepare(
-            model, make_optimizer(recipe.optimizer, model, recipe.learning_rate)
-        )
-        self.adversary: Adversary | None = None
-        if recipe.adversarial:
-            self.adversary = Adversary(self.accelerator, recipe.learning_rate)
+        self.learner = Learner(recipe, self.accelerator, initial)
         self.step, self.seconds = 0, 0.0
         self.best, self.lowest_loss = -math.inf, math.inf
         self.scores: dict[str, float] = {}
@@ -185,28 +163,9 @@ class Trainer:
                     break
 
     def _train_step(self, data: StepData) -> Tensor:
-        """One update; gives the content loss (as a tensor, so that nothing waits for it)."""
+        """One update; gives the content loss."""
         blurred, sharp = self.feed.prepare(data)
-        rate = self._learning_rate()
-        set_learning_rate(self.optimizer, rate)
-        restored = self.model(blurred)
-        targets = gaussian_pyramid(sharp, self.recipe.scales)
-        loss = multi_scale_loss(restored, targets, self.recipe.loss, self.recipe.frequency)
-        content = loss.detach()
-        if self.adversary is not None:
-            loss = loss + self.recipe.adversarial * self.adversary.learn(restored[0], sharp, rate)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(loss)
-        if self.recipe.clip_norm:
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
-        self.optimizer.step()
-        self.ema.update_parameters(self.generator)
-        return content
-
-    def _average(self, mean: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-        # The mean is short at first, or it would remember the random start for long.
-        decay = min(self.recipe.ema, (1 + float(updates)) / (10 + float(updates)))
-        return mean.lerp(current, 1 - decay)
+        return self.learner.learn(blurred, sharp, self._learning_rate())
 
     # -- schedule ------------------------------------------------------------------------------
 
@@ -255,7 +214,7 @@ class Trainer:
 
     def _validate(self, validate: Validate) -> None:
         if self.accelerator.is_main_process:
-            self.scores = validate(self.mean_network)
+            self.scores = validate(self.learner.mean_network)
         self.accelerator.wait_for_everyone()
 
     def _save(self, progress: Progress) -> None:
@@ -265,19 +224,12 @@ class Trainer:
         best = mean_score > self.best
         self.best = max(self.best, mean_score)
         self.folder.append_metrics(progress)
-        self.folder.save(self._state(), self.mean_network, self._card(), best=best)
-
-    @property
-    def mean_network(self) -> MultiScaleGenerator:
-        """The running mean of the weights (the weights themselves where the recipe has none)."""
-        network = self.ema.module if self.recipe.ema else self.generator
-        assert isinstance(network, MultiScaleGenerator)
-        return network
+        self.folder.save(self._state(), self.learner.mean_network, self._card(), best=best)
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
             "recipe": asdict(self.recipe),
-            "network": self.generator.config.to_json(),
+            "network": self.learner.generator.config.to_json(),
             "seed": self.seed,
             "step": self.step,
             "seconds": self.seconds,
@@ -286,19 +238,7 @@ class Trainer:
             "scores": self.scores,
             "random": torch.get_rng_state(),
         }
-        return state | {name: part.state_dict() for name, part in self._parts().items()}
-
-    def _parts(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {
-            "generator": self.generator,
-            "ema": self.ema,
-            "optimizer": self.optimizer,
-        }
-        if self.adversary is not None:
-            parts |= self.adversary.parts()
-        if self.accelerator.scaler is not None:
-            parts["scaler"] = self.accelerator.scaler
-        return parts
+        return state | {name: part.state_dict() for name, part in self.learner.parts().items()}
 
     def resume(self) -> None:
         """Goes on exactly where the run in the folder stopped.
@@ -314,7 +254,7 @@ class Trainer:
                 "give the same seed",
             )
         try:
-            for name, part in self._parts().items():
+            for name, part in self.learner.parts().items():
                 part.load_state_dict(state[name])
             torch.set_rng_state(state["random"])
             self.step, self.seconds = state["step"], state["seconds"]
@@ -340,23 +280,3 @@ class Trainer:
             },
             scores={name: {"psnr_db": round(db, 3)} for name, db in self.scores.items()},
         )
-
-
-def build_generator(recipe: Recipe) -> MultiScaleGenerator:
-    """The untrained network of a recipe."""
-    if recipe.network == "deepdeblur":
-        return MultiScaleGenerator(deepdeblur_config(recipe.scales))
-    return MultiScaleGenerator(
-        compact_config(recipe.channels, recipe.scales, recipe.unshuffle, recipe.block)
-    )
-
-
-class _AllScales(nn.Module):
-    """The generator as training calls it: the outputs of every scale, finest first."""
-
-    def __init__(self, generator: MultiScaleGenerator) -> None:
-        super().__init__()
-        self.generator = generator
-
-    def forward(self, blurred: Tensor) -> list[Tensor]:
-        return self.generator.restore_scales(blurred)
