@@ -18,19 +18,28 @@ def deblurrer() -> Deblurrer:
     return Deblurrer.load("default", device="cpu", offline=True)
 
 
-@pytest.mark.parametrize("folder", ["gopro", "gopro_gamma", "reds/val"])
-def test_every_real_pair_comes_closer(shared_data: Path, deblurrer: Deblurrer, folder: str) -> None:
-    gains: dict[str, float] = {}
+@pytest.mark.parametrize(
+    ("folder", "least_db"), [("gopro", 27.0), ("gopro_gamma", 26.5), ("reds/val", 26.65)]
+)
+def test_every_real_pair_comes_closer(
+    shared_data: Path, deblurrer: Deblurrer, folder: str, least_db: float
+) -> None:
+    """The goals that the weights were trained for: blurred, the sets are at 23.8, 23.8, 24.7 dB."""
+    gains, restored_db = {}, []
     for pair in find_pairs(shared_data / folder, "test"):
         blurred, sharp = read(pair.blurred).pixels, read(pair.sharp).pixels
-        gains[pair.name] = psnr(deblurrer.restore(blurred), sharp) - psnr(blurred, sharp)
+        restored_db.append(psnr(deblurrer.restore(blurred), sharp))
+        gains[pair.name] = restored_db[-1] - psnr(blurred, sharp)
     assert gains
-    assert min(gains.values()) > 0, gains
-    assert np.mean(list(gains.values())) >= 0.5, gains
+    assert min(gains.values()) > 0.5, gains
+    assert np.mean(restored_db) >= least_db, gains
 
 
-def test_sharp_photos_come_back_unharmed(shared_data: Path, deblurrer: Deblurrer) -> None:
-    pairs = [p for f in ("gopro", "gopro_gamma") for p in find_pairs(shared_data / f, "test")]
-    for path in [pair.sharp for pair in pairs] + [find_pairs(shared_data / "reds/val")[0].sharp]:
-        sharp = read(path).pixels
-        assert psnr(deblurrer.restore(sharp), sharp) >= 38, path
+def test_sharp_pictures_come_back_unharmed(shared_data: Path, deblurrer: Deblurrer) -> None:
+    """40 dB in the mean. Some are frames of a moving camera, not quite sharp themselves."""
+    folders = ("gopro", "gopro_gamma", "reds/val")
+    pairs = [p for f in folders for p in find_pairs(shared_data / f, "test")]
+    sharp = [read(pair.sharp).pixels for pair in pairs]
+    fidelity_db = [psnr(deblurrer.restore(picture), picture) for picture in sharp]
+    assert np.mean(fidelity_db) >= 40, fidelity_db
+    assert min(fidelity_db) >= 36, fidelity_db
