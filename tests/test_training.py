@@ -386,7 +386,10 @@ def test_wrong_settings_are_refused(setting: str) -> None:
         change_recipe(Recipe(), [setting])
 
 
-def test_validation_pictures_are_never_trained_on(pairs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trained_on", [".", "sharp"], ids=["as pairs", "as sharp photos"])
+def test_validation_pictures_are_never_trained_on(
+    pairs: Path, tmp_path: Path, trained_on: str
+) -> None:
     run = subprocess.run(
         [
             sys.executable,
@@ -394,7 +397,11 @@ def test_validation_pictures_are_never_trained_on(pairs: Path, tmp_path: Path) -
             "deblurcli",
             "train",
             "--data",
-            str(pairs),
+            str(pairs / trained_on),
+            "--set",
+            "patch_px=16",
+            "--set",
+            "motion.path_px=4",
             "--val",
             str(pairs),
             "--steps",

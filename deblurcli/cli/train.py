@@ -184,7 +184,8 @@ def _find_validation(
         for folder in data:
             with suppress(NothingToDoError, UsageError):  # photos, or no such part
                 pairs += [pair for pair in find_pairs(folder, "test") if pair.part]
-    trained = {pair.sharp.resolve() for source in sources for pair in source.pairs}
+    sharp = (p for s in sources for p in (*s.photos, *(pair.sharp for pair in s.pairs)))
+    trained = {path.resolve() for path in sharp}
     for pair in pairs:
         if pair.sharp.resolve() in trained:
             raise UsageError(
