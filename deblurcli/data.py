@@ -115,12 +115,15 @@ def find_pictures(root: str | os.PathLike[str]) -> list[Path]:
     return natsorted(found, alg=ns.PATH)
 
 
-def check_pairs(pairs: Sequence[Pair], least_px: int = 1) -> None:
+def check_pairs(
+    pairs: Sequence[Pair], least_px: int = 1, remedy: str = "use smaller patches"
+) -> None:
     """Reads the headers of all files, so that hours of training don't end at a bad one.
 
     Args:
         pairs: any number; some thousand a second.
         least_px: what both sides of a picture must have.
+        remedy: what the user can do where they have not, beside leaving it out.
 
     Raises:
         DeblurError: the first file that is no picture, differs in size from its partner or is
@@ -135,7 +138,7 @@ def check_pairs(pairs: Sequence[Pair], least_px: int = 1) -> None:
                 f"is {size[0]}x{size[1]} pixels, but {pair.sharp} {partner[0]}x{partner[1]}",
                 "give pairs of one size",
             )
-        check_least(pair.blurred, size, least_px)
+        check_least(pair.blurred, size, least_px, remedy)
 
 
 def _find_blurred(root: Path) -> Iterator[_BlurredFolder]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -59,12 +60,30 @@ class Degradation:
     chroma_subsampled: bool = False
 
 
-def draw_degradation(rng: np.random.Generator, noise: float, jpeg: float) -> Degradation:
-    """Draws noise with probability `noise` and compression with probability `jpeg`."""
+def draw_degradation(
+    rng: np.random.Generator,
+    noise: float,
+    jpeg: float,
+    kind: Literal["sensor", "gaussian"] = "sensor",
+) -> Degradation:
+    """Draws noise with probability `noise` and compression with probability `jpeg`.
+
+    Args:
+        rng: the only source of randomness.
+        noise, jpeg: in [0, 1].
+        kind: of noise: ``"sensor"``, read and shot noise; or ``"gaussian"``, whose standard
+            deviation is drawn from N(0, (2/255)²) (Nah et al., CVPR 2017, section 3).
+    """
     noisy, compressed = rng.random(2) < (noise, jpeg)
+    read_noise, shot_noise = 0.0, 0.0
+    if noisy and kind == "gaussian":
+        read_noise = abs(float(rng.normal(0, 2 / 255)))
+    elif noisy:
+        read_noise = float(rng.uniform(0, 3) / 255)
+        shot_noise = float(10 ** rng.uniform(-5, -3.5))
     return Degradation(
-        read_noise=float(rng.uniform(0, 3) / 255) if noisy else 0.0,
-        shot_noise=float(10 ** rng.uniform(-5, -3.5)) if noisy else 0.0,
+        read_noise=read_noise,
+        shot_noise=shot_noise,
         noise_seed=int(rng.integers(2**31)),
         jpeg_quality=int(rng.integers(70, 99)) if compressed else 0,
         chroma_subsampled=bool(rng.random() < 0.5),

@@ -35,6 +35,9 @@ SSIM_MATLAB_CONVENTION = "SSIM (MATLAB RGB): MATLAB's ssim on the RGB array as a
 
 _SIGMA_PX = 1.5
 _RADIUS_PX = 5  # 11x11 window
+
+LEAST_PX = 2 * _RADIUS_PX + 1
+"""What both sides of a picture must have for SSIM."""
 _C1 = (0.01 * 255) ** 2
 _C2 = (0.03 * 255) ** 2
 
@@ -61,7 +64,7 @@ def ssim(restored: Image, sharp: Image) -> float:
     Raises:
         ValueError: the arrays are not uint8 RGB of one size, or smaller than 11 px.
     """
-    _check(restored, sharp, at_least_px=2 * _RADIUS_PX + 1)
+    _check(restored, sharp, at_least_px=LEAST_PX)
     pairs = zip(_planes(restored), _planes(sharp), strict=True)
     return sum(_ssim_mean(a, b, _smooth) for a, b in pairs) / 3
 
@@ -74,7 +77,7 @@ def ssim_luminance(restored: Image, sharp: Image) -> float:
     Raises:
         ValueError: the arrays are not uint8 RGB of one size, or smaller than 11 px.
     """
-    _check(restored, sharp, at_least_px=2 * _RADIUS_PX + 1)
+    _check(restored, sharp, at_least_px=LEAST_PX)
     a, b = np.floor(_grey(restored) + 0.5), np.floor(_grey(sharp) + 0.5)
     return _ssim_mean(a, b, _smooth)
 

@@ -94,11 +94,13 @@ def keep_large(paths: Sequence[Path], least_px: int) -> list[Path]:
     return large
 
 
-def check_least(path: Path, size: tuple[int, int], least_px: int) -> None:
+def check_least(
+    path: Path, size: tuple[int, int], least_px: int, remedy: str = "use smaller patches"
+) -> None:
     """Raises DeblurError where a side of `size` is shorter than `least_px`."""
     if min(size) < least_px:
         raise DeblurError(
             path,
-            f"is {size[0]}x{size[1]} pixels, smaller than the {least_px} that are cut from it",
-            "take it out of the data, or use smaller patches",
+            f"is {size[0]}x{size[1]} pixels, smaller than the {least_px} that are needed",
+            f"take it out of the data, or {remedy}",
         )

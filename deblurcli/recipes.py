@@ -7,6 +7,7 @@ the checkpoint and the weights file.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
@@ -32,8 +33,10 @@ class Recipe:
             the rest.
         learning_rate: of the optimizer, after the warm-up.
         warmup_steps: steps in which the learning rate rises linearly from 0.
-        final_rate: what the cosine schedule ends at, as a share of `learning_rate`; 1 keeps
-            the rate constant.
+        schedule: how the learning rate falls: ``"cosine"``, half of one over the whole training;
+            or ``"step"``, at once when a third is done, as the paper after 3e5 of 9e5 steps.
+        final_rate: what the schedule ends at, as a share of `learning_rate`; 1 keeps the rate
+            constant.
         batch: pictures per step, over all processes together.
         patch_px: side of the training patches.
         early_share: share of the training that uses `early_batch` patches of `early_patch_px`,
@@ -45,7 +48,9 @@ class Recipe:
             them all.
         ema: decay of the running mean of the weights; 0: none.
         colour: augment by RGB permutation and saturation, as the paper.
-        noise, jpeg: share of blurred pictures that get sensor noise, JPEG artefacts.
+        noise, jpeg: share of blurred pictures that get noise, JPEG artefacts.
+        noise_kind: ``"sensor"``, which grows with the light; or ``"gaussian"``, the same all over
+            a picture, its deviation drawn from N(0, (2/255)²), as the paper.
         motion: what blur is synthesised.
     """
 
@@ -61,6 +66,7 @@ class Recipe:
     optimizer: Literal["adam", "muon"] = "muon"
     learning_rate: float = 2e-3
     warmup_steps: int = 100
+    schedule: Literal["cosine", "step"] = "cosine"
     final_rate: float = 0.003
     batch: int = 8
     patch_px: int = 256
@@ -73,13 +79,14 @@ class Recipe:
     colour: bool = True
     noise: float = 0.3
     jpeg: float = 0.3
+    noise_kind: Literal["sensor", "gaussian"] = "sensor"
     motion: MotionRange = field(default_factory=MotionRange)
 
 
 RECIPES = {
     "default": Recipe(),
-    # Section 3 and 4.1 of the paper: multi-scale MSE and adversarial loss with λ = 1e-4, Adam
-    # from 5e-5, batches of 2 patches of 256×256.
+    # Section 3 of the paper: multi-scale MSE and adversarial loss with λ = 1e-4, Adam from 5e-5,
+    # a tenth of that after a third of the steps, batches of 2 patches of 256×256, Gaussian noise.
     "paper": Recipe(
         name="paper",
         network="deepdeblur",
@@ -89,6 +96,7 @@ RECIPES = {
         optimizer="adam",
         learning_rate=5e-5,
         warmup_steps=0,
+        schedule="step",
         final_rate=0.1,
         batch=2,
         early_share=0.0,
@@ -97,7 +105,39 @@ RECIPES = {
         ema=0.0,
         noise=1.0,
         jpeg=0.0,
+        noise_kind="gaussian",
     ),
+}
+
+# What numbers can sensibly be, least and most; one that is not here may be anything above 0.
+_SHARE = (0.0, 1.0)
+_LIMITS: dict[str, tuple[float, float]] = {
+    "scales": (1, 8),
+    "channels": (1, 4096),
+    "unshuffle": (1, 16),
+    "frequency": (0, math.inf),
+    "adversarial": (0, math.inf),
+    "warmup_steps": (0, math.inf),
+    "final_rate": _SHARE,
+    "batch": (1, math.inf),
+    "patch_px": (8, math.inf),
+    "early_share": _SHARE,
+    "early_batch": (1, math.inf),
+    "early_patch_px": (8, math.inf),
+    "reuse": (1, math.inf),
+    "clip_norm": (0, math.inf),
+    "ema": _SHARE,
+    "noise": _SHARE,
+    "jpeg": _SHARE,
+    "path_px": (0, 1000),
+    "curvature": (0, 10),
+    "rotation_degrees": (0, 45),
+    "zoom": (0, 0.5),
+    "shaky": _SHARE,
+    "still": _SHARE,
+    "objects": (0, 100),
+    "linear_light": _SHARE,
+    "highlights": _SHARE,
 }
 
 
@@ -116,7 +156,7 @@ def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     Values are written as JSON (``channels=[48,96,192]``) or as plain words (``loss=mse``).
 
     Raises:
-        UsageError: no such value, or of the wrong kind.
+        UsageError: no such value, or of the wrong kind or size.
     """
     for setting in settings:
         name, equals, text = setting.partition("=")
@@ -156,4 +196,21 @@ def _replace(settings: Any, name: str, value: Any, setting: str) -> Any:
         raise UsageError(
             f"--set {setting}", f"{name} can't be {value!r}", f"one of: {', '.join(words)}"
         )
+    _check_size(name, value, setting)
     return replace(settings, **{name: value})
+
+
+def _check_size(name: str, value: Any, setting: str) -> None:
+    """Numbers that nothing can be trained with are refused now, not by some tensor later on."""
+    least, most = _LIMITS.get(name, (math.ulp(0.0), math.inf))
+    numbers = value if isinstance(value, tuple) else (value,)
+    if isinstance(value, str | bool):
+        return
+    kind = int if isinstance(value, tuple) else (int, float)
+    if not numbers or not all(
+        isinstance(n, kind) and math.isfinite(n) and least <= n <= most for n in numbers
+    ):
+        limits = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
+        wanted = limits if name in _LIMITS else "more than 0"
+        each = "a list of whole numbers, each " if isinstance(value, tuple) else ""
+        raise UsageError(f"--set {setting}", f"{name} must be {each}{wanted}", "see --show-recipe")

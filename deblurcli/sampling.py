@@ -6,6 +6,7 @@ where it stopped, and several processes see together what one process would see 
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from torch.utils.data import Dataset
 
 from deblurcli.data import Pair
 from deblurcli.degradations import Degradation, draw_degradation
-from deblurcli.errors import DeblurError
+from deblurcli.errors import DeblurError, UsageError
 from deblurcli.pictures import read_picture
 from deblurcli.recipes import Recipe
 from deblurcli.synthesis import Exposure, draw_exposure, margin_px
@@ -139,7 +140,10 @@ class TrainingSteps(Dataset[StepData]):
                 data.synthetic[slot] = self._draw_regions(rng, source)
             data.slots.append(slot)
             data.augmentations.append(_draw_augmentation(fresh, self.recipe))
-            data.degradations.append(draw_degradation(fresh, self.recipe.noise, self.recipe.jpeg))
+            recipe = self.recipe
+            data.degradations.append(
+                draw_degradation(fresh, recipe.noise, recipe.jpeg, recipe.noise_kind)
+            )
         return data
 
     def _draw_pair(self, rng: np.random.Generator, source: Source) -> tuple[Tensor, Tensor]:
@@ -201,7 +205,7 @@ def _draw_textured_corner(
         raise DeblurError(
             path,
             f"smaller than the {side_px} px that training cuts from it",
-            "take it out of the data, or train with a smaller --patch",
+            "take it out of the data, or use smaller patches: --set patch_px=...",
         )
     corners = [(int(rng.integers(rows + 1)), int(rng.integers(columns + 1))) for _ in range(3)]
 
@@ -236,11 +240,18 @@ def _to_tensor(pixels: Pixels) -> Tensor:
 
 
 def parse_source(text: str) -> tuple[str, float]:
-    """Splits ``FOLDER`` or ``FOLDER=WEIGHT``."""
-    folder, separator, weight = text.rpartition("=")
-    if separator and not Path(text).exists():
-        try:
-            return folder, float(weight)
-        except ValueError:
-            pass
-    return text, 1.0
+    """Splits ``FOLDER`` or ``FOLDER=WEIGHT``.
+
+    Raises:
+        UsageError: the weight is not above 0.
+    """
+    folder, separator, weight_text = text.rpartition("=")
+    if not separator or Path(text).exists():
+        return text, 1.0
+    try:
+        weight = float(weight_text)
+    except ValueError:
+        return text, 1.0
+    if not 0 < weight < math.inf:
+        raise UsageError(f"--data {text}", "the weight is not above 0", "write --data FOLDER=0.5")
+    return folder, weight

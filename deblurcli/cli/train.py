@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,9 +36,14 @@ Several GPUs:
 
 def train(
     data: Annotated[
-        list[str],
-        typer.Option("--data", metavar="DIR[=WEIGHT]", help="What to train on; repeatable."),
-    ],
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="DIR[=WEIGHT]",
+            show_default=False,
+            help="What to train on; repeatable. [required]",
+        ),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The run's folder.")
     ] = Path("runs/deblur"),
@@ -116,6 +122,8 @@ def train(
     if show_recipe:
         console.print_json(dataclasses.asdict(chosen))
         return
+    if not data:
+        raise UsageError("train", "nothing to train on", "give --data DIR")
     if steps is None and minutes is None:
         raise UsageError("train", "no end given", "add --steps N or --minutes N")
     if resume and weights:
@@ -126,6 +134,7 @@ def train(
     pairs = _find_validation(validation, [text for text, _ in named], sources)
     _train(
         chosen,
+        settings or [],
         sources,
         pairs,
         output,
@@ -152,17 +161,18 @@ def _find_sources(data: list[str], recipe: Recipe) -> tuple[list[Source], list[t
     from deblurcli.sampling import Source, parse_source
     from deblurcli.synthesis import margin_px
 
+    patch_px = max(recipe.patch_px, recipe.early_patch_px if recipe.early_share else 0)
     sources, named = [], []
     for text in data:
         folder, weight = parse_source(text)
         try:
             pairs = tuple(find_pairs(folder, "train"))
-            check_pairs(pairs, recipe.patch_px)
+            check_pairs(pairs, patch_px)
             sources.append(Source(pairs=pairs, weight=weight))
             kinds = ", ".join(sorted({pair.kind for pair in pairs}))
             note = f"{len(pairs)} pairs ({kinds}) of {Path(folder).name}"
         except NothingToDoError:
-            region_px = recipe.patch_px + 2 * margin_px(recipe.motion)
+            region_px = patch_px + 2 * margin_px(recipe.motion)
             photos = tuple(keep_large(find_pictures(folder), region_px))
             sources.append(Source(photos=photos, weight=weight))
             note = f"{len(photos)} sharp photos of {Path(folder).name}, blur synthesised"
@@ -175,7 +185,8 @@ def _find_validation(
     folders: list[Path] | None, data: list[str], sources: list[Source]
 ) -> list[Pair]:
     """Pairs to validate on; none of them may be trained on."""
-    from deblurcli.data import find_pairs
+    from deblurcli.data import check_pairs, find_pairs
+    from deblurcli.metrics import LEAST_PX
 
     if folders:
         pairs = [pair for folder in folders for pair in find_pairs(folder, "test")]
@@ -193,11 +204,13 @@ def _find_validation(
                 "is both trained on and validated on",
                 "give --data the training part only, or another --val",
             )
+    check_pairs(pairs, LEAST_PX, "give larger pictures")
     return pairs
 
 
 def _train(
     recipe: Recipe,
+    settings: list[str],
     sources: list[Source],
     pairs: list[Pair],
     output: Path,
@@ -232,6 +245,9 @@ def _train(
         torch.cuda.set_device(place)
     number_format = choose_precision(precision, place)
     folder = RunFolder(output)
+    initial = folder.load_network() if resume else _initial(weights, quiet=quiet)
+    if initial is not None:
+        recipe = _describe_network(recipe, initial, settings)
     folder.prepare(resume=resume)
     trainer = Trainer(
         recipe,
@@ -241,7 +257,7 @@ def _train(
         seed=seed,
         precision={"fp32": "no"}.get(number_format.name, number_format.name),
         workers=workers,
-        initial=_initial(weights, quiet=quiet),
+        initial=initial,
         training_data=training_data,
         cpu=place.type == "cpu",
     )
@@ -279,6 +295,7 @@ def _train(
         document: dict[str, Any] = {
             "folder": str(folder.path),
             **dataclasses.asdict(progress),
+            "loss": progress.loss if math.isfinite(progress.loss) else None,
             "pictures": pictures,
         }
         console.print_json(document)
@@ -296,6 +313,21 @@ def _initial(weights: str | None, *, quiet: bool) -> Any:
     from deblurcli.cli.fetching import find_weights
 
     return load_weights(find_weights(weights, quiet=quiet))[0]
+
+
+def _describe_network(recipe: Recipe, initial: Any, settings: list[str]) -> Recipe:
+    """The recipe with what is true of the network to start from."""
+    from deblurcli.recipes import change_recipe
+    from deblurcli.training.learner import describe_network
+
+    described = describe_network(recipe, initial.config)
+    if change_recipe(described, settings) != described:
+        raise UsageError(
+            "--set",
+            "describes another network than the one to start from",
+            "leave out network, scales, channels, unshuffle and block",
+        )
+    return described
 
 
 def _draw(folder: Path, validate: Any, network: Any) -> list[str]:
@@ -319,9 +351,9 @@ def _line(progress: Any) -> str:
     scores = " ".join(f"{name} {db:.2f} dB" for name, db in progress.scores.items())
     parts = [
         f"step {progress.step}",
-        f"loss {progress.loss:.4g}",
+        f"loss {progress.loss:.4g}" if math.isfinite(progress.loss) else "",
         scores,
-        f"{progress.samples_per_second:.1f} samples/s",
+        f"{progress.samples_per_second:.1f} samples/s" if progress.samples_per_second else "",
         f"{100 * progress.waiting:.0f} % waiting" if progress.waiting > 0.05 else "",
         f"{left / 60:.0f} min left" if left else "",
     ]

@@ -207,13 +207,13 @@ def score_cases(
                     method.restorer.restore(np.ascontiguousarray(pictures[0][:128, :128]))
                     warm.add(id(method))
                 restored, seconds, peak_mib = _restore(method, pictures[0])
-                if on_restored is not None and method.restorer is not None:
-                    on_restored(method, case, restored)
                 score = _score(case, method, restored, pictures[1])
                 score = replace(score, seconds=seconds, peak_mib=peak_mib, key=key)
                 if harm_wanted and pictures[1] is not None:
                     harm_psnr_db = metrics.psnr(_restore(method, pictures[1])[0], pictures[1])
                     score = replace(score, harm_psnr_db=harm_psnr_db)
+                if on_restored is not None and method.restorer is not None:
+                    on_restored(method, case, restored)
             except (DeviceError, WeightsError, UsageError):
                 raise
             except DeblurError as error:
@@ -258,8 +258,9 @@ def _read_case(case: Case) -> tuple[Image, Image | None]:
     """The blurred and the sharp picture; Köhler's frames are read later, one by one."""
     blurred = read_image(case.blurred)
     height, width = blurred.shape[:2]
-    if min(height, width) < 11:
-        raise DeblurError(case.blurred, "smaller than 11 pixels", "give larger pictures")
+    if min(height, width) < metrics.LEAST_PX:
+        reason = f"smaller than {metrics.LEAST_PX} pixels"
+        raise DeblurError(case.blurred, reason, "give larger pictures")
     if case.shaken:
         return blurred, None
     sharp = read_image(case.sharp[0])

@@ -137,7 +137,7 @@ class PhotoBlurrer:
         region = draw_region(rng, pixels, side, photo.path)
         filling = self._draw_filling(rng, side, photo)
         exposure = draw_exposure(rng, recipe.motion, side)
-        degradation = draw_degradation(rng, recipe.noise, recipe.jpeg)
+        degradation = draw_degradation(rng, recipe.noise, recipe.jpeg, recipe.noise_kind)
         with torch.inference_mode():
             blurred, sharp = render(
                 self._to_device(region), self._to_device(filling), [exposure], blurring.size_px

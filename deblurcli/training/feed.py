@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from deblurcli.degradations import degrade
+from deblurcli.errors import DeblurError
 from deblurcli.recipes import Recipe
 from deblurcli.sampling import Source, StepData, TrainingSteps, augment
 from deblurcli.synthesis import render
@@ -63,13 +64,17 @@ class Feed:
         )
         self._patch_px = dataset.patch_px
         self._made = {}
-        yield from DataLoader(
-            dataset,
+        loader: DataLoader[StepData | DeblurError] = DataLoader(
+            _Delivering(dataset),
             batch_size=None,
             sampler=_CountFrom(first),
             num_workers=self.workers,
             prefetch_factor=4 if self.workers else None,
         )
+        for data in loader:
+            if isinstance(data, DeblurError):
+                raise data
+            yield data
 
     @torch.no_grad()
     def prepare(self, data: StepData) -> tuple[Tensor, Tensor]:
@@ -98,6 +103,19 @@ class Feed:
 
     def _to_float(self, images: Sequence[Tensor]) -> Tensor:
         return torch.stack(list(images)).to(self.device, non_blocking=True).float() / 255
+
+
+class _Delivering(Dataset[StepData | DeblurError]):
+    """Hands errors over like data: what a worker process raises arrives as a mere text."""
+
+    def __init__(self, steps: TrainingSteps) -> None:
+        self._steps = steps
+
+    def __getitem__(self, step: int) -> StepData | DeblurError:
+        try:
+            return self._steps[step]
+        except DeblurError as error:
+            return error
 
 
 class _CountFrom:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from deblurcli.losses import multi_scale_loss
 from deblurcli.network import (
+    GeneratorConfig,
     MultiScaleGenerator,
     compact_config,
     deepdeblur_config,
@@ -27,6 +29,20 @@ def build_generator(recipe: Recipe) -> MultiScaleGenerator:
         return MultiScaleGenerator(deepdeblur_config(recipe.scales))
     return MultiScaleGenerator(
         compact_config(recipe.channels, recipe.scales, recipe.unshuffle, recipe.block)
+    )
+
+
+def describe_network(recipe: Recipe, config: GeneratorConfig) -> Recipe:
+    """`recipe` as it is where training starts from a network that exists already."""
+    if config.body == "resnet":
+        return replace(recipe, network="deepdeblur", scales=config.scales)
+    return replace(
+        recipe,
+        network="compact",
+        scales=config.scales,
+        channels=config.channels,
+        unshuffle=config.unshuffle,
+        block=config.block,
     )
 
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from deblurcli.checkpoints import ModelCard
 from deblurcli.errors import DeblurError, UsageError, WeightsError
-from deblurcli.network import MultiScaleGenerator
+from deblurcli.network import GeneratorConfig, MultiScaleGenerator
 from deblurcli.recipes import Recipe
 from deblurcli.sampling import Source, StepData
 from deblurcli.training.feed import Feed
 from deblurcli.training.interrupting import StopRequest
-from deblurcli.training.learner import Learner
+from deblurcli.training.learner import Learner, describe_network
 from deblurcli.training.run_folder import RunFolder
 from deblurcli.training.schedule import Limits, Schedule
 from deblurcli.training.watching import Progress, Stopwatch
@@ -46,7 +46,8 @@ class Trainer:
         seed: decides everything random.
         precision: ``"bf16"``, ``"fp16"`` or ``"no"`` for fp32.
         workers: processes that prepare data; 0 prepares it between the steps.
-        initial: a network to start from instead of a random one.
+        initial: a network to start from instead of a random one; it decides what the recipe
+            says of the network. A run that began so is resumed with `RunFolder.load_network`.
         training_data: what the model card shall say of the data.
         cpu: train on the CPU even where there is a GPU.
 
@@ -68,6 +69,8 @@ class Trainer:
         training_data: tuple[str, ...] = (),
         cpu: bool = False,
     ) -> None:
+        if initial is not None:
+            recipe = describe_network(recipe, initial.config)
         self.recipe, self.folder, self.schedule = recipe, folder, Schedule(recipe, limits)
         self.seed, self.training_data = seed, training_data
         self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
@@ -119,7 +122,7 @@ class Trainer:
         """
         losses: list[Tensor] = []
         watch = Stopwatch()
-        progress = Progress(self.step)
+        progress = Progress(self.step, self.seconds, self._share(), scores=self.scores)
         means: list[float] = []  # of the reports since the last validation
         with self._stop.listening():
             for data in self._steps(watch):
@@ -135,11 +138,13 @@ class Trainer:
                     losses.clear()
                     means.append(progress.loss)
                 if saving:
+                    progress = replace(progress, loss=sum(means) / len(means))
+                    measured = False
                     if validate is not None and not stopping:
-                        self._validate(validate)
-                        progress = replace(progress, scores=self.scores)
+                        progress = self._validate(validate, progress)
                         report(progress)
-                    self._save(replace(progress, loss=sum(means) / len(means)))
+                        measured = True
+                    self._save(progress, measured=measured)
                     means.clear()
                     watch.skip()
                 if stopping:
@@ -212,19 +217,27 @@ class Trainer:
             self.scores,
         )
 
-    def _validate(self, validate: Validate) -> None:
+    def _validate(self, validate: Validate, progress: Progress) -> Progress:
         if self.accelerator.is_main_process:
-            self.scores = validate(self.learner.mean_network)
+            try:
+                self.scores = validate(self.learner.mean_network)
+            except DeblurError:  # a picture that can't be read any more: what was learned is kept
+                self._save(progress, measured=False)
+                raise
         self.accelerator.wait_for_everyone()
+        return replace(progress, scores=self.scores)
 
-    def _save(self, progress: Progress) -> None:
+    def _save(self, progress: Progress, *, measured: bool) -> None:
+        """Args: measured: whether `self.scores` are those of the network as it is now."""
         if not self.accelerator.is_main_process:
             return
-        mean_score = sum(self.scores.values()) / len(self.scores) if self.scores else -math.inf
+        scores = self.scores if measured else {}
+        mean_score = sum(scores.values()) / len(scores) if scores else -math.inf
         best = mean_score > self.best
         self.best = max(self.best, mean_score)
-        self.folder.append_metrics(progress)
-        self.folder.save(self._state(), self.learner.mean_network, self._card(), best=best)
+        self.folder.append_metrics(replace(progress, scores=scores))
+        card = self._card(scores)
+        self.folder.save(self._state(), self.learner.mean_network, card, best=best)
 
     def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = {
@@ -254,6 +267,7 @@ class Trainer:
                 "give the same seed",
             )
         try:
+            self._refuse_other(state)
             for name, part in self.learner.parts().items():
                 part.load_state_dict(state[name])
             torch.set_rng_state(state["random"])
@@ -267,7 +281,16 @@ class Trainer:
                 "give the same --recipe and --set, or another --output",
             ) from error
 
-    def _card(self) -> ModelCard:
+    def _refuse_other(self, state: dict[str, Any]) -> None:
+        """Raises ValueError where the checkpoint is of another recipe or network: their parts may
+        have the same names and shapes."""
+        recipe = state["recipe"]
+        if (recipe["name"], recipe["optimizer"]) != (self.recipe.name, self.recipe.optimizer):
+            raise ValueError("another recipe")
+        if GeneratorConfig.from_json(state["network"]) != self.learner.generator.config:
+            raise ValueError("another network")
+
+    def _card(self, scores: dict[str, float]) -> ModelCard:
         return ModelCard(
             name=self.folder.path.name,
             training_data=self.training_data,
@@ -278,5 +301,5 @@ class Trainer:
                 "seed": self.seed,
                 "processes": self.accelerator.num_processes,
             },
-            scores={name: {"psnr_db": round(db, 3)} for name, db in self.scores.items()},
+            scores={name: {"psnr_db": round(db, 3)} for name, db in scores.items()},
         )

@@ -27,7 +27,7 @@ import torch
 from deblurcli.checkpoints import ModelCard, save_weights
 from deblurcli.errors import UsageError, WeightsError
 from deblurcli.files import atomic_output, output_error
-from deblurcli.network import MultiScaleGenerator
+from deblurcli.network import GeneratorConfig, MultiScaleGenerator
 from deblurcli.training.watching import Progress
 
 
@@ -113,8 +113,28 @@ class RunFolder:
             raise WeightsError(self.checkpoint, "not a checkpoint of ours", "give another --output")
         return state
 
+    def load_network(self) -> MultiScaleGenerator:
+        """The network that the checkpoint trains, with its parameters.
+
+        Raises:
+            WeightsError: there is no checkpoint, or it is damaged.
+        """
+        state = self.load_state()
+        try:
+            network = MultiScaleGenerator(GeneratorConfig.from_json(state["network"]))
+            network.load_state_dict(state["generator"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                self.checkpoint, "not a checkpoint of ours", "give another --output"
+            ) from error
+        return network
+
     def append_metrics(self, progress: Progress) -> None:
-        """One more line in ``metrics.csv`` and in TensorBoard's log."""
+        """One more line in ``metrics.csv`` and in TensorBoard's log.
+
+        The file gets a column for every set that was ever measured: the first line may be of a
+        run that was stopped before its first validation, or had other sets.
+        """
         row: dict[str, float] = {
             "step": progress.step,
             "minutes": round(progress.seconds / 60, 2),
@@ -125,15 +145,34 @@ class RunFolder:
             **{f"psnr_db:{name}": round(db, 4) for name, db in progress.scores.items()},
         }
         try:
-            new = not self.metrics.exists()
+            columns = self._columns()
+            if not set(row) <= set(columns):
+                columns = [*columns, *(name for name in row if name not in columns)]
+                self._widen(columns)
             with self.metrics.open("a", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                if new:
-                    writer.writeheader()
-                writer.writerow(row)
+                csv.DictWriter(file, columns, restval="").writerow(row)
         except OSError as error:
             raise output_error(self.metrics, error) from error
         self._log_to_tensorboard(row)
+
+    def _columns(self) -> list[str]:
+        if not self.metrics.exists():
+            return []
+        with self.metrics.open(newline="") as file:
+            return next(csv.reader(file), [])
+
+    def _widen(self, columns: list[str]) -> None:
+        rows: list[dict[str, str]] = []
+        if self.metrics.exists():
+            with self.metrics.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        with (
+            atomic_output(self.metrics, overwrite=True) as part,
+            part.open("w", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
 
     def _log_to_tensorboard(self, row: Mapping[str, float]) -> None:
         try:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from deblurcli.data import Pair
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.evaluation.measuring import evaluate
-from deblurcli.images import read
+from deblurcli.evaluation.measuring import evaluate, read_image
 from deblurcli.network import MultiScaleGenerator
 
 
@@ -55,7 +54,7 @@ class Validation:
         chosen = [q[i] for i in range(rows) for q in queues if i < len(q)][:rows]
         triples: list[list[NDArray[np.uint8]]] = []
         for pair in chosen:
-            blurred, sharp = read(pair.blurred).pixels, read(pair.sharp).pixels
+            blurred, sharp = read_image(pair.blurred), read_image(pair.sharp)
             height, width = blurred.shape[:2]
             side_px = min(side_px, height, width)
             top, left = (height - side_px) // 2, (width - side_px) // 2

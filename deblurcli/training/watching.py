@@ -95,6 +95,7 @@ def draw_curves(metrics_csv: Path, target: Path) -> None:
     left.plot(minutes, [float(row["loss"]) for row in rows], marker=".")
     left.set(title="Training loss", xlabel="minutes of training", yscale="log")
     for name in [key for key in (rows[0] if rows else {}) if key.startswith("psnr_db:")]:
+        # Empty where a run was interrupted: nothing was measured then.
         points = [(m, float(row[name])) for m, row in zip(minutes, rows, strict=True) if row[name]]
         right.plot(*zip(*points, strict=True), marker=".", label=name.removeprefix("psnr_db:"))
     right.set(title="Validation", xlabel="minutes of training", ylabel="PSNR (dB)")
