@@ -174,6 +174,17 @@ def test_what_was_not_asked_for_before_is_measured_then(gopro: Path, tmp_path: P
         assert list(file.known.values()) == [with_harm]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a full disk")
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
+    full_disk = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115 - ScoreFile closes it
+    with ScoreFile(tmp_path / "scores.csv") as file:
+        file._file.close()
+        file._file = full_disk
+        with pytest.raises(DeblurError, match=r"scores\.csv: the disk is full; "):
+            file.append(Score("s", "i", "m", 30.0, 0.9, 0.9, 0.5, key="k"))
+        assert not file.known
+
+
 def test_a_table_of_something_else_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "mine.csv"
     path.write_text("name,price\ntea,3\n", encoding="utf-8")
@@ -337,6 +348,21 @@ def test_eval_measures_several_weights_side_by_side(
     assert len(list((tmp_path / "images").rglob("*.png"))) == 4
     assert (tmp_path / "r.html").read_text(encoding="utf-8").count('role="slider"') == 2
     assert [path.name for path in tmp_path.rglob("*.part")] == []
+
+    # Stopped after the last picture, before its line: it is measured again, the picture kept.
+    lines = (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "s.csv").write_text("".join(lines[:-1]), encoding="utf-8")
+    more = deblur(*words, *options, "--save-images", tmp_path / "images")
+    assert more.returncode == 0, more.stderr
+    assert len((tmp_path / "s.csv").read_text(encoding="utf-8").splitlines()) == len(lines)
+    picture = next((tmp_path / "images").rglob("*.png"))
+    Image.new("RGB", (8, 8)).save(picture)
+    other_picture = deblur(*words, "--limit", "1", "--save-images", tmp_path / "images")
+    assert other_picture.returncode == 2
+    assert f"{picture}: exists already; give another --save-images" in other_picture.stderr
+    no_folder = deblur(*words, "--save-images", tmp_path / "s.csv")
+    assert no_folder.returncode == 2
+    assert "s.csv: is a file, not a folder" in no_folder.stderr
 
     # The same words again: all is known, and what exists is not replaced.
     again = deblur(*words, *options[:-2], "--report", tmp_path / "r.html")

@@ -100,6 +100,8 @@ def run(
     console.start(quiet=quiet, verbose=verbose)
     if report is not None and report.exists() and not overwrite:
         raise UsageError(report, "exists", "give another --report, or --overwrite")
+    if save_images is not None and save_images.exists() and not save_images.is_dir():
+        raise UsageError(save_images, "is a file, not a folder", "give another --save-images")
     if report is not None and not report.parent.is_dir():  # said now, not after hours
         raise UsageError(report, "its folder does not exist", f"make it: mkdir -p {report.parent}")
 
@@ -185,10 +187,21 @@ def _plain(name: str) -> str:
 
 
 def _save_png(target: Path, image: Image, *, overwrite: bool) -> None:
-    from deblurcli.files import atomic_output
-    from deblurcli.pictures import write_png
+    import numpy as np
 
-    target.parent.mkdir(parents=True, exist_ok=True)
+    from deblurcli.files import atomic_output, output_error
+    from deblurcli.pictures import read_picture, write_png
+
+    if target.exists() and not overwrite:
+        # A run that was stopped between picture and line of the table makes the picture again.
+        if not np.array_equal(read_picture(target), image):
+            raise UsageError(target, "exists already", "give another --save-images, or --overwrite")
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = output_error(target, error).reason
+        raise UsageError(target, reason, "give another --save-images") from error
     with atomic_output(target, overwrite=overwrite) as part:
         write_png(part, image)
 

@@ -4,6 +4,7 @@ their means."""
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import math
 import os
@@ -15,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from deblurcli.errors import DeblurError
-from deblurcli.files import atomic_output
+from deblurcli.files import atomic_output, output_error
 
 
 @dataclass(frozen=True)
@@ -127,15 +128,27 @@ class ScoreFile:
                 encoding="utf-8",
             )
         try:
-            self._file: IO[str] = path.open("a", encoding="utf-8", newline="")
+            # Without a buffer: a line that a full disk refused must not be tried again at the end.
+            self._file: IO[bytes] = path.open("ab", buffering=0)
         except OSError as error:
             raise DeblurError(path, error.strerror or str(error), "give another --csv") from error
 
     def append(self, score: Score) -> None:
-        """Adds a score; it is on disk when this returns."""
+        """Adds a score; it is on disk when this returns.
+
+        Raises:
+            DeblurError: it can't be written; what was added before is kept.
+        """
+        line = _score_line(score).encode()
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            reason = output_error(self.path, error).reason
+            raise DeblurError(
+                self.path, reason, "mend that and run again: it goes on where it stopped"
+            ) from error
         self.known[score.key] = score
-        self._file.write(_score_line(score))
-        self._file.flush()
 
     def __enter__(self) -> ScoreFile:
         return self
