@@ -380,7 +380,30 @@ def test_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "about 4 pairs" in capsys.readouterr().out
     assert main(["data", "synth", str(tmp_path / "photo.png"), "-o", output, "--dry-run"]) == 0
     assert "photo-1.png" in capsys.readouterr().out
+    for words in (["frames", str(tmp_path / "walk")], ["synth", str(tmp_path / "photo.png")]):
+        assert main(["data", *words, "-o", output, "--dry-run", "--json"]) == 0
+        (planned,) = json.loads(capsys.readouterr().out)["planned"]
+        assert planned["source"] == words[1]
+        assert planned["output"].startswith(output)
     assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("command", ["frames", "synth"])
+def test_sources_are_never_taken_for_older_pairs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    from deblurcli.cli import main
+
+    # Where frames and photos made by hand would lie, were they to become this set's sharp ones.
+    output = tmp_path / "set"
+    folder = output / ("train/sharp/sharp" if command == "frames" else "sharp")
+    folder.mkdir(parents=True)
+    for number in range(20):
+        Image.new("RGB", (300, 300), (number, 0, 0)).save(folder / f"{number:03}.png")
+    words = ["data", command, str(folder), "-o", str(output), "--overwrite"]
+    assert main(words) == 2
+    assert "000.png: lies where the pairs are to be written" in capsys.readouterr().err
+    assert len(list(folder.iterdir())) == 20
 
 
 def test_real_clip_of_60_fps(shared_data: Path, tmp_path: Path, deblur: Deblur) -> None:

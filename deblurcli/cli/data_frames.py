@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deblurcli.cli import console, options
-from deblurcli.cli.data_options import Output, Seed, say_end
+from deblurcli.cli.data_options import Output, Seed, say_end, say_plan
 from deblurcli.errors import DeblurError
 
 if TYPE_CHECKING:
@@ -126,10 +126,11 @@ def make_from_frames(
         )
         for clip in clips
     }
-    for folder in folders.values():
-        folder.check()
+    for clip in clips:
+        folders[clip.name].check(clip.files or (clip.source,))
     if dry_run:
-        return _list_clips(clips, averaging, {n: f.root for n, f in folders.items()}, failures)
+        roots = {name: folder.root for name, folder in folders.items()}
+        return _list_clips(clips, averaging, roots, failures, json=json)
     report: list[dict[str, Any]] = []
     counts = [clip.frame_count for clip in clips]
     total = None if None in counts else sum(count or 0 for count in counts)
@@ -196,11 +197,15 @@ def _list_clips(
     averaging: Averaging,
     folders: dict[str, Path],
     failures: list[DeblurError],
+    *,
+    json: bool,
 ) -> int:
     mean = averaging.every or (averaging.least_frames + averaging.most_frames) / 2
+    planned = []
     for clip in clips:
         pairs = "" if clip.frame_count is None else f", about {clip.frame_count / mean:.0f} pairs"
-        print(console.one_line(f"{clip.source} -> {folders[clip.name]}{pairs}"))
+        planned.append((str(clip.source), f"{folders[clip.name]}{'' if json else pairs}"))
+    say_plan(planned, json=json)
     for error in failures:
         console.say_error(error)
     return console.EXIT_FAILED if failures else 0

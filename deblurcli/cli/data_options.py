@@ -17,6 +17,16 @@ Output = Annotated[
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")]
 
 
+def say_plan(planned: list[tuple[str, str]], *, json: bool) -> None:
+    """Lists what would be made: from which source, and what or where."""
+    if json:
+        entries = [{"source": source, "output": output} for source, output in planned]
+        console.print_json({"version": __version__, "planned": entries})
+    else:
+        for source, output in planned:
+            print(console.one_line(f"{source} -> {output}"))
+
+
 def say_end(
     made: int,
     output: Path,

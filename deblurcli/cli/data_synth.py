@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deblurcli.cli import console, options
-from deblurcli.cli.data_options import Output, Seed, say_end
+from deblurcli.cli.data_options import Output, Seed, say_end, say_plan
 from deblurcli.errors import DeblurError, UsageError
 
 if TYPE_CHECKING:
@@ -69,11 +69,14 @@ def make_from_photos(
         overwrite=overwrite,
         skip_existing=skip_existing,
     )
-    folder.check()
+    folder.check(photo.path for photo in photos)
     if dry_run:
-        for photo in photos:
-            for name in pair_names(photo, blurring):
-                print(console.one_line(f"{photo.path} -> {output / 'blur' / name}.png"))
+        planned = [
+            (str(photo.path), f"{output / 'blur' / name}.png")
+            for photo in photos
+            for name in pair_names(photo, blurring)
+        ]
+        say_plan(planned, json=json)
         return 0
     written: list[str] = []
     failures: list[DeblurError] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -45,16 +45,24 @@ class PairFolder:
         self._settings = json.loads(json.dumps(settings))
         self._overwrite, self._skip_existing = overwrite, skip_existing
 
-    def check(self) -> None:
+    def check(self, inputs: Iterable[Path] = ()) -> None:
         """Finds out before any work whether pairs may be written; touches nothing.
 
+        Args:
+            inputs: the files that the pairs are to be made from.
+
         Raises:
-            UsageError: there are pairs already, and neither overwrite nor skip_existing is
+            UsageError: one of the inputs lies where pairs are written, and would be deleted as an
+                older pair; there are pairs already, and neither overwrite nor skip_existing is
                 set; or they were made with other settings.
         """
+        there = {path.resolve(): path for path in self._present()}
+        own = next((path for path in inputs if path.resolve() in there), None)
+        if own is not None:
+            raise UsageError(own, "lies where the pairs are to be written", "give another -o")
         if self._overwrite:
             return
-        present = next(iter(self._present()), None)
+        present = next(iter(there.values()), None)
         if present is not None and not self._skip_existing:
             raise UsageError(
                 present,
