@@ -101,7 +101,7 @@ def read_card(path: str | os.PathLike[str]) -> tuple[GeneratorConfig, ModelCard]
         card = dict(document["card"])
         card["training_data"] = tuple(card.get("training_data", ()))
         return GeneratorConfig.from_json(document["network"]), ModelCard(**card)
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 
 
@@ -109,7 +109,8 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[MultiScaleGenerator, Mod
     """Rebuilds the network of a weights file on the CPU in float32, in evaluation mode.
 
     Raises:
-        WeightsError: the file is missing, damaged, or its parameters don't fit its network.
+        WeightsError: the file is missing, damaged, its parameters don't fit its network, or are
+            not all finite.
     """
     config, card = read_card(path)
     try:
@@ -126,6 +127,12 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[MultiScaleGenerator, Mod
             "its parameters don't fit the network it names",
             "the file is damaged or of another version: get it again",
         ) from error
+    if not all(bool(tensor.isfinite().all()) for tensor in parameters.values()):
+        raise WeightsError(
+            path,
+            "damaged: not all of its parameters are finite numbers",
+            "get it again, or train anew with a lower learning rate",
+        )
     return network.eval().requires_grad_(False), card
 
 

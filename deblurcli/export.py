@@ -79,13 +79,12 @@ def export_onnx(
         )
         exported.save(os.fspath(part), external_data=False)
         difference = _largest_difference(network, part)
-    if not difference <= LARGEST_DIFFERENCE:
-        target.unlink()
-        raise DeblurError(
-            target,
-            f"the exported model differs from PyTorch's by {difference:.2g} of the full range",
-            "try other versions of PyTorch, onnxscript and onnxruntime",
-        )
+        if not difference <= LARGEST_DIFFERENCE:
+            raise DeblurError(
+                target,
+                f"the exported model differs from PyTorch's by {difference:.2g} of the full range",
+                "try other versions of PyTorch, onnxscript and onnxruntime",
+            )
     return difference
 
 

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deblurcli.errors import WeightsError
+from deblurcli.errors import UsageError, WeightsError
 from deblurcli.files import atomic_output
 
 FORMAT_VERSION = 1
@@ -64,9 +64,6 @@ class Entry:
     packaged: bool = False
 
     def __post_init__(self) -> None:
-        # Names become file names: one with a path in it could point anywhere.
-        if not _NAME.fullmatch(self.name) or not _NAME.fullmatch(self.file):
-            raise ValueError(f"not a plain name: {self.name!r}, {self.file!r}")
         if not _SHA256.fullmatch(self.sha256):
             raise ValueError(f"not a sha256 of 64 lower-case hex digits: {self.sha256!r}")
 
@@ -76,6 +73,12 @@ class Entry:
             return path.stat().st_size == self.bytes and sha256_of(path) == self.sha256
         except OSError:
             return False
+
+
+def is_plain(name: str) -> bool:
+    """Whether a manifest may hold `name`. Names become file names and parts of URLs: one with a
+    path in it could point anywhere."""
+    return _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,9 @@ def read_manifest(folder: Path) -> Manifest:
             Entry(**{**fields, "sources": tuple(fields.get("sources", ()))})
             for fields in document["weights"]
         )
+        for entry in entries:
+            if not is_plain(entry.name) or not is_plain(entry.file):
+                raise ValueError(f"not a plain name: {entry.name!r}, {entry.file!r}")
         return Manifest(entries, document.get("default"))
     except (FileNotFoundError, NotADirectoryError):
         return Manifest()
@@ -158,11 +164,16 @@ def register(
 
     Raises:
         WeightsError: `path` is missing or is not a weights file of deblurcli.
+        UsageError: a manifest can't hold that name.
         DeblurError: the manifest can't be written.
     """
     manifest = read_manifest(path.parent)
     old = manifest.entry_of_file(path.name)
     entry = describe(path, name=name or (old.name if old else path.stem))
+    for plain in (entry.file, entry.name):
+        if not is_plain(plain):
+            remedy = "use letters, digits, '.', '-' and '_'"
+            raise UsageError(plain, "not a name for weights", remedy)
     entry = Entry(
         **{
             **entry.__dict__,
@@ -178,7 +189,8 @@ def register(
 
 
 def describe(path: Path, *, name: str) -> Entry:
-    """What a manifest would say of the weights file at `path`, from the file itself.
+    """What a manifest would say of the weights file at `path`, from the file itself; its name
+    need not be one that a manifest may hold.
 
     Raises:
         WeightsError: `path` is missing or is not a weights file of deblurcli.

@@ -56,12 +56,31 @@ class GeneratorConfig:
     block: Literal["residual", "gated"] = "residual"
     value_range: float = 1.0
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no network: the fields may come from a foreign file."""
+        depths = len(self.channels) if self.body == "unet" else 1
+        numbers = (self.scales, self.unshuffle, *self.channels, *self.encoder_blocks)
+        sensible = (
+            self.body in ("resnet", "unet")
+            and self.block in ("residual", "gated")
+            and all(type(n) is int and n >= 1 for n in numbers)
+            and self.scales <= 8
+            and len(self.channels) == len(self.encoder_blocks) == depths >= 1
+            and len(self.decoder_blocks) == depths - 1
+            and all(type(n) is int and n >= 0 for n in self.decoder_blocks)
+            and type(self.kernel_px) is int
+            and self.kernel_px % 2 == 1
+            and 0 < self.value_range < math.inf
+        )
+        if not sensible:
+            raise ValueError(f"not the configuration of a network: {self}")
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> GeneratorConfig:
-        """Raises TypeError on unknown or missing fields."""
+        """Raises TypeError on unknown or missing fields, ValueError on senseless values."""
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
         }

@@ -117,3 +117,18 @@ def test_the_command_exports_a_file_of_ones_own(
     assert main(words) == 2  # it exists
     assert main([*words[:-1], str(tmp_path / "own.pt")]) == 2
     assert "end it in .onnx" in capsys.readouterr().err
+
+
+def test_a_model_that_differs_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deblurcli import export
+
+    target = tmp_path / "model.onnx"
+    target.write_bytes(b"the one before")
+    monkeypatch.setattr(export, "LARGEST_DIFFERENCE", -1.0)
+    network = lively_network(CONFIGS["unet"])
+    with pytest.raises(DeblurError, match="differs from PyTorch's"):
+        export.export_onnx(network, ModelCard(), target, overwrite=True)
+    assert target.read_bytes() == b"the one before"
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]

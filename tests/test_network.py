@@ -235,12 +235,20 @@ def broken_files(folder: Path) -> dict[str, Path]:
     files["foreign"] = folder / "foreign.safetensors"
     save_file({"a": torch.zeros(2)}, files["foreign"])
     files["absent"] = folder / "absent.safetensors"
+    poisoned = make(TINY_UNET)
+    with torch.no_grad():
+        next(poisoned.parameters()).view(-1)[0] = float("nan")
+    files["not_finite"] = folder / "not_finite.safetensors"
+    save_weights(files["not_finite"], poisoned, ModelCard())
     other = {**TINY_UNET.to_json(), "channels": [4, 6, 10]}
     for name, change in {
         "other_network": {"network": other},
         "unknown_field": {"network": {**TINY_UNET.to_json(), "heads": 8}},
         "unknown_body": {"network": {**TINY_UNET.to_json(), "body": "transformer"}},
         "fewer_levels": {"network": {**TINY_UNET.to_json(), "scales": 2}},
+        "no_fields": {"network": []},
+        "text_for_number": {"network": {**TINY_UNET.to_json(), "scales": "2"}},
+        "no_range": {"network": {**TINY_UNET.to_json(), "value_range": 0}},
         "newer": {"format": 99},
         "no_card": {"card": None},
     }.items():

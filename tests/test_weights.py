@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from deblurcli import weights
 from deblurcli.cli import main
-from deblurcli.errors import WeightsError
+from deblurcli.errors import UsageError, WeightsError
 from deblurcli.manifest import Entry, Manifest, describe, read_manifest, register, write_manifest
 
 REPOSITORY = Path(__file__).parents[1]
+Deblur = Callable[..., tuple[int, str]]
 ORDER = ("DEBLUR_WEIGHTS_DIR", "package", "checkout", "cache")
 
 
@@ -193,11 +194,27 @@ def test_any_broken_manifest_is_one_line(tmp_path: Path, content: bytes) -> None
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a\\b", "a\nb"])
-def test_no_name_can_lead_out_of_its_folder(name: str) -> None:
-    with pytest.raises(ValueError, match="plain name"):
-        Entry(name="x", file=name, sha256="0" * 64, bytes=1)
-    with pytest.raises(ValueError, match="plain name"):
-        Entry(name=name, file="x", sha256="0" * 64, bytes=1)
+def test_no_name_can_lead_out_of_its_folder(name: str, tmp_path: Path) -> None:
+    for names in ({"name": "x", "file": name}, {"name": name, "file": "x"}):
+        write_manifest(tmp_path, Manifest((Entry(**names, sha256="0" * 64, bytes=1),)))
+        with pytest.raises(WeightsError, match="plain name"):
+            read_manifest(tmp_path)
+
+
+def test_a_file_whose_name_no_manifest_may_hold(
+    folders: dict[str, Path], listed: bytes, deblur_weights: Deblur, tmp_path: Path
+) -> None:
+    own = tmp_path / "my own.safetensors"
+    own.write_bytes(listed)
+    code, text = deblur_weights("verify", own, "--json")
+    assert (code, json.loads(text)[0]["state"]) == (0, "unlisted")
+    own.rename(folders["DEBLUR_WEIGHTS_DIR"] / own.name)
+    _, text = deblur_weights("list", "--json")
+    assert "my own" in {row["name"] for row in json.loads(text)}
+    assert weights.find("my own").name == own.name
+    with pytest.raises(UsageError, match="not a name"):
+        register(folders["DEBLUR_WEIGHTS_DIR"] / own.name)
+    assert not (folders["DEBLUR_WEIGHTS_DIR"] / "manifest.json").exists()
 
 
 def test_register_measures_the_file_and_keeps_what_only_people_know(
@@ -241,9 +258,6 @@ def test_the_manifest_that_is_shipped_is_true() -> None:
         assert entry.matches(path)
         assert f'"weights/{entry.file}" = "deblurcli/_weights/{entry.file}"' in project
         assert describe(path, name=entry.name).scores == entry.scores
-
-
-Deblur = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture

@@ -75,6 +75,15 @@ class DefaultCommandGroup(TyperGroup):
                 )
 
 
+_GO_ON = "; what is done is kept, go on with --skip-existing"
+_HOW_TO_GO_ON = {
+    "train": "; a run that had begun is saved, go on with --resume",
+    "eval": "; what --csv keeps is not measured again",
+    "compare": "",
+    "info": "",
+    "weights": "",
+}
+
 _WORDS = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
@@ -127,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         result = console.EXIT_INTERRUPTED
     if result == console.EXIT_INTERRUPTED:  # Typer turns KeyboardInterrupt into this
-        console.say("deblur: interrupted; what is done is kept, go on with --skip-existing")
+        words = sys.argv[1:] if arguments is None else arguments
+        console.say(f"deblur: interrupted{_HOW_TO_GO_ON.get(words[0] if words else '', _GO_ON)}")
     return result if isinstance(result, int) else 0
 
 

@@ -13,7 +13,7 @@ from deblurcli import weights
 from deblurcli.cli import console, options, weights_table
 from deblurcli.cli.fetching import find_weights
 from deblurcli.errors import DeblurError, UsageError, WeightsError
-from deblurcli.manifest import Entry, describe, read_manifest, register
+from deblurcli.manifest import describe, is_plain, read_manifest, register
 from deblurcli.weights import Listing
 
 app = typer.Typer(
@@ -244,12 +244,8 @@ def register_weights(
 def _place_for(name: str, *, overwrite: bool) -> Path:
     """The file that ``--weights NAME`` will find, in a folder that exists."""
     target = weights.storage_folder() / f"{name}{weights.SUFFIX}"
-    try:
-        Entry(name=name, file=target.name, sha256="0" * 64, bytes=0)
-    except ValueError:
-        raise UsageError(
-            name, "not a name for weights", "use letters, digits, '.', '-' and '_'"
-        ) from None
+    if not is_plain(name):
+        raise UsageError(name, "not a name for weights", "use letters, digits, '.', '-' and '_'")
     own = {entry.name for entry in read_manifest(target.parent).entries}
     if name == "default" or name in {e.name for e in weights.catalogue().entries} - own:
         raise UsageError(name, "the name of other weights", "give another --name")
