@@ -20,7 +20,7 @@ Kind = Literal["photo", "video", "animation", "frames"]
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".mts", ".m2ts", ".mpg", ".mpeg"}
-    | {".wmv", ".flv", ".ogv"}
+    | {".wmv", ".flv", ".ogv", ".ts"}
 )
 SUFFIXES = PHOTO_SUFFIXES | VIDEO_SUFFIXES
 """Every file name ending that is taken for a photo or a video, in lower case."""
@@ -126,7 +126,7 @@ def find_frames(folder: Path) -> list[Path]:
     differing = [
         index
         for index, column in enumerate(zip(*parts, strict=True))
-        if len({int(text) if text.isdigit() else text for text in column}) > 1
+        if len({int(text) if text.isdecimal() else text for text in column}) > 1
     ]
     return photos if len(differing) == 1 and differing[0] % 2 == 1 else []
 

@@ -108,6 +108,51 @@ def test_a_damaged_animation_gives_its_first_frames(tmp_path: Path) -> None:
     assert len(_play(tmp_path / "out.gif")[0]) == result.frame_count
 
 
+def test_a_gif_cut_anywhere_gives_its_first_frames_or_one_line(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.gif", tmp_path / "cut.gif"
+    first, *rest = _draw(False)
+    first.save(whole, save_all=True, append_images=rest, duration=40)
+    data = whole.read_bytes()
+    counts = set()
+    for length in range(1, len(data), max(1, len(data) // 150)):
+        cut.write_bytes(data[:length])
+        try:
+            result = restore_animation(cut, tmp_path / "out.gif", same, overwrite=True)
+        except DeblurError:
+            continue
+        assert len(result.damage) == 1
+        counts.add(result.frame_count)
+    assert {1, 3, 5} <= counts
+
+
+def test_a_picture_for_viewers_without_animations_keeps_out_of_the_times(tmp_path: Path) -> None:
+    hidden, *shown = _draw(False)
+    hidden.save(tmp_path / "in.png", save_all=True, append_images=shown, default_image=True,
+                duration=[100, 200, 300, 400, 500])  # fmt: skip
+    restore_animation(tmp_path / "in.png", tmp_path / "out.png", same)
+    for name in ("in.png", "out.png"):
+        with Image.open(tmp_path / name) as image:
+            times = []
+            for number in range(image.n_frames):
+                image.seek(number)
+                times.append(image.info.get("duration"))
+            assert times == [None, 100, 200, 300, 400, 500]
+    restore_animation(tmp_path / "in.png", tmp_path / "out.webp", same)
+    assert _play(tmp_path / "out.webp")[1] == [100, 200, 300, 400, 500]
+
+
+def test_strip_leaves_metadata_of_animations_out(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[271] = "Cam"
+    first, *rest = _draw(False)
+    first.save(tmp_path / "in.webp", save_all=True, append_images=rest, exif=exif)
+    for strip in (False, True):
+        restore_animation(
+            tmp_path / "in.webp", tmp_path / "out.webp", same, strip=strip, overwrite=True
+        )
+        assert (b"Cam" in (tmp_path / "out.webp").read_bytes()) == (not strip)
+
+
 def test_no_animation_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.gif").write_text("no picture")
     with pytest.raises(DeblurError, match="no animated GIF"):

@@ -206,3 +206,34 @@ def test_ten_thousand_files_are_planned_in_a_moment(tree: Callable[..., Path]) -
     seconds = time.perf_counter() - start
     assert [source for source, _ in pairs(planned)][9_998:] == ["in/9998.jpg", "in/9999.jpg"]
     assert seconds < 10
+
+
+def test_numbered_photos_above_other_media_are_no_clip(tree: Callable[..., Path]) -> None:
+    tree("frames/IMG_1.jpg", "frames/IMG_2.jpg")
+    clip = [("frames", "out/frames.mp4")]
+    assert pairs(plan(["frames"], "out/", videos=True)) == clip
+    assert pairs(plan(["frames"], "out/", videos=True, recursive=True)) == clip
+    tree("frames/sub/clip.mp4", "frames/sub/x.jpg")
+    assert pairs(plan(["frames"], "out/", videos=True)) == clip
+    assert pairs(plan(["frames"], "out/", videos=True, recursive=True)) == [
+        (f"frames/{name}", f"out/{name}")
+        for name in ("IMG_1.jpg", "IMG_2.jpg", "sub/clip.mp4", "sub/x.jpg")
+    ]
+    tree("squares/A1².jpg", "squares/A2².jpg")
+    assert pairs(plan(["squares"], "out/", videos=True)) == [("squares", "out/squares.mp4")]
+
+
+def test_an_ending_that_contradicts_the_format_is_refused(tree: Callable[..., Path]) -> None:
+    tree("a.jpg")
+    for inputs in (["a.jpg"], ["-"]):
+        with pytest.raises(UsageError, match=r"b\.jpg: its ending contradicts --format png"):
+            plan(inputs, "b.jpg", suffix=".png")
+        for output in ("b", "b.png", "b.PNG"):
+            assert len(plan(inputs, output, suffix=".png").jobs) == 1
+
+
+def test_frames_of_a_video_lie_in_a_folder_of_its_whole_name(tree: Callable[..., Path]) -> None:
+    tree("my.holiday.mp4")
+    assert pairs(plan(["my.holiday.mp4"], to_frames=True)) == [
+        ("my.holiday.mp4", "my.holiday-sharp")
+    ]

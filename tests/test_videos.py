@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+from PIL import Image
 from video_clips import (
     COUNTER,
     TONE,
@@ -43,7 +45,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _quick(name: str) -> str | None:
     """The encoder's fastest preset, where it has one: what is looked at does not hang on it."""
-    return None if name.endswith(".avi") else "ultrafast"
+    return {".avi": None, ".webm": "8"}.get(Path(name).suffix, "ultrafast")
 
 
 @pytest.mark.parametrize(
@@ -227,6 +229,23 @@ def test_the_cover_picture_comes_along(clip: Path, tmp_path: Path, suffix: str) 
     ]
 
 
+def test_mp4_holds_a_cover_or_tags_of_any_name(clip: Path, tmp_path: Path) -> None:
+    ffmpeg("-i", clip, "-frames:v", 1, tmp_path / "cover.jpg")
+    ffmpeg("-i", clip, "-i", tmp_path / "cover.jpg", "-map", 0, "-map", 1, "-c", "copy",
+           "-disposition:v:1", "attached_pic", "-metadata", "title=T",
+           tmp_path / "in.mp4")  # fmt: skip
+    # As music shops write them: a field of any name beside the cover, in place of the encoder's.
+    atom = b"\xa9too"
+    data = (tmp_path / "in.mp4").read_bytes()
+    assert data.count(atom) == 1
+    (tmp_path / "in.mp4").write_bytes(data.replace(atom, b"soal"))
+    result = restore_video(tmp_path / "in.mp4", tmp_path / "out.mp4", same, preset="ultrafast")
+    after = ffprobe(tmp_path / "out.mp4")
+    assert [s["codec_name"] for s in after.streams] == ["h264", "aac", "mjpeg"]
+    assert after.format["tags"]["title"] == "T"
+    assert any("sort_album" in note for note in result.notes)
+
+
 def test_what_a_container_cannot_hold_is_named(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "s.srt").write_text("1\n00:00:00,100 --> 00:00:00,400\nOne\n")
     ffmpeg("-i", clip, "-i", tmp_path / "s.srt", "-c", "copy", tmp_path / "in.mkv")
@@ -234,8 +253,67 @@ def test_what_a_container_cannot_hold_is_named(clip: Path, tmp_path: Path) -> No
     kinds = [s["codec_type"] for s in ffprobe(tmp_path / "out.mp4").streams]
     assert kinds == ["video", "audio"]
     (note,) = result.notes
-    assert "subtitle stream 2 (srt) left out" in note
+    assert "subtitle stream 2 (subrip) left out" in note
     assert ".mkv" in note
+
+
+def test_sound_of_unknown_codec_does_not_stop_the_rest(clip: Path, tmp_path: Path) -> None:
+    """As the spatial sound of phones is to older versions of FFmpeg."""
+    foreign = clip.read_bytes().replace(b"mp4a", b"xxxx").replace(b"\x40\x15", b"\xfe\x15")
+    (tmp_path / "in.mp4").write_bytes(foreign)
+    result = restore_video(tmp_path / "in.mp4", tmp_path / "out.mp4", same, preset="ultrafast")
+    assert [s["codec_type"] for s in ffprobe(tmp_path / "out.mp4").streams] == ["video"]
+    assert result.notes == ("audio stream 1 (unknown) left out: mp4 can't hold it",)
+
+
+@pytest.mark.parametrize(
+    ("source", "sound", "target", "codec", "channels"),
+    [
+        ("in.mkv", ("pcm_s16le", "stereo"), "out.mts", "aac", 2),  # else data that nobody plays
+        ("in.mkv", ("flac", "mono"), "out.ts", "aac", 1),
+        ("in.mts", ("ac3", "stereo"), "out.m2ts", "ac3", 2),
+        ("in.avi", ("pcm_s16le", "stereo"), "out.mp4", "pcm_s16le", 2),  # AVI names no layout
+        ("in.avi", ("pcm_u8", "mono"), "out.mp4", "aac", 1),
+        ("in.mkv", ("ac3", "5.1(side)"), "out.webm", "opus", 6),
+        ("in.mkv", ("libopus", "5.1"), "out.avi", "mp3", 2),
+    ],
+)
+def test_sound_of_every_kind_arrives(
+    tmp_path: Path, source: str, sound: tuple[str, str], target: str, codec: str, channels: int
+) -> None:
+    encoder, layout = sound
+    tone = (
+        f"aevalsrc=0.3*sin(880*PI*t)|0.3*sin(880*PI*t):s=48000:d=1,aformat=channel_layouts={layout}"
+    )
+    ffmpeg("-f", "lavfi", "-i", COUNTER, "-f", "lavfi", "-i", tone, "-pix_fmt", "yuv420p",
+           "-c:a", encoder, tmp_path / source)  # fmt: skip
+    result = restore_video(tmp_path / source, tmp_path / target, same, preset=_quick(target))
+    heard = ffprobe(tmp_path / target).only("audio")
+    assert (heard["codec_name"], heard["channels"]) == (codec, channels)
+    assert any("encoded again" in note for note in result.notes) == (codec not in encoder)
+    raw = tmp_path / "raw.s16"
+    ffmpeg("-i", tmp_path / target, "-ac", 1, "-ar", 8000, "-f", "s16le", raw)
+    samples = np.frombuffer(raw.read_bytes(), np.int16)[2000:6000].astype(float)
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    assert spectrum.argmax() * 8000 / len(samples) == pytest.approx(440, abs=3)
+
+
+def test_strip_leaves_out_place_camera_and_date(clip: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "cover.jpg")
+    ffmpeg("-i", clip, "-i", tmp_path / "cover.jpg", "-map", 0, "-map", 1, "-c", "copy",
+           "-disposition:v:1", "attached_pic", "-metadata", "location=+48.85+002.35/",
+           "-metadata", "creation_time=2026-01-01T00:00:00Z", "-metadata:s:a:0", "language=fra",
+           "-metadata:s:v:0", "handler_name=Cam", tmp_path / "in.mp4")  # fmt: skip
+    for strip in (False, True):
+        target = tmp_path / f"{strip}.mp4"
+        restore_video(tmp_path / "in.mp4", target, same, preset="ultrafast", strip=strip)
+        after = ffprobe(target)
+        told = str([after.format.get("tags"), *(s.get("tags") for s in after.streams)])
+        for private in ("48.85", "Cam", "2026"):
+            assert (private in told) == (not strip)
+        kinds = [s["codec_type"] for s in after.streams]
+        assert kinds == (["video", "audio"] if strip else ["video", "audio", "video"])
+        assert after.only("audio")["tags"]["language"] == "fra"
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".webm", "opus"), (".avi", "mp3")])
@@ -286,6 +364,40 @@ def test_sample_aspect_ratio_is_kept(clip: Path, tmp_path: Path) -> None:
     for name in ("out.mp4", "out.mkv"):
         restore_video(tmp_path / "wide.mp4", tmp_path / name, same)
         assert ffprobe(tmp_path / name).video["sample_aspect_ratio"] == "4:3"
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        *(("out.webm", "vp9"), ("out.mkv", "vp9"), ("out.mkv", "ffv1"), ("out.mp4", "vp9")),
+        *(("out.avi", "mpeg4"), ("out.avi", "mjpeg"), ("out.avi", "ffv1"), ("out.mts", "h264")),
+        *(("out.mkv", "mpeg2video"), ("out.mkv", "hevc"), ("out.mov", "prores")),
+    ],
+)
+def test_pixels_that_are_not_square_stay_so_or_are_noted(
+    clip: Path, tmp_path: Path, name: str, codec: str
+) -> None:
+    ffmpeg("-i", clip, "-t", "0.2", "-vf", "setsar=4/3", tmp_path / "wide.mp4")
+    result = restore_video(tmp_path / "wide.mp4", tmp_path / name, same, codec=codec)
+    kept = ffprobe(tmp_path / name).video.get("sample_aspect_ratio") == "4:3"
+    assert kept != any("its pixels are 4/3 as wide as high" in note for note in result.notes)
+
+
+def test_pixels_turn_with_the_picture(clip: Path, tmp_path: Path) -> None:
+    ffmpeg("-i", clip, "-t", "0.2", "-vf", "setsar=4/3", tmp_path / "wide.mp4")
+    with (
+        av.open(str(tmp_path / "wide.mp4")) as source,
+        av.open(str(tmp_path / "turned.mp4"), "w") as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        stream.set_display_matrix((0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30))
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    restore_video(tmp_path / "turned.mp4", tmp_path / "out.avi", same)
+    after = ffprobe(tmp_path / "out.avi").video
+    assert (after["width"], after["height"], after["sample_aspect_ratio"]) == (120, 160, "3:4")
 
 
 @pytest.mark.parametrize(
@@ -426,6 +538,8 @@ def test_options_that_make_no_sense_are_refused(
 def test_a_container_that_cannot_hold_the_codec_is_refused(clip: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="webm can't hold libx264"):
         restore_video(clip, tmp_path / "out.webm", same, codec="h264")
+    with pytest.raises(UsageError, match="dnxhd can't encode this here"):  # 160x120 is too small
+        restore_video(clip, tmp_path / "out.mov", same, codec="dnxhd")
     with pytest.raises(DeblurError, match="no video is written with this ending"):
         restore_video(clip, tmp_path / "out.xyz", same)
     assert list(tmp_path.iterdir()) == []

@@ -28,6 +28,7 @@ def restore_clip(
     restore: Restore,
     options: ClipOptions,
     *,
+    strip: bool = False,
     overwrite: bool,
     progress: Progress | None = None,
 ) -> VideoResult:
@@ -45,7 +46,7 @@ def restore_clip(
         raise output_error(job.target, error) from error
     if job.kind == "animation":
         return restore_animation(
-            job.source, job.target, restore, overwrite=overwrite, progress=progress
+            job.source, job.target, restore, strip=strip, overwrite=overwrite, progress=progress
         )
     encoder: dict[str, Any] = {
         "codec": options.codec,
@@ -72,6 +73,7 @@ def restore_clip(
         job.source,
         job.target,
         restore,
+        strip=strip,
         overwrite=overwrite,
         progress=progress,
         **encoder,

@@ -190,6 +190,8 @@ def _write(job: Job, photo: images.Photo, restored: NDArray[Any], settings: Sett
         photo,
         restored,
         job.target,
+        # A name with an ending decides; `plan` has refused one that contradicts the format.
+        format=None if job.target.suffix else settings.format,
         strip=settings.strip,
         overwrite=settings.overwrite,
     )
@@ -229,7 +231,12 @@ def _run_clip(job: Job, settings: Settings) -> Outcome:
 
     try:
         result = restore_clip(
-            job, restore, settings.clips, overwrite=settings.overwrite, progress=tell
+            job,
+            restore,
+            settings.clips,
+            strip=settings.strip,
+            overwrite=settings.overwrite,
+            progress=tell,
         )
     except (DeviceError, WeightsError):
         raise  # the next job would fail the same way

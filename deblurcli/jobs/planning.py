@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from deblurcli import media
+from deblurcli import images, media
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
 from deblurcli.files import output_error
 from deblurcli.jobs.job import Job, Plan, refuse_clashes, settle_existing, settle_unwritable
@@ -54,10 +54,10 @@ def plan(
     """
     result = Plan()
     if PIPE in inputs or output == PIPE:
-        result.jobs.append(_plan_pipe(inputs, output))
+        result.jobs.append(_plan_pipe(inputs, output, suffix))
         settle_existing(result, overwrite, skip_existing)
         return result
-    into_folder = _names_folder(inputs, output, videos)
+    into_folder = _names_folder(inputs, output, videos, recursive)
     found: list[Job] = []
     for source, relative in _find_sources(inputs, output, recursive, videos):
         kind = _kind(source, videos)
@@ -70,7 +70,8 @@ def plan(
             "give a photo" if recursive else "give a photo, or -r to look into sub-folders",
         )
     if output is not None and not into_folder:
-        _check_file_target(Path(output), to_frames)
+        is_photo = found[0].kind == "photo"
+        _check_file_target(Path(output), to_frames, suffix if is_photo else None)
     refuse_clashes(found, overwrite)
     for job in found[shard[0] - 1 :: shard[1]]:
         error = None if job.source is None else _unreadable(job.source)
@@ -83,7 +84,7 @@ def plan(
     return result
 
 
-def _plan_pipe(inputs: Sequence[str], output: str | None) -> Job:
+def _plan_pipe(inputs: Sequence[str], output: str | None, suffix: str | None) -> Job:
     if len(inputs) != 1:
         raise UsageError(PIPE, "a pipe carries one photo", "give one input")
     if output is None:
@@ -100,17 +101,19 @@ def _plan_pipe(inputs: Sequence[str], output: str | None) -> Job:
     if target is not None:
         if _is_folder(target):
             raise UsageError(target, "is a folder", "give a file name: -o sharp.jpg")
-        _check_file_target(target)
+        _check_file_target(target, suffix=suffix)
     return Job(source, target)
 
 
-def _names_folder(inputs: Sequence[str], output: str | None, videos: bool) -> bool:
+def _names_folder(inputs: Sequence[str], output: str | None, videos: bool, recursive: bool) -> bool:
     """Whether `output` means a folder."""
     if output is None:
         return False
     if _is_folder(output) or output.endswith(tuple(filter(None, (os.sep, os.altsep)))):
         return True
-    if len(inputs) == 1 and (not _is_folder(inputs[0]) or _is_clip(Path(inputs[0]), videos)):
+    if len(inputs) == 1 and (
+        not _is_folder(inputs[0]) or _is_clip(Path(inputs[0]), output, videos, recursive)
+    ):
         return False
     looks_like_file = Path(output).suffix.lower() in media.SUFFIXES
     if looks_like_file or os.path.lexists(output):
@@ -127,7 +130,7 @@ def _find_sources(
     seen: set[Path] = set()
     for root in map(Path, inputs):
         found = [root]
-        if _is_folder(root) and not _is_clip(root, videos):
+        if _is_folder(root) and not _is_clip(root, output, videos, recursive):
             try:
                 found = media.find(root, recursive=recursive, videos=videos, leave_out=outputs)
             except OSError as error:
@@ -138,12 +141,19 @@ def _find_sources(
                 yield path, path.relative_to(root) if path != root else Path(path.name)
 
 
-def _is_clip(path: Path, videos: bool) -> bool:
-    """Whether `path` is a folder of numbered frames, to be taken as one clip."""
+def _is_clip(path: Path, output: str | None, videos: bool, recursive: bool) -> bool:
+    """Whether `path` is a folder of numbered frames, to be taken as one clip.
+
+    With -r, one with more in the folders below it is not: cameras number their photos too.
+    """
     if not videos or not _is_folder(path):
         return False
+    outputs = [] if output is None else [Path(output)]
     try:
-        return bool(media.find_clip(path))
+        frames = media.find_clip(path)
+        if not frames or not recursive:
+            return bool(frames)
+        return media.find(path, recursive=True, videos=True, leave_out=outputs) == frames
     except OSError as error:
         raise _read_error(path, error) from error
 
@@ -173,12 +183,15 @@ def _target_name(relative: Path, kind: media.Kind, suffix: str | None, to_frames
 def _target(source: Path, name: Path, output: str | None, into_folder: bool) -> Path:
     if output is None:
         folder = source.parent if source.name else source.resolve().parent
-        return folder / f"{name.stem}{media.OWN_MARK}{name.suffix}"
+        # A folder of frames has no ending, whatever stands behind a dot in its name.
+        ending = name.suffix if name.suffix.lower() in media.SUFFIXES else ""
+        return folder / f"{name.name.removesuffix(ending)}{media.OWN_MARK}{ending}"
     return Path(output) / name if into_folder else Path(output)
 
 
-def _check_file_target(target: Path, to_frames: bool = False) -> None:
-    """Refuses early what could not be written after minutes of work."""
+def _check_file_target(target: Path, to_frames: bool = False, suffix: str | None = None) -> None:
+    """Refuses early what could not be written after minutes of work, and what contradicts the
+    wanted format."""
     if not _is_folder(target.parent):
         raise output_error(target, FileNotFoundError())
     if to_frames:
@@ -188,6 +201,10 @@ def _check_file_target(target: Path, to_frames: bool = False) -> None:
             target,
             f"{target.suffix} is no format of photos or videos that deblur writes",
             "end the name in .jpg or .png, say",
+        )
+    if suffix is not None and target.suffix and not images.is_same_format(target.suffix, suffix):
+        raise UsageError(
+            target, f"its ending contradicts --format {suffix[1:]}", "leave one of the two out"
         )
 
 

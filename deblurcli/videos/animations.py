@@ -7,7 +7,10 @@ picture may become one that is shown as long.
 
 from __future__ import annotations
 
+import itertools
 import os
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from deblurcli.errors import DeblurError
 from deblurcli.files import atomic_output
@@ -35,6 +38,20 @@ ANIMATION_FORMATS = {
 
 _READ_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
 _FRAMES_AHEAD = 2
+# What Pillow's decoders raise when fed with damaged data.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
 _LOSSY_QUALITY = 90
 # How much worse a frame may fit the palette of the frame before it and still take it.
 _PALETTE_PATIENCE = 1.25
@@ -57,12 +74,18 @@ class Animation:
     loop: int | None
     options: dict[str, Any]
 
+    @property
+    def hidden_first(self) -> bool:
+        """Whether the first frame is only for viewers that show no animations."""
+        return bool(self.options.get("default_image"))
+
 
 def restore_animation(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     restore: Restore,
     *,
+    strip: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> VideoResult:
@@ -72,6 +95,7 @@ def restore_animation(
         source: the animation.
         target: the file to write, with one of the same endings.
         restore: restores one frame, (H, W, 3) uint8; transparency is kept beside it.
+        strip: leave out all metadata but the colour profile.
         overwrite: `target` may be replaced.
         progress: is told about each frame.
 
@@ -87,14 +111,15 @@ def restore_animation(
     with ExitStack() as stack:
         try:
             image = stack.enter_context(Image.open(source, formats=_READ_FORMATS))
-            animation = _study(image, source)
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+            animation = _study(image, source, strip=strip)
+        except _DECODER_ERRORS as error:
             raise _unreadable(source, error) from error
         total = len(animation.durations_ms)
         damage: list[str] = []
         if _is_cut_off(image, source):
             damage.append(f"ends in the middle of frame {total}")
-        frames = stack.enter_context(closing(read_ahead(_frames(image, damage), _FRAMES_AHEAD)))
+        decoded = _frames(image, animation, damage, hidden=output_format == "PNG")
+        frames = stack.enter_context(closing(read_ahead(decoded, _FRAMES_AHEAD)))
         palettes = _Palettes() if output_format == "GIF" else None
         done = 0
 
@@ -125,23 +150,24 @@ def restore_animation(
     return VideoResult(done, (), tuple(damage))
 
 
-def _study(image: Image.Image, source: Path) -> Animation:
+def _study(image: Image.Image, source: Path, *, strip: bool) -> Animation:
     """Reads how long each frame is shown, without keeping any."""
     head = source.read_bytes()[:4096]
-    kept = {"icc_profile", "exif", "xmp", "comment", "default_image"}
+    kept = {"icc_profile", "default_image"} | (set() if strip else {"exif", "xmp", "comment"})
     options = {key: value for key, value in image.info.items() if key in kept}
     if image.format == "WEBP" and b"VP8L" in head:
         options["lossless"] = True
     loop = image.info.get("loop")
     durations: list[int] = []
     transparent = False
-    for frame in ImageSequence.Iterator(image):
+    for number in itertools.count():
         try:
-            alpha = np.asarray(frame.convert("RGBA"))[..., 3]
-        except (OSError, SyntaxError, ValueError):
-            break  # a damaged end: `_frames` says so
+            image.seek(number)
+            alpha = np.asarray(image.convert("RGBA"))[..., 3]
+        except _DECODER_ERRORS:
+            break  # the end, or a damaged frame: `_frames` says so
         transparent = transparent or bool((alpha < 255).any())
-        durations.append(round(frame.info.get("duration", 0)))
+        durations.append(round(image.info.get("duration", 0)))
     image.seek(0)
     return Animation(durations or [0], transparent, loop, options)
 
@@ -151,20 +177,31 @@ def _is_cut_off(image: Image.Image, source: Path) -> bool:
     return image.format == "GIF" and source.read_bytes().rstrip(b"\0")[-1:] != b";"
 
 
-def _frames(image: Image.Image, damage: list[str]) -> Iterator[NDArray[np.uint8]]:
-    """Yields the frames as (H, W, 4) RGBA, each as it is shown."""
-    for number in range(getattr(image, "n_frames", 1)):
+def _frames(
+    image: Image.Image, animation: Animation, damage: list[str], *, hidden: bool
+) -> Iterator[NDArray[np.uint8]]:
+    """Yields the frames as (H, W, 4) RGBA, each as it is shown; `hidden`: the hidden one too."""
+    whole = len(animation.durations_ms)
+    try:
+        count = int(getattr(image, "n_frames", 1))
+    except _DECODER_ERRORS:  # for GIF it counts them
+        count = whole + 1
+    for number in range(0 if hidden or not animation.hidden_first else 1, count):
         try:
             image.seek(number)
             frame = np.array(image.convert("RGBA"))
-        except (OSError, SyntaxError, ValueError, EOFError):
-            damage.append(f"damaged from frame {number + 1} on")
+        except _DECODER_ERRORS:
+            if not damage:
+                damage.append(f"damaged from frame {number + 1} on")
             return
         yield frame
 
 
 def _save_options(animation: Animation, output_format: str) -> dict[str, Any]:
-    options: dict[str, Any] = {**animation.options, "duration": animation.durations_ms}
+    durations_ms = animation.durations_ms[1:] if animation.hidden_first else animation.durations_ms
+    options: dict[str, Any] = {**animation.options, "duration": durations_ms}
+    if output_format != "PNG":
+        options.pop("default_image", None)
     if output_format == "AVIF":
         return {**options, "quality": _LOSSY_QUALITY}
     if output_format == "GIF":

@@ -36,6 +36,7 @@ from deblurcli.videos.restoring import (
     check_restored,
     count_within,
     depth_for,
+    refused_by_ffmpeg,
 )
 from deblurcli.videos.writing import Picture, VideoWriter
 
@@ -91,6 +92,7 @@ def restore_frames(
         picture = Picture(width, height, _BT709_COLOUR)
         with (
             atomic_output(target, overwrite=overwrite) as part,
+            refused_by_ffmpeg(target, part),
             VideoWriter(
                 part, container_format, encoding, picture, time_base=1 / rate, rate=rate, tags={}
             ) as writer,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
+import av
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from deblurcli.errors import DeblurError
 from deblurcli.files import atomic_output
 from deblurcli.videos.encoding import Encoding, choose_encoding, rate_of_stream
 from deblurcli.videos.info import (
@@ -34,7 +36,7 @@ from deblurcli.videos.pixels import (
 )
 from deblurcli.videos.reading import Reading, Step, choose_cut
 from deblurcli.videos.streams import Cut, Passengers, choose_passengers
-from deblurcli.videos.writing import Picture, VideoWriter
+from deblurcli.videos.writing import Picture, VideoWriter, unusual_tags
 
 Restore = Callable[[Pixels], Pixels]
 """Restores one frame, (H, W, 3) uint8 or uint16 sRGB, and gives the same shape and type."""
@@ -45,6 +47,9 @@ Progress = Callable[[int, int | None], None]
 _PIXELS_ON_THE_WAY = 32_000_000
 # The others have no place for a rotation: there the frames themselves are turned.
 _ROTATION_HOLDERS = ("mp4", "mov", "matroska")
+# These write the shape of pixels into their own data; MP4 and MOV have a place for it beside
+# them, Matroska too, but PyAV can't fill that one.
+_ASPECT_HOLDERS = ("libx264", "libx265", "mpeg4", "mjpeg", "mpeg2video")
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ def restore_video(
     preset: str | None = None,
     start: float | None = None,
     end: float | None = None,
+    strip: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> VideoResult:
@@ -87,6 +93,7 @@ def restore_video(
         restore: restores one frame; must not change what it is given.
         codec, crf, preset: of the encoder; see `choose_encoding`.
         start, end: the part to restore, in seconds of playing time.
+        strip: leave out tags (but languages), telemetry and cover pictures.
         overwrite: `target` may be replaced.
         progress: is told about each frame.
 
@@ -99,7 +106,7 @@ def restore_video(
     with closing(open_video(source)) as container:
         stream = video_stream(container, source)
         cut = choose_cut(container, container_format, start, end)
-        passengers = choose_passengers(container, stream, container_format)
+        passengers = choose_passengers(container, stream, container_format, strip=strip)
         encoding = choose_encoding(
             container_format,
             stream.codec_context.name,
@@ -113,8 +120,11 @@ def restore_video(
             first = next(steps, None)
             if first is None or first.frame is None:
                 raise reading.failure()
-            job = _Writing(stream, container_format, encoding, first.frame)
-            with atomic_output(target, overwrite=overwrite) as part:
+            job = _Writing(stream, container_format, encoding, first.frame, strip)
+            with (
+                atomic_output(target, overwrite=overwrite) as part,
+                refused_by_ffmpeg(target, part),
+            ):
                 done = job.write(
                     part,
                     _chain(first, steps),
@@ -123,8 +133,33 @@ def restore_video(
                     progress=progress,
                     total=count_within(container, stream, start, end),
                 )
-        notes = (*passengers.notes, *encoding.notes, *reading.notes)
+        notes = (
+            *passengers.notes,
+            *encoding.notes,
+            *reading.notes,
+            *job.notes(container, passengers),
+        )
         return VideoResult(done, notes, reading.damage())
+
+
+@contextmanager
+def refused_by_ffmpeg(target: Path, part: Path) -> Iterator[None]:
+    """Turns what FFmpeg's encoders and muxers object to into one line; what the disk objects to
+    is left to `atomic_output`.
+
+    Raises:
+        DeblurError: FFmpeg can't write this.
+    """
+    try:
+        yield
+    except av.FFmpegError as error:
+        if isinstance(error, OSError) and error.filename in (None, os.fspath(part.absolute())):
+            raise
+        raise DeblurError(
+            target,
+            f"FFmpeg can't write that ({error.strerror or error})",
+            "give another ending, such as .mkv, or another --codec",
+        ) from error
 
 
 def depth_for(width: int, height: int) -> int:
@@ -156,6 +191,23 @@ class _Writing:
     container_format: str
     encoding: Encoding
     first: VideoFrame
+    strip: bool = False
+
+    def notes(self, container: InputContainer, passengers: Passengers) -> list[str]:
+        """What is written differently."""
+        notes = []
+        unusual = unusual_tags(self.container_format, container.metadata)
+        if unusual and passengers.has_cover and not self.strip:
+            told = ", ".join(unusual)
+            notes.append(f"tags left out, as {self.container_format} has a cover picture: {told}")
+        aspect = self.stream.sample_aspect_ratio or 1
+        in_container = self.container_format in ("mp4", "mov")
+        if aspect != 1 and not in_container and self.encoding.encoder not in _ASPECT_HOLDERS:
+            what = f"{self.encoding.encoder} in {self.container_format}"
+            notes.append(
+                f"its pixels are {aspect} as wide as high, which {what} can't say here: .mp4 would"
+            )
+        return notes
 
     def write(
         self,
@@ -181,6 +233,8 @@ class _Writing:
             time_base=self.stream.time_base or Fraction(1, 1_000_000),
             rate=rate_of_stream(self.stream),
             tags=copy[0].metadata,
+            strip=self.strip,
+            has_cover=copy[2].has_cover,
         ) as writer:
             writer.copy_from(*copy)
 
@@ -207,9 +261,11 @@ class _Writing:
         if self.encoding.encoder == "mjpeg":
             colour = replace(colour, range=2, matrix=5)  # what JPEG is by definition
         width, height = self.first.width, self.first.height
+        aspect = self.stream.sample_aspect_ratio or None
         if turn is not None and not turn[0]:
             width, height = height, width
-        return Picture(width, height, colour, matrix)
+            aspect = None if aspect is None else 1 / aspect
+        return Picture(width, height, colour, matrix, aspect)
 
 
 def _restored(frame: VideoFrame, restore: Restore, turn: tuple[int, ...] | None) -> VideoFrame:

@@ -51,6 +51,17 @@ _AUDIO_ENCODERS = {
 }
 """For sound that the output's container can't hold as it is."""
 
+# fmt: off
+_MPEGTS_CODECS = frozenset({
+    "mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "truehd", "opus", "s302m",
+    "dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "hdmv_text_subtitle",
+})
+# fmt: on
+"""What MPEG-TS has a type for. Its muxer takes anything else too, as data that nobody plays."""
+
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+"""The usual layouts by number of channels, for encoders and muxers that want a named one."""
+
 _STALE_PREFIXES = ("number_of_", "_statistics_", "bps")
 
 
@@ -93,20 +104,30 @@ class Passengers:
     covers: list[tuple[str, str, bytes]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def has_cover(self) -> bool:
+        return any(isinstance(s, VideoStream) and is_cover(s) for s in self.copied.values())
+
 
 def choose_passengers(
-    container: InputContainer, video: VideoStream, container_format: str
+    container: InputContainer, video: VideoStream, container_format: str, *, strip: bool = False
 ) -> Passengers:
-    """Decides which streams beside `video` a file of `container_format` can hold."""
+    """Decides which streams beside `video` a file of `container_format` can hold.
+
+    With `strip`, telemetry (places, mostly) and cover pictures stay behind.
+    """
     passengers = Passengers()
     for stream in container.streams:
         if stream.index == video.index:
             continue
+        is_private = stream.type == "data" or (isinstance(stream, VideoStream) and is_cover(stream))
+        if strip and is_private:
+            continue
         label = _label(stream)
         fits = stream.type in _KINDS[container_format] and _fits(stream, container_format)
-        if stream.type == "data" and "timecode" in stream.metadata and stream.name is None:
+        if stream.type == "data" and "timecode" in stream.metadata and _codec(stream) is None:
             continue  # the time code is a tag of the video too: the muxer makes the stream anew
-        if stream.name == "bin_data" and container.chapters() and not fits:
+        if _codec(stream) == "bin_data" and container.chapters() and not fits:
             continue  # the titles of the chapters, which are copied as chapters
         if isinstance(stream, VideoStream) and is_cover(stream):
             if container_format == "matroska":
@@ -122,19 +143,28 @@ def choose_passengers(
             passengers.encoded[stream.index] = _AUDIO_ENCODERS[container_format]
             passengers.notes.append(f"{label} encoded again: {container_format} can't hold it")
         else:
-            hint = "" if stream.type == "data" else "; .mkv would"
+            known = stream.type != "data" and _codec(stream) is not None
+            hint = "; .mkv would" if known else ""
             passengers.notes.append(f"{label} left out: {container_format} can't hold it{hint}")
     return passengers
 
 
 def _label(stream: Stream) -> str:
     kind = "cover picture" if stream.type == "video" else f"{stream.type} stream"
-    return f"{kind} {stream.index} ({stream.name or 'unknown'})"
+    return f"{kind} {stream.index} ({_codec(stream) or 'unknown'})"
+
+
+def _codec(stream: Stream) -> str | None:
+    """FFmpeg's name of the stream's codec; None where FFmpeg does not know it."""
+    if stream.codec_context is not None:
+        return stream.codec_context.codec.canonical_name
+    return getattr(stream, "name", None)  # PyAV raises where there is none
 
 
 def _fits(stream: Stream, container_format: str) -> bool:
     """Whether a muxer takes the stream, found by trying: its header is written to memory."""
-    if stream.name is None:
+    name = _codec(stream)
+    if name is None or (container_format == "mpegts" and name not in _MPEGTS_CODECS):
         return False
     try:
         trial = av.open(io.BytesIO(), "w", format=container_format)
@@ -148,14 +178,16 @@ def _fits(stream: Stream, container_format: str) -> bool:
 
 def _cover(path: str, stream: VideoStream) -> tuple[str, str, bytes]:
     """A cover picture as an attachment: file name, media type, bytes."""
-    kind = "png" if stream.name == "png" else "jpeg"
+    kind = "png" if _codec(stream) == "png" else "jpeg"
     with closing(av.open(path, "r", metadata_errors="replace")) as container:
         packet = next(container.demux(container.streams[stream.index]))
         name = f"cover.{kind.replace('jpeg', 'jpg')}"
         return name, f"image/{kind}", bytes(packet)
 
 
-def add_passengers(output: OutputContainer, passengers: Passengers) -> dict[int, Stream]:
+def add_passengers(
+    output: OutputContainer, passengers: Passengers, *, strip: bool = False
+) -> dict[int, Stream]:
     """Adds a stream to `output` for each copied one: input index -> output stream."""
     added: dict[int, Stream] = {}
     for index, stream in passengers.copied.items():
@@ -165,8 +197,16 @@ def add_passengers(output: OutputContainer, passengers: Passengers) -> dict[int,
             copy = output.add_stream_from_template(stream)
             if stream.time_base is not None and not isinstance(stream, AttachmentStream):
                 copy.time_base = stream.time_base
+            if (
+                isinstance(stream, AudioStream)
+                and isinstance(copy, AudioStream)
+                and stream.layout.name.endswith("channels")
+                and stream.channels in _LAYOUTS
+            ):
+                # AVI names no layout, and MP4 takes none without a name.
+                copy.codec_context.layout = _LAYOUTS[stream.channels]
         copy.metadata.clear()
-        copy.metadata.update(clean_tags(stream.metadata))
+        copy.metadata.update(clean_tags(stream.metadata, strip=strip))
         copy.disposition = stream.disposition
         added[index] = copy
     for name, kind, data in passengers.covers:
@@ -175,18 +215,24 @@ def add_passengers(output: OutputContainer, passengers: Passengers) -> dict[int,
 
 
 def _add_encoder(output: OutputContainer, stream: AudioStream, name: str) -> AudioStream:
-    """Adds audio that is encoded anew, with as many channels and ample bits."""
+    """Adds audio that is encoded anew, with ample bits and as many channels (in AVI two at most:
+    MP3 holds no more)."""
     rate = 48_000 if name == "libopus" else min(stream.rate, 48_000)
     copy = output.add_stream(name, rate=rate)
     if not isinstance(copy, AudioStream):
         raise TypeError(f"{name} is no audio encoder")
-    copy.codec_context.layout = stream.layout
-    copy.codec_context.bit_rate = 96_000 * stream.channels
+    channels = min(stream.channels, 2) if name == "libmp3lame" else stream.channels
+    # Encoders know 5.1 with its rear speakers at the back only, films have them at the side.
+    copy.codec_context.layout = _LAYOUTS.get(channels, stream.layout)
+    copy.codec_context.bit_rate = 96_000 * channels
     return copy
 
 
-def clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    """Tags without those that describe the old file's bytes instead of its content."""
+def clean_tags(tags: Mapping[str, str], *, strip: bool = False) -> dict[str, str]:
+    """Tags without those that describe the old file's bytes instead of its content; with `strip`
+    only the language, as any other may tell place, camera or date."""
+    if strip:
+        return {key: value for key, value in tags.items() if key.lower() == "language"}
     return {
         key: value
         for key, value in tags.items()

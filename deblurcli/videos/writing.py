@@ -41,6 +41,10 @@ _MOV_TAGS = frozenset({
 """Tags that MP4 has a place for, and all players look there."""
 
 
+_GRID_ENCODERS = ("mpeg4", "mpeg1video", "mpeg2video")
+"""Encoders for frames on a grid, a step of which is the frame."""
+
+
 @dataclass(frozen=True)
 class Picture:
     """What the frames are like that a writer gets."""
@@ -49,6 +53,8 @@ class Picture:
     height: int
     colour: Colour
     display_matrix: tuple[int, ...] | None = None
+    aspect: Fraction | None = None
+    """Width of a pixel over its height; None where it is not said."""
 
 
 class VideoWriter:
@@ -68,22 +74,28 @@ class VideoWriter:
         time_base: Fraction,
         rate: Fraction,
         tags: Mapping[str, str],
+        strip: bool = False,
+        has_cover: bool = False,
     ) -> None:
         """
         Args:
             time_base: seconds of one tick of the frames' times.
             rate: frames per second, in the mean.
             tags: of the whole file.
+            strip: leave all tags out but languages.
+            has_cover: a cover picture will be copied; MP4 then takes its usual tags only.
 
         Raises:
-            UsageError: the container can't hold the codec.
+            UsageError: the container can't hold the codec, or the encoder can't be used.
             OSError: the file can't be made.
         """
-        options = _muxer_options(container_format, tags)
+        self._strip = strip
+        any_tag = bool(unusual_tags(container_format, tags)) and not (strip or has_cover)
+        options = _muxer_options(container_format, any_tag=any_tag)
         self._output: OutputContainer = av.open(
             os.fspath(target.absolute()), "w", format=container_format, container_options=options
         )
-        self._output.metadata.update(clean_tags(tags))
+        self._output.metadata.update(clean_tags(tags, strip=strip))
         try:
             stream = self._output.add_stream(encoding.encoder, rate, options=encoding.options)
         except ValueError as error:
@@ -96,11 +108,12 @@ class VideoWriter:
             raise TypeError(f"{encoding.encoder} is no video encoder")
         self._stream = stream
         self._source_time_base = time_base
-        if container_format == "avi" or encoding.encoder == "mpeg4":
+        if container_format == "avi" or encoding.encoder in _GRID_ENCODERS:
             # Frames lie on a grid there: its step is the frame, as fine as 16 bits count.
             time_base = Fraction(1) / rate.limit_denominator(65_535)
         self._time_base = time_base
         self._set_picture(encoding, picture)
+        self._open_encoder(encoding)
         self._pixels = PixelWriter(
             picture.width, picture.height, encoding.pixel_format, picture.colour
         )
@@ -125,17 +138,29 @@ class VideoWriter:
             context.codec_tag = encoding.tag
         if picture.display_matrix is not None:
             stream.set_display_matrix(picture.display_matrix)
+        if picture.aspect is not None:
+            context.sample_aspect_ratio = picture.aspect
+
+    def _open_encoder(self, encoding: Encoding) -> None:
+        """Now, not with the first frame: some need hardware that is not here, or other frames."""
+        try:
+            self._stream.codec_context.open()
+        except (av.FFmpegError, ValueError) as error:
+            self._output.close()
+            raise UsageError(
+                "--codec",
+                f"{encoding.encoder} can't encode this here ({getattr(error, 'strerror', error)})",
+                "give another --codec, such as h264",
+            ) from error
 
     def copy_from(
         self, source: InputContainer, video: VideoStream, passengers: Passengers, cut: Cut
     ) -> None:
         """Takes over tags, chapters and the streams to copy; before the first frame."""
-        self._stream.metadata.update(clean_tags(video.metadata))
+        self._stream.metadata.update(clean_tags(video.metadata, strip=self._strip))
         with suppress(AttributeError):
             self._stream.disposition = video.disposition
-        if video.sample_aspect_ratio:
-            self._stream.codec_context.sample_aspect_ratio = video.sample_aspect_ratio
-        self._added = add_passengers(self._output, passengers)
+        self._added = add_passengers(self._output, passengers, strip=self._strip)
         self._audio = {
             index: (stream, encoder)
             for index in passengers.encoded
@@ -244,7 +269,14 @@ class VideoWriter:
                 self._output.close()
 
 
-def _muxer_options(container_format: str, tags: Mapping[str, str]) -> dict[str, str]:
+def unusual_tags(container_format: str, tags: Mapping[str, str]) -> list[str]:
+    """Names of the tags for which MP4 and MOV have no place of their own."""
+    if container_format not in ("mp4", "mov"):
+        return []
+    return sorted(tag for tag in clean_tags(tags) if tag.partition("-")[0] not in _MOV_TAGS)
+
+
+def _muxer_options(container_format: str, *, any_tag: bool) -> dict[str, str]:
     if container_format == "avi":
         # Its times are frame numbers: shifting all by the lead of an audio codec, as is done
         # elsewhere, would be a frame too many.
@@ -253,6 +285,6 @@ def _muxer_options(container_format: str, tags: Mapping[str, str]) -> dict[str, 
         return {}
     # The table of frames first, so that players can start before they have the whole file.
     flags = "+faststart"
-    if not {tag.partition("-")[0] for tag in clean_tags(tags)} <= _MOV_TAGS:
-        flags += "+use_metadata_tags"  # keeps any tag, but where not all players look
+    if any_tag:
+        flags += "+use_metadata_tags"  # where not all players look, and not beside a cover
     return {"movflags": flags}
