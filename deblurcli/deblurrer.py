@@ -220,6 +220,8 @@ class Deblurrer:
         """How many images of this size to restore in one forward pass."""
         if self.device.type == "cpu":  # one image keeps all cores busy; more only take memory
             return 1
+        if max(height, width) > self._tile_px(height, width):  # it has to be cut into tiles
+            return 1
         return max(1, min(32, self._max_pixels() // (height * width)))
 
     def _restore_region(self, blurred: Tensor) -> Tensor:

@@ -37,6 +37,11 @@ PHOTO_SUFFIXES = frozenset(_FORMAT_BY_SUFFIX)
 """Every file name ending that photos have, in lower case, with the dot."""
 
 
+def is_same_format(one: str, other: str) -> bool:
+    """Whether two endings, such as ``".jpg"`` and ``".JPEG"``, are of one format."""
+    return _FORMAT_BY_SUFFIX.get(one.lower()) == _FORMAT_BY_SUFFIX.get(other.lower())
+
+
 @dataclass(frozen=True, eq=False)
 class Photo:
     """A photo as the network gets it, with all that is needed to write it back.
@@ -164,7 +169,12 @@ def _encode(
 def _restored_picture(photo: Photo, restored: npt.NDArray[Any], holds: encoding.Format) -> Picture:
     blurred = photo._decoded.picture
     channels = blurred.samples.shape[2]
-    if (holds.cmyk or channels != 4) and (holds.icc or not blurred.icc):
+    # A profile for grey fits no RGB, which some formats make of grey pictures.
+    becomes_rgb = channels == 1 and not (
+        holds.grey_alpha if blurred.alpha is not None else holds.grey
+    )
+    keeps_profile = holds.icc and not becomes_rgb
+    if (holds.cmyk or channels != 4) and (keeps_profile or not blurred.icc):
         samples = transfer_change(photo._space, blurred.samples, photo.pixels, restored)
         return replace(blurred, samples=samples)
     if channels == 1:

@@ -424,3 +424,6 @@ def test_gpu_tiles_follow_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> No
     assert sides[-1] > 2000
     assert deblurrer._tile_px(1000, 1000) == 1000  # untiled
     assert deblurrer._batch_limit(64, 64) > 1
+    deblurrer.tile = MIN_TILE_PX
+    assert deblurrer._batch_limit(MIN_TILE_PX, MIN_TILE_PX) > 1
+    assert deblurrer._batch_limit(MIN_TILE_PX, MIN_TILE_PX + 1) == 1  # the user wants it in tiles

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from photo_files import saved, written
@@ -156,6 +157,17 @@ def test_first_frame_with_a_note(format_: str, word: str) -> None:
     assert len(photo.notes) == 1
     assert word in photo.notes[0]
     assert images.read(written(photo, photo.pixels)).notes == ()
+
+
+def test_deep_pages_are_noted_as_well() -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for value in (20_000, 40_000):
+            writer.write(np.full((32, 32, 3), value, np.uint16), photometric="rgb")
+    file.seek(0)
+    photo = images.read(file)
+    assert (photo.pixels == 20_000).all()
+    assert photo.notes == ("2 pages: only the first is restored",)
 
 
 # JPEG and WebP: not coarser than the input

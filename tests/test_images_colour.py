@@ -290,6 +290,16 @@ def test_grey_stays_grey_without_tint(mode: str, format_: str, profile: bytes | 
         assert result.info.get("icc_profile") == profile
 
 
+@pytest.mark.parametrize("mode", ["L", "LA"])
+@pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "HEIF", "AVIF"])
+def test_grey_with_a_profile_looks_the_same_in_every_format(mode: str, format_: str) -> None:
+    ramp = Image.fromarray(np.tile(np.arange(256, dtype=np.uint8), (16, 1))).convert(mode)
+    photo = images.read(saved(ramp, "PNG", icc_profile=icc_profiles.grey_profile(1.8)))
+    again = images.read(written(photo, photo.pixels, format=format_))
+    assert again.notes == ()
+    assert np.abs(again.pixels.astype(int) - photo.pixels).mean() < 2
+
+
 @pytest.mark.parametrize("mode", ["L", "I;16"])
 def test_grey_with_a_profile_keeps_its_samples(mode: str) -> None:
     ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))

@@ -183,9 +183,10 @@ def _decode_tiff(file: BinaryIO) -> Decoded:
                 return _upright("TIFF", picture, notes, metadata, encoding, orientation=1)
         except UnidentifiedImageError:
             pass  # planes, or tiles of an odd kind: the other reader may know them
-    samples, alpha = tiff.read_pixels(file)
+    samples, alpha, pages = tiff.read_pixels(file)
     picture = Picture(samples, alpha, tiff.read_icc(file))
-    return _upright("TIFF", picture, (), metadata, encoding, orientation=layout["orientation"])
+    notes = (f"{pages} pages: only the first is restored",) if pages > 1 else ()
+    return _upright("TIFF", picture, notes, metadata, encoding, orientation=layout["orientation"])
 
 
 def _decode_with_pillow(file: BinaryIO, format_: str) -> Decoded:

@@ -30,6 +30,7 @@ class Format:
     Attributes:
         title: as people call it.
         suffixes: of its files, the usual one first.
+        grey, grey_alpha: pictures of one channel stay so, without and with transparency.
         most_px: the longest side.
     """
 
@@ -39,18 +40,20 @@ class Format:
     icc: bool = True
     cmyk: bool = False
     deep: bool = False
+    grey: bool = True
+    grey_alpha: bool = True
     most_px: int = 2**31 - 1
 
 
 FORMATS = {
     "JPEG": Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), False, cmyk=True, most_px=65500),
     "PNG": Format("PNG", (".png",), deep=True),
-    "WEBP": Format("WebP", (".webp",), most_px=16383),
+    "WEBP": Format("WebP", (".webp",), grey=False, grey_alpha=False, most_px=16383),
     "TIFF": Format("TIFF", (".tif", ".tiff"), cmyk=True, deep=True),
     "BMP": Format("BMP", (".bmp",), icc=False),
     "GIF": Format("GIF", (".gif",), icc=False, most_px=65535),
-    "HEIF": Format("HEIC", (".heic", ".heif", ".hif"), deep=True, most_px=16384),
-    "AVIF": Format("AVIF", (".avif",), most_px=65536),
+    "HEIF": Format("HEIC", (".heic", ".heif", ".hif"), deep=True, grey_alpha=False, most_px=16384),
+    "AVIF": Format("AVIF", (".avif",), grey_alpha=False, most_px=65536),
 }
 
 _AVIF_QUALITY = 90

@@ -136,8 +136,9 @@ def read_size(file: BinaryIO) -> tuple[int, int]:
     return width, height
 
 
-def read_pixels(file: BinaryIO) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    """Samples ``(H, W, C)`` and alpha ``(H, W)`` of the first page, not turned upright.
+def read_pixels(file: BinaryIO) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, int]:
+    """Samples ``(H, W, C)`` and alpha ``(H, W)`` of the first page, not turned upright; and the
+    number of pages.
 
     For what Pillow can't read: 16 bits, planes, odd tiles.
 
@@ -151,6 +152,7 @@ def read_pixels(file: BinaryIO) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | No
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
         page: Any = tiff.pages[0]
+        pages = len(tiff.pages)
         if page.photometric not in (0, 1, 2, 5) or page.imagedepth != 1:
             raise ValueError(f"colours of kind {int(page.photometric)} are not supported")
         try:
@@ -172,11 +174,11 @@ def read_pixels(file: BinaryIO) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | No
         raise ValueError(f"pixels of {samples.dtype} in {samples.shape[2]} channels")
     colours = np.ascontiguousarray(samples[..., :channels])
     if samples.shape[2] == channels or not extra or extra[0] == 0:
-        return colours, None
+        return colours, None, pages
     alpha = np.ascontiguousarray(samples[..., channels])
     if extra[0] == 1:
         colours = _unmultiply(colours, alpha)
-    return colours, alpha
+    return colours, alpha, pages
 
 
 def _unmultiply(colours: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
