@@ -59,11 +59,12 @@ def multi_scale_loss(
 
 
 class Discriminator(nn.Module):
-    """Tells restored from sharp patches: strided 5×5 convolutions and one logit per picture.
+    """Tells restored from sharp patches: strided convolutions and one logit per picture.
 
-    Input (N, 3, H, W) in [0, 1]; output (N, 1) logits, high for "sharp". As Table 1 of the
-    paper, leaky ReLU with slope 0.2 between the convolutions; the fully connected layer sees
-    the mean over what is left of the picture, so that any patch size fits.
+    Input (N, 3, H, W) in [0, 1]; output (N, 1) logits, high for "sharp". Layers as in the authors'
+    own code (SeungjunNah/DeepDeblur_release, ``model.lua``): ten convolutions without biases, leaky
+    ReLU with slope 0.2 after each, one value for 256×256 pixels. What is larger gives the mean
+    over several; what fits no whole number of times is filled up with zeros on the way.
     """
 
     def __init__(self) -> None:
@@ -71,6 +72,7 @@ class Discriminator(nn.Module):
         layers: list[nn.Module] = []
         incoming = 3
         for channels, stride in (
+            (32, 1),
             (32, 2),
             (64, 1),
             (64, 2),
@@ -79,13 +81,19 @@ class Discriminator(nn.Module):
             (256, 1),
             (256, 4),
             (512, 1),
-            (512, 4),
         ):
-            layers += [nn.Conv2d(incoming, channels, 5, stride, padding=2), nn.LeakyReLU(0.2)]
+            convolution = nn.Conv2d(incoming, channels, 5, stride, padding=2, bias=False)
+            layers += [convolution, nn.LeakyReLU(0.2)]
             incoming = channels
         self.features = nn.Sequential(*layers)
-        self.verdict = nn.Linear(incoming, 1)
+        self.summary = nn.Sequential(
+            nn.Conv2d(incoming, incoming, 4, stride=4, bias=False), nn.LeakyReLU(0.2)
+        )
+        self.verdict = nn.Linear(incoming, 1, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        verdict: Tensor = self.verdict(self.features(images - 0.5).mean(dim=(2, 3)))
+        features = self.features(images - 0.5)
+        height, width = features.shape[2:]
+        whole = nn.functional.pad(features, (0, -width % 4, 0, -height % 4))
+        verdict: Tensor = self.verdict(self.summary(whole).mean(dim=(2, 3)))
         return verdict

@@ -48,6 +48,9 @@ class Recipe:
             them all.
         ema: decay of the running mean of the weights; 0: none.
         colour: augment by RGB permutation and saturation, as the paper.
+        saturation: what is scaled then: ``"grey"``, the distance to the mean of R, G and B, which
+            leaves the blur of a pair what it was; or ``"hsv"``, as the paper, the saturation of
+            HSV.
         noise, jpeg: share of blurred pictures that get noise, JPEG artefacts.
         noise_kind: ``"sensor"``, which grows with the light; or ``"gaussian"``, the same all over
             a picture, its deviation drawn from N(0, (2/255)²), as the paper.
@@ -77,6 +80,7 @@ class Recipe:
     clip_norm: float = 0.03
     ema: float = 0.999
     colour: bool = True
+    saturation: Literal["grey", "hsv"] = "grey"
     noise: float = 0.3
     jpeg: float = 0.3
     noise_kind: Literal["sensor", "gaussian"] = "sensor"
@@ -87,6 +91,7 @@ RECIPES = {
     "default": Recipe(),
     # Section 3 of the paper: multi-scale MSE and adversarial loss with λ = 1e-4, Adam from 5e-5,
     # a tenth of that after a third of the steps, batches of 2 patches of 256×256, Gaussian noise.
+    # Compared with the authors' code (docs/training.md says where they differ).
     "paper": Recipe(
         name="paper",
         network="deepdeblur",
@@ -103,6 +108,7 @@ RECIPES = {
         reuse=1,
         clip_norm=0.0,
         ema=0.0,
+        saturation="hsv",
         noise=1.0,
         jpeg=0.0,
         noise_kind="gaussian",

@@ -46,12 +46,22 @@ class Source:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """One of the eight flips and turns, a permutation of R, G, B and a saturation factor."""
+    """One of the eight flips and turns, a permutation of R, G, B and a saturation factor.
+
+    Attributes:
+        flip: left to right, before the turns.
+        quarter_turns: against the clock.
+        permutation: which of R, G and B each of them becomes.
+        saturation: factor of what `hsv` says.
+        hsv: whether the saturation is that of HSV, where the largest of R, G and B stays; else
+            their mean stays.
+    """
 
     flip: bool = False
     quarter_turns: int = 0
     permutation: tuple[int, int, int] = (0, 1, 2)
     saturation: float = 1.0
+    hsv: bool = False
 
 
 @dataclass
@@ -222,7 +232,8 @@ def _draw_augmentation(rng: np.random.Generator, recipe: Recipe) -> Augmentation
     if not recipe.colour:
         return Augmentation(flip, turns)
     a, b, c = (int(i) for i in rng.permutation(3))
-    return Augmentation(flip, turns, (a, b, c), float(rng.uniform(0.5, 1.5)))
+    saturation = float(rng.uniform(0.5, 1.5))
+    return Augmentation(flip, turns, (a, b, c), saturation, recipe.saturation == "hsv")
 
 
 def augment(images: Tensor, augmentation: Augmentation) -> Tensor:
@@ -231,8 +242,9 @@ def augment(images: Tensor, augmentation: Augmentation) -> Tensor:
     if a.flip:
         images = images.flip(-1)
     images = torch.rot90(images, a.quarter_turns, (-2, -1))[..., list(a.permutation), :, :]
-    grey = images.mean(dim=-3, keepdim=True)
-    return (grey + a.saturation * (images - grey)).clamp(0, 1)
+    # In HSV, hue and value stay if each channel's distance to the largest one is scaled.
+    kept = images.amax(dim=-3, keepdim=True) if a.hsv else images.mean(dim=-3, keepdim=True)
+    return (kept + a.saturation * (images - kept)).clamp(0, 1)
 
 
 def _to_tensor(pixels: Pixels) -> Tensor:

@@ -18,6 +18,7 @@ import tifffile
 import torch
 from PIL import Image
 from skimage import data as pictures
+from skimage.color import hsv2rgb, rgb2hsv
 
 from deblurcli.checkpoints import load_weights, read_card
 from deblurcli.cli import main
@@ -480,6 +481,24 @@ def test_augmentations_move_blurred_and_sharp_alike() -> None:
     for image, result in zip(images, turned, strict=True):
         expected = torch.rot90(image.flip(-1), 1, (-2, -1))[[2, 0, 1]]
         torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
+def test_saturation_is_that_of_hsv_or_leaves_the_mean(factor: float) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (12, 9, 3)).astype(np.float32) / 255
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+
+    def saturated(hsv: bool) -> np.ndarray:
+        result = augment(tensor, Augmentation(saturation=factor, hsv=hsv))
+        return np.asarray(result.permute(1, 2, 0))
+
+    colours = rgb2hsv(image)
+    colours[..., 1] *= factor
+    # Values, not saturations, are cut off at the end, as in the authors' own code.
+    np.testing.assert_allclose(saturated(hsv=True), hsv2rgb(colours).clip(0, 1), atol=1e-5)
+    mean = image.mean(axis=-1, keepdims=True)
+    expected = np.clip(mean + factor * (image - mean), 0, 1)
+    np.testing.assert_allclose(saturated(hsv=False), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("trained_on", [".", "sharp"], ids=["as pairs", "as sharp photos"])
