@@ -202,7 +202,7 @@ def _receive_http(url: str, receiver: _Receiver, patience: Patience) -> None:
         stalled = "timed out" in str(error)
         reason = "no answer in time" if stalled else "no connection, or it broke off"
         raise _SourceFailedError(reason, passing=True) from error
-    except (requests.RequestException, ValueError) as error:
+    except (OSError, ValueError) as error:  # requests' own errors are OSErrors too
         raise _SourceFailedError(str(error) or type(error).__name__, passing=False) from error
     finally:
         for response in responses:

@@ -31,6 +31,8 @@ from deblurcli.manifest import MANIFEST_NAME, Entry, Manifest, describe, read_ma
 
 DEFAULT_NAME = "compact"
 SUFFIX = ".safetensors"
+SHIPPED = ("package", "checkout")
+"""Labels of the places that hold deblurcli's own weights."""
 _PACKAGE = Path(__file__).parent
 
 State = Literal["intact", "damaged", "absent", "unlisted"]
@@ -92,18 +94,18 @@ def storage_folder() -> Path:
 
 
 def catalogue() -> Manifest:
-    """The manifests of all places as one. Where names clash, what deblurcli ships wins.
+    """The manifests of all places as one. Where names clash, what deblurcli ships wins; the
+    default is that of the first place that names one.
 
     Raises:
         WeightsError: a manifest can't be understood.
     """
-    shipped_first = sorted(places(), key=lambda place: place.label not in ("package", "checkout"))
-    manifests = [read_manifest(place.folder) for place in shipped_first]
+    manifests = [(place, read_manifest(place.folder)) for place in places()]
     entries: dict[str, Entry] = {}
-    for manifest in manifests:
+    for _, manifest in sorted(manifests, key=lambda m: m[0].label not in SHIPPED):
         for entry in manifest.entries:
             entries.setdefault(entry.name, entry)
-    default = next((m.default for m in manifests if m.default), DEFAULT_NAME)
+    default = next((m.default for _, m in manifests if m.default), DEFAULT_NAME)
     return Manifest(tuple(entries.values()), default)
 
 

@@ -302,3 +302,26 @@ def test_reader_of_the_pipe_goes_away(photo: Path) -> None:
             check=False,
         )
     assert (run.returncode, run.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a full disk")
+@pytest.mark.parametrize("words", ["info", "weights list --json", "--help"])
+def test_a_full_disk_behind_standard_output_is_one_line(words: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "deblurcli", *words.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "standard output: the disk is full" in done.stderr
+
+
+@pytest.mark.parametrize("group", ["data", "weights"])
+def test_a_group_of_commands_shows_its_help(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([group]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "Commands:\n" in err

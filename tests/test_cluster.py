@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deblurcli.errors import UsageError
-from deblurcli.jobs.job import Job
+from deblurcli.jobs.job import ClipOptions, Job, refuse_idle_options
 from deblurcli.jobs.planning import plan
 
 MakePhoto = Callable[..., Path]
@@ -129,3 +129,17 @@ def test_a_pipe_cannot_be_shared() -> None:
     settings = pipeline.Settings(lambda: None)
     with pytest.raises(UsageError, match="pipe"):
         next(cluster.run([Job(None, None)], settings, cluster.NetworkChoice("x")))
+
+
+def test_wishes_for_videos_fit_if_another_shard_has_them(
+    tmp_path: Path, make_photo: MakePhoto
+) -> None:
+    make_photo(tmp_path / "a.png")
+    (tmp_path / "b.mp4").write_bytes(b"")
+    wishes = ClipOptions(crf=18)
+    for part in (1, 2):
+        refuse_idle_options(plan([str(tmp_path)], videos=True, shard=(part, 2)), wishes)
+    with pytest.raises(UsageError, match="no video among the inputs"):
+        refuse_idle_options(plan([str(tmp_path)], shard=(1, 2)), wishes)
+    with pytest.raises(UsageError, match="no video among the inputs"):
+        refuse_idle_options(plan([str(tmp_path)]), ClipOptions(crf=0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -398,3 +399,29 @@ def test_json_has_no_infinity() -> None:
     score = Score("s", "i", "m", math.inf, 1.0, 1.0, 0.5)
     (summary,) = summarise([score, replace(score, image="j")])
     assert json.loads(json.dumps(summary.to_json(), allow_nan=False))["psnr_db"] is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
+def test_names_that_are_not_text_are_measured_and_remembered(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    for kind in ("blur", "sharp"):
+        save(tmp_path / kind / "plain.png", picture(0))
+        (tmp_path / kind / "plain.png").rename(tmp_path / kind / name)
+    cases, restorer = find_cases([tmp_path]), Brighten()
+    for calls in (2, 2):  # one to warm up, one to measure; then none
+        with ScoreFile(tmp_path / "scores.csv") as file:
+            (score,) = score_cases([Method("m", restorer, "1")], cases, file=file)
+        assert isinstance(score, Score)
+        assert restorer.calls == calls
+
+
+def test_overwriting_a_report_forgets_no_figures(
+    gopro: Path, tiny_weights: Path, tmp_path: Path, deblur: Callable[..., Any]
+) -> None:
+    report, table = tmp_path / "report.html", tmp_path / "scores.csv"
+    words = ["eval", "--data", gopro, "--weights", tiny_weights, "--limit", "1"]
+    words += ["--csv", table, "--report", report]
+    assert deblur(*words).returncode == 0
+    figures = table.read_text(encoding="utf-8")  # seconds included: they never come out alike
+    assert deblur(*words, "--overwrite").returncode == 0
+    assert table.read_text(encoding="utf-8") == figures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -130,6 +131,27 @@ def test_compare_matches_folders_by_name(tmp_path: Path, folder: Folders) -> Non
     assert report.write_comparison(tmp_path / "p.html", before, after) == 2
     html = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert html.count('role="slider"') == 2
+
+
+def test_compare_tells_pictures_apart_that_differ_in_their_suffix(
+    tmp_path: Path, folder: Folders
+) -> None:
+    before, after = folder("before", a=(40, 30)), folder("after", a=(40, 30))
+    for place in (before, after):
+        Image.new("RGB", (40, 30)).save(place / "a.jpg")
+    assert report.write_comparison(tmp_path / "p.html", before, after) == 2
+    (after / "a.jpg").unlink()
+    with pytest.raises(DeblurError, match="has no partner"):
+        report.write_comparison(tmp_path / "q.html", before, after)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
+def test_compare_takes_names_that_are_not_text(tmp_path: Path, folder: Folders) -> None:
+    before, after = folder("before", a=(40, 30)), folder("after", a=(40, 30))
+    for place in (before, after):
+        (place / "a.png").rename(place / os.fsdecode(b"caf\xe9.png"))
+    assert report.write_comparison(tmp_path / "p.html", before, after) == 1
+    assert "caf?" in (tmp_path / "p.html").read_text(encoding="utf-8")
 
 
 def test_compare_gives_figures_only_against_the_truth(tmp_path: Path, folder: Folders) -> None:

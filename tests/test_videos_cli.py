@@ -106,6 +106,8 @@ def test_a_damaged_clip_is_restored_as_far_as_it_goes(
         (["--crf", "99"], 2, "--crf: 99 is outside 0 to 51 of libx264"),
         (["--start", "1:2:3:4"], 2, "no time such as"),
         (["--fps", "25"], 2, "--fps: there is no folder of numbered frames"),
+        (["--fps", "0"], 2, "0 is not more than 0"),
+        (["--fps", "nan"], 2, "nan is not more than 0"),
         (["-o", "-"], 2, "a video does not fit through a pipe"),
     ],
 )

@@ -387,3 +387,38 @@ def test_a_missing_or_unknown_command_is_a_usage_error(
     assert "Usage: deblur weights" in err
     assert "\n  pull " in err
     assert deblur_weights("fetch")[0] == 2
+
+
+def test_the_default_of_ones_own_folder_goes_before_the_shipped_one(
+    folders: dict[str, Path], listed: bytes, deblur_weights: Deblur
+) -> None:
+    (folders["package"] / "tiny.safetensors").write_bytes(listed)
+    own = folders["DEBLUR_WEIGHTS_DIR"] / "mine.safetensors"
+    own.write_bytes(listed)
+    assert deblur_weights("register", own, "--default")[0] == 0
+    assert weights.find("default") == own
+
+
+def test_a_default_that_cannot_have_effect_is_said(
+    folders: dict[str, Path], listed: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cached = folders["cache"] / "mine.safetensors"
+    cached.write_bytes(listed)
+    assert main(["weights", "register", str(cached), "--default"]) == 0
+    assert "--weights default stays tiny" in capsys.readouterr().err
+    assert weights.catalogue().default == "tiny"
+
+
+def test_a_shipped_name_is_not_given_to_other_weights(
+    folders: dict[str, Path], listed: bytes, tiny_weights: Path, deblur_weights: Deblur
+) -> None:
+    from deblurcli.checkpoints import load_weights, save_weights
+
+    own = folders["DEBLUR_WEIGHTS_DIR"] / "mine.safetensors"
+    network, card = load_weights(tiny_weights)
+    save_weights(own, network, card, half=False)
+    assert deblur_weights("register", own, "--name", "tiny")[0] == 2
+    assert read_manifest(own.parent).entries == ()
+    copy = own.with_name("tiny.safetensors")  # a mirror of what is shipped
+    copy.write_bytes(listed)
+    assert deblur_weights("register", copy)[0] == 0

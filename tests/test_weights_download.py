@@ -192,6 +192,14 @@ def test_a_source_that_says_no_is_not_asked_again(
     assert len(server.requests) == 1
 
 
+def test_a_connection_that_cannot_be_made_safe_is_not_taken_for_a_bad_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
+    with pytest.raises(WeightsError, match=r"could not be downloaded: .*certificate"):
+        fetch(ENTRY, ["https://127.0.0.1:9/x"], tmp_path / ENTRY.file, patience=HASTE)
+
+
 def test_sources_are_tried_in_order_and_a_dead_one_costs_no_waiting(
     server: Server, tmp_path: Path
 ) -> None:

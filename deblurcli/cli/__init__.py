@@ -133,6 +133,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         console.silence_stdout()
         return console.EXIT_FAILED
+    except OSError as error:
+        if error.filename is not None or error.errno not in console.NO_ROOM:
+            raise  # not of standard output, but a defect
+        console.silence_stdout()
+        console.say("deblur: standard output: the disk is full; free some space")
+        return console.EXIT_FAILED
     except (KeyboardInterrupt, typer.Abort):
         result = console.EXIT_INTERRUPTED
     if result == console.EXIT_INTERRUPTED:  # Typer turns KeyboardInterrupt into this

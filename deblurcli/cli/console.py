@@ -5,6 +5,7 @@ Progress bars show only on a terminal, so that logs and pipes stay clean.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -14,7 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+import typer
+
 from deblurcli.errors import DeblurError
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What writing to a full disk fails with."""
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -34,6 +40,13 @@ def start(*, quiet: bool, verbose: int) -> None:
     if verbose < 2:
         # A library's warning is written for programmers; the user gets one line per problem.
         warnings.simplefilter("ignore")
+
+
+def explain_group(context: typer.Context) -> None:
+    """For a group of commands: without one, its help and exit code 2."""
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(EXIT_USAGE)
 
 
 def say(text: str) -> None:

@@ -132,7 +132,7 @@ def run(
     scores: list[Score] = []
     failures: list[Failure] = []
     with ExitStack() as stack:
-        file = stack.enter_context(ScoreFile(csv, overwrite=overwrite)) if csv else None
+        file = stack.enter_context(ScoreFile(csv)) if csv else None
         bar = stack.enter_context(
             console.progress(len(cases) * len(methods), " pictures", quiet=quiet)
         )

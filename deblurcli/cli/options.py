@@ -37,6 +37,12 @@ def _check_tile(value: str) -> str:
     return value
 
 
+def _check_fps(value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1000:
+        raise typer.BadParameter(f"{value:g} is not more than 0 and at most 1000")
+    return value
+
+
 def refuse_contradiction(*, overwrite: bool, skip_existing: bool) -> None:
     """Raises UsageError where both are asked for."""
     if overwrite and skip_existing:
@@ -146,6 +152,7 @@ Fps = Annotated[
         "--fps",
         metavar="N",
         show_default=False,
+        callback=_check_fps,
         rich_help_panel=_CLIPS,
         help="Frames per second of a folder of numbered frames; else 30.",
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,11 +33,7 @@ Names = Annotated[
 ]
 
 
-@app.callback()
-def _explain(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
-        raise typer.Exit(console.EXIT_USAGE)
+app.callback()(console.explain_group)
 
 
 @app.command("list")
@@ -234,11 +229,33 @@ def register_weights(
     """
     console.start(quiet=False, verbose=0)
     sources = tuple(source) if source else None
+    _refuse_shipped_name(file, name)
     entry = register(file, name=name, sources=sources, packaged=packaged, default=default)
     if json:
         console.print_json(entry.__dict__)
     else:
         print(f"{entry.name}  {entry.sha256}")
+    searched = any(place.folder == file.parent for place in weights.places())
+    if default and searched and (first := weights.catalogue().default) != entry.name:
+        console.say(
+            f"--weights default stays {first}, of a folder that is searched first; "
+            f"to use these by default, set DEBLUR_WEIGHTS={entry.name}"
+        )
+
+
+def _refuse_shipped_name(file: Path, name: str | None) -> None:
+    """Raises UsageError for a name that --weights would take for weights of deblurcli's own."""
+    own = {place.folder for place in weights.places() if place.label not in weights.SHIPPED}
+    shipped = {
+        entry.name
+        for place in weights.places()
+        if place.label in weights.SHIPPED
+        for entry in read_manifest(place.folder).entries
+        # A copy of what is shipped may keep its name.
+        if not entry.matches(file)
+    }
+    if file.parent in own and (name or file.stem) in shipped:
+        raise UsageError(name or file.stem, "the name of other weights", "give another --name")
 
 
 def _place_for(name: str, *, overwrite: bool) -> Path:

@@ -301,7 +301,8 @@ def _fingerprint(case: Case) -> str:
         digest.update(case.blurred.read_bytes())
         for path in case.sharp:
             status = path.stat()
-            digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+            line = f"{path.name} {status.st_size} {status.st_mtime_ns}\n"
+            digest.update(line.encode(errors="surrogateescape"))
     except OSError:
         digest.update(f"unreadable {case.blurred}".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from deblurcli.errors import DeblurError
 from deblurcli.files import atomic_output, output_error
@@ -111,21 +111,20 @@ class ScoreFile:
     Args:
         path: the file; made if it is missing. One that an interrupted run left with half a
             line at its end is mended.
-        overwrite: forget what it holds.
 
     Raises:
         DeblurError: the file is something else, or can't be written.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.known: dict[str, Score] = {}
-        if path.exists() and not overwrite:
+        if path.exists():
             self.known = {score.key: score for score in _read(path)}
         with atomic_output(path, overwrite=True) as part:
             part.write_text(
                 "".join([_line(_COLUMNS), *(_score_line(s) for s in self.known.values())]),
-                encoding="utf-8",
+                **_TEXT,
             )
         try:
             # Without a buffer: a line that a full disk refused must not be tried again at the end.
@@ -139,7 +138,7 @@ class ScoreFile:
         Raises:
             DeblurError: it can't be written; what was added before is kept.
         """
-        line = _score_line(score).encode()
+        line = _score_line(score).encode(**_TEXT)
         try:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -162,6 +161,8 @@ class ScoreFile:
         self._file.close()
 
 
+# Names of pictures are names of files, which need not be text.
+_TEXT: Final = {"encoding": "utf-8", "errors": "surrogateescape"}
 _COLUMNS = tuple(field.name for field in fields(Score))
 _TEXTS = ("set_name", "image", "method", "key")
 
@@ -178,7 +179,7 @@ def _score_line(score: Score) -> str:
 
 def _read(path: Path) -> list[Score]:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(**_TEXT) as file:
             lines = list(file)
     except (OSError, UnicodeDecodeError) as error:
         raise _not_ours(path) from error
@@ -212,6 +213,4 @@ def _score(row: dict[str, str]) -> Score:
 
 
 def _not_ours(path: str | os.PathLike[str]) -> DeblurError:
-    return DeblurError(
-        path, "exists and is not a table of 'deblur eval'", "give another --csv, or --overwrite"
-    )
+    return DeblurError(path, "exists and is not a table of 'deblur eval'", "give another --csv")

@@ -59,7 +59,7 @@ def restore_clip(
             job.target,
             restore,
             _read_frame,
-            fps=options.fps or DEFAULT_FPS,
+            fps=DEFAULT_FPS if options.fps is None else options.fps,
             overwrite=overwrite,
             progress=progress,
             **encoder,

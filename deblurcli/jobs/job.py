@@ -66,11 +66,13 @@ class Plan:
         jobs: what is to be done, in natural order.
         done: jobs whose target exists already, left out as ``--skip-existing`` asked.
         failed: inputs that can't even be found.
+        kinds: of all that the inputs hold, other machines' shards included.
     """
 
     jobs: list[Job] = field(default_factory=list)
     done: list[Job] = field(default_factory=list)
     failed: list[tuple[Job, DeblurError]] = field(default_factory=list)
+    kinds: set[media.Kind] = field(default_factory=set)
 
 
 def refuse_idle_options(plan: Plan, options: ClipOptions) -> None:
@@ -79,7 +81,6 @@ def refuse_idle_options(plan: Plan, options: ClipOptions) -> None:
     Raises:
         UsageError: an option is given that none of the inputs can take.
     """
-    kinds = {job.kind for job in (*plan.jobs, *plan.done, *(job for job, _ in plan.failed))}
     takers: dict[str, set[media.Kind]] = {
         "fps": {"frames"},
         "codec": {"video", "frames"},
@@ -90,7 +91,8 @@ def refuse_idle_options(plan: Plan, options: ClipOptions) -> None:
         "to_frames": {"video"},
     }
     for name, kinds_taken in takers.items():
-        if getattr(options, name) not in (None, False) and kinds and not kinds & kinds_taken:
+        given = getattr(options, name)
+        if given is not None and given is not False and not plan.kinds & kinds_taken:
             option = "--frames" if name == "to_frames" else f"--{name}"
             wanted = "folder of numbered frames" if name == "fps" else "video"
             raise UsageError(

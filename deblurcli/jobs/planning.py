@@ -55,6 +55,7 @@ def plan(
     result = Plan()
     if PIPE in inputs or output == PIPE:
         result.jobs.append(_plan_pipe(inputs, output, suffix))
+        result.kinds.add(result.jobs[0].kind)
         settle_existing(result, overwrite, skip_existing)
         return result
     into_folder = _names_folder(inputs, output, videos, recursive)
@@ -73,6 +74,7 @@ def plan(
         is_photo = found[0].kind == "photo"
         _check_file_target(Path(output), to_frames, suffix if is_photo else None)
     refuse_clashes(found, overwrite)
+    result.kinds.update(job.kind for job in found)
     for job in found[shard[0] - 1 :: shard[1]]:
         error = None if job.source is None else _unreadable(job.source)
         if error is None:

@@ -82,7 +82,8 @@ def write_page(
             ("<!--body-->", "\n".join(body)),  # last: it may hold anything
         ):
             page = page.replace(mark, text)
-        part.write_text(page, encoding="utf-8")
+        # File names need not be text: what UTF-8 can't hold is shown as question marks.
+        part.write_text(page, encoding="utf-8", errors="replace")
 
 
 def paragraphs(texts: Iterable[str]) -> str:

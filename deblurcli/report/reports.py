@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -138,8 +139,9 @@ def write_comparison(
 ) -> int:
     """Writes a page of before/after sliders for two pictures, or two folders of them.
 
-    Pictures of folders belong together when their paths below the folders are the same but for
-    the suffix; ``photo-sharp.jpg`` also belongs to ``photo.jpg``.
+    Pictures of folders belong together when their paths below the folders are the same, but for
+    the suffix where a folder has no other picture of that name; ``photo-sharp.jpg`` also belongs
+    to ``photo.jpg``.
 
     Args:
         target: the HTML file.
@@ -239,6 +241,10 @@ def _match(sources: Sequence[Path]) -> list[tuple[str, list[Path]]]:
 
 
 def _by_name(folder: Path) -> dict[str, Path]:
+    """The pictures under their paths below the folder, without suffixes where that is enough."""
+    relative = {path: path.relative_to(folder) for path in find_pictures(folder)}
+    bare = Counter(name.with_suffix("") for name in relative.values())
     return {
-        path.relative_to(folder).with_suffix("").as_posix(): path for path in find_pictures(folder)
+        (name if bare[name.with_suffix("")] > 1 else name.with_suffix("")).as_posix(): path
+        for path, name in relative.items()
     }
