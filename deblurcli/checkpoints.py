@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from deblurcli.errors import WeightsError
 from deblurcli.files import atomic_output
@@ -70,7 +70,8 @@ def save_weights(
         for name, tensor in network.state_dict().items()
     }
     with atomic_output(Path(path), overwrite=overwrite) as part:
-        save_file(tensors, part, metadata={_KEY: json.dumps(document)})
+        # Not `save_file`: what it raises on a full disk is no OSError.
+        part.write_bytes(save(tensors, metadata={_KEY: json.dumps(document)}))
 
 
 def read_card(path: str | os.PathLike[str]) -> tuple[GeneratorConfig, ModelCard]:

@@ -197,6 +197,9 @@ def _receive_http(url: str, receiver: _Receiver, patience: Patience) -> None:
         raise _SourceFailedError("no answer in time", passing=True) from error
     except requests.exceptions.ProxyError as error:
         raise _SourceFailedError("the proxy does not answer", passing=True) from error
+    except requests.exceptions.SSLError as error:
+        reason = "its certificate is not trusted here; REQUESTS_CA_BUNDLE may name others"
+        raise _SourceFailedError(reason, passing=False) from error
     except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
         # A stall in the middle of a body arrives as a ConnectionError.
         stalled = "timed out" in str(error)

@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -18,8 +19,11 @@ from PIL import Image
 
 from deblurcli import __version__
 from deblurcli.cli import main
+from deblurcli.cli.run_report import RunReport
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.images import read
+from deblurcli.jobs.job import Job, Plan
+from deblurcli.jobs.pipeline import Outcome
 
 MakePhoto = Callable[..., Path]
 Deblur = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -325,3 +329,35 @@ def test_a_group_of_commands_shows_its_help(group: str, capsys: pytest.CaptureFi
     out, err = capsys.readouterr()
     assert out == ""
     assert "Commands:\n" in err
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_photos_on_their_way_when_a_run_is_stopped_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], overwrite: bool
+) -> None:
+    plan = Plan([Job(tmp_path / f"{i}.png", tmp_path / f"{i}-sharp.png") for i in range(3)])
+    if overwrite:
+        for job in plan.jobs:
+            cast(Path, job.target).write_bytes(b"old")
+
+    def running() -> Generator[Outcome, None, None]:
+        for job in plan.jobs[:2]:
+            part = tmp_path / "part"
+            part.write_bytes(b"new")
+            part.replace(cast(Path, job.target))
+        yield Outcome(plan.jobs[0], "done")
+        raise SystemExit(143)
+
+    report = RunReport(plan, json=True, quiet=True)
+    with pytest.raises(SystemExit):
+        report.follow(running())
+    document = json.loads(capsys.readouterr().out)
+    assert document["counts"]["done"] == 2
+    assert document["stopped"] == "interrupted"
+
+
+def test_a_value_is_not_taken_for_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["photo.png", "--strength", "inf"]) == 2
+    err = capsys.readouterr().err
+    assert "--strength" in err
+    assert "deblur info" not in err

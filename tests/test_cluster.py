@@ -122,6 +122,29 @@ def test_a_killed_worker_is_replaced(
     assert any("another one takes over" in record.message for record in caplog.records)
 
 
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_workers_find_paths_that_are_relative_to_the_users_folder(
+    local_ray: object,
+    tmp_path: Path,
+    make_photo: MakePhoto,
+    tiny_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from deblurcli.jobs import cluster, pipeline
+
+    monkeypatch.chdir(tmp_path)  # the cluster was started in another folder
+    make_photo(Path("in/a.png"))
+    (outcome,) = cluster.run(
+        plan(["in"], "out").jobs,
+        pipeline.Settings(lambda: None),
+        cluster.NetworkChoice(str(tiny_weights), "cpu"),
+        workers=1,
+    )
+    assert outcome.status == "done"
+    assert outcome.job.target == Path("out/a.png")
+    assert (tmp_path / "out" / "a.png").is_file()
+
+
 def test_a_pipe_cannot_be_shared() -> None:
     from deblurcli.jobs import cluster, pipeline
 

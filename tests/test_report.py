@@ -145,6 +145,20 @@ def test_compare_tells_pictures_apart_that_differ_in_their_suffix(
         report.write_comparison(tmp_path / "q.html", before, after)
 
 
+def test_compare_matches_results_to_twins_and_leaves_lone_results_out(
+    tmp_path: Path, folder: Folders
+) -> None:
+    before, after = folder("before", a=(40, 30)), folder("after")
+    Image.new("RGB", (40, 30)).save(before / "a.jpg")
+    for suffix in (".png", ".jpg"):
+        Image.new("RGB", (40, 30)).save(after / f"a-sharp{suffix}")
+    assert report.write_comparison(tmp_path / "p.html", before, after) == 2
+    # Results of an earlier run beside the originals are no originals.
+    shutil.copy(after / "a-sharp.jpg", before)
+    (after / "a-sharp.jpg").rename(after / "a.jpg")
+    assert report.write_comparison(tmp_path / "q.html", before, after) == 2
+
+
 @pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
 def test_compare_takes_names_that_are_not_text(tmp_path: Path, folder: Folders) -> None:
     before, after = folder("before", a=(40, 30)), folder("after", a=(40, 30))

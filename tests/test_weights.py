@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from deblurcli import weights
 from deblurcli.cli import main
-from deblurcli.errors import UsageError, WeightsError
+from deblurcli.errors import DeblurError, UsageError, WeightsError
 from deblurcli.manifest import Entry, Manifest, describe, read_manifest, register, write_manifest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -389,6 +389,15 @@ def test_a_missing_or_unknown_command_is_a_usage_error(
     assert deblur_weights("fetch")[0] == 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a full disk")
+def test_saving_on_a_full_disk_is_an_error_of_ours(tiny_weights: Path) -> None:
+    from deblurcli.checkpoints import load_weights, save_weights
+
+    network, card = load_weights(tiny_weights)
+    with pytest.raises(DeblurError, match="/dev/full: the disk is full"):
+        save_weights("/dev/full", network, card, overwrite=True)
+
+
 def test_the_default_of_ones_own_folder_goes_before_the_shipped_one(
     folders: dict[str, Path], listed: bytes, deblur_weights: Deblur
 ) -> None:
@@ -409,16 +418,26 @@ def test_a_default_that_cannot_have_effect_is_said(
     assert weights.catalogue().default == "tiny"
 
 
-def test_a_shipped_name_is_not_given_to_other_weights(
-    folders: dict[str, Path], listed: bytes, tiny_weights: Path, deblur_weights: Deblur
+def test_a_taken_name_is_not_given_to_other_weights(
+    folders: dict[str, Path],
+    listed: bytes,
+    tiny_weights: Path,
+    deblur_weights: Deblur,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from deblurcli.checkpoints import load_weights, save_weights
 
     own = folders["DEBLUR_WEIGHTS_DIR"] / "mine.safetensors"
     network, card = load_weights(tiny_weights)
     save_weights(own, network, card, half=False)
-    assert deblur_weights("register", own, "--name", "tiny")[0] == 2
+    monkeypatch.chdir(own.parent)
+    for path in (own, own.name):
+        assert deblur_weights("register", path, "--name", "tiny")[0] == 2
     assert read_manifest(own.parent).entries == ()
     copy = own.with_name("tiny.safetensors")  # a mirror of what is shipped
     copy.write_bytes(listed)
     assert deblur_weights("register", copy)[0] == 0
+    assert deblur_weights("register", own, "--name", "first")[0] == 0
+    copy.rename(copy.with_name("other.safetensors"))
+    assert deblur_weights("register", "other.safetensors", "--name", "first")[0] == 2
+    assert deblur_weights("register", own, "--name", "renamed")[0] == 0

@@ -65,8 +65,9 @@ class DefaultCommandGroup(TyperGroup):
 
     def _refuse_near_command(self, words: Sequence[str], reason: str) -> None:
         """Tells a mistyped or misplaced command from a path."""
-        for word in words:
-            if word.startswith("-"):  # --weights resembles a command, but is an option
+        for before, word in zip(("", *words), words, strict=False):
+            # --weights resembles a command, but is an option; "inf" after --strength, a value.
+            if word.startswith("-") or before.startswith("-"):
                 continue
             near = difflib.get_close_matches(word, list(self.commands), 1, cutoff=0.75)
             if near and not os.path.lexists(word):

@@ -15,7 +15,7 @@ def compare(
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="The same, restored.")],
     sharp: Annotated[
         Path | None,
-        typer.Argument(metavar="[SHARP]", show_default=False, help="The ground truth, if any."),
+        typer.Argument(metavar="SHARP", show_default=False, help="The ground truth, if any."),
     ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page to write.")

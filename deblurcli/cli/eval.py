@@ -61,7 +61,8 @@ def run(
             "--csv",
             metavar="FILE",
             show_default=False,
-            help="Keep the figures of every picture here; run again to go on where it stopped.",
+            help="Keep the figures of every picture here; run again to go on where it stopped, "
+            "without measuring anything twice.",
         ),
     ] = None,
     report: Annotated[
@@ -100,6 +101,8 @@ def run(
     console.start(quiet=quiet, verbose=verbose)
     if report is not None and report.exists() and not overwrite:
         raise UsageError(report, "exists", "give another --report, or --overwrite")
+    if report is not None and report.is_dir():
+        raise UsageError(report, "is a folder", "give a file name to --report")
     if save_images is not None and save_images.exists() and not save_images.is_dir():
         raise UsageError(save_images, "is a file, not a folder", "give another --save-images")
     if report is not None and not report.parent.is_dir():  # said now, not after hours

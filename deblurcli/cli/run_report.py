@@ -27,6 +27,7 @@ class RunReport:
         self.outcomes += [Outcome(job, "failed", error) for job, error in plan.failed]
         self.start = time.perf_counter()
         self._frames = console.FrameBar(quiet=quiet)
+        self._before = {job: _mark(job) for job in plan.jobs}
 
     def show_frame(self, job: Job, done: int, total: int | None) -> None:
         """A frame of a clip is done."""
@@ -60,11 +61,21 @@ class RunReport:
         finally:
             running.close()
             self._frames.close()
+            self._add_written()
             code = self._say_failures()
             self._say_summary()
             if self.json:
                 console.print_json(self._document(stopped))
         return code
+
+    def _add_written(self) -> None:
+        """Photos that were on their way to the disk when the run was stopped."""
+        known = {outcome.job for outcome in self.outcomes}
+        self.outcomes += [
+            Outcome(job, "done")
+            for job in self.plan.jobs
+            if job not in known and _mark(job) not in (None, self._before[job])
+        ]
 
     def _say_notes(self, outcome: Outcome) -> None:
         if not self.quiet:
@@ -104,8 +115,20 @@ class RunReport:
             document["weights"] = str(self.deblurrer.weights_path)
             document["device"] = str(self.deblurrer.device)
         if stopped is not None:
-            document["stopped"] = str(stopped) or type(stopped).__name__
+            ended = isinstance(stopped, SystemExit | KeyboardInterrupt)
+            document["stopped"] = "interrupted" if ended else str(stopped) or repr(stopped)
         return document
+
+
+def _mark(job: Job) -> tuple[int, int] | None:
+    """Changes when a photo is written; None where there is none, and for clips."""
+    if job.target is None or job.kind != "photo":
+        return None
+    try:
+        status = job.target.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def _job_json(job: Job, status: str) -> dict[str, Any]:

@@ -229,33 +229,37 @@ def register_weights(
     """
     console.start(quiet=False, verbose=0)
     sources = tuple(source) if source else None
-    _refuse_shipped_name(file, name)
+    _refuse_taken_name(file, name)
     entry = register(file, name=name, sources=sources, packaged=packaged, default=default)
     if json:
         console.print_json(entry.__dict__)
     else:
         print(f"{entry.name}  {entry.sha256}")
-    searched = any(place.folder == file.parent for place in weights.places())
-    if default and searched and (first := weights.catalogue().default) != entry.name:
+    if default and _place_of(file) and (first := weights.catalogue().default) != entry.name:
         console.say(
             f"--weights default stays {first}, of a folder that is searched first; "
             f"to use these by default, set DEBLUR_WEIGHTS={entry.name}"
         )
 
 
-def _refuse_shipped_name(file: Path, name: str | None) -> None:
-    """Raises UsageError for a name that --weights would take for weights of deblurcli's own."""
-    own = {place.folder for place in weights.places() if place.label not in weights.SHIPPED}
-    shipped = {
-        entry.name
-        for place in weights.places()
-        if place.label in weights.SHIPPED
-        for entry in read_manifest(place.folder).entries
-        # A copy of what is shipped may keep its name.
-        if not entry.matches(file)
-    }
-    if file.parent in own and (name or file.stem) in shipped:
-        raise UsageError(name or file.stem, "the name of other weights", "give another --name")
+def _place_of(file: Path) -> weights.Place | None:
+    """Where --weights would find the file by its name; None where it would not look."""
+    folder = file.parent.resolve()
+    return next((p for p in weights.places() if p.folder.resolve() == folder), None)
+
+
+def _refuse_taken_name(file: Path, name: str | None) -> None:
+    """Raises UsageError for a name by which --weights would find another file."""
+    manifest = read_manifest(file.parent)
+    old = manifest.entry_of_file(file.name)
+    wanted = name or (old.name if old else file.stem)
+    others = [entry for entry in manifest.entries if entry.file != file.name]
+    place = _place_of(file)
+    if place is not None and place.label not in weights.SHIPPED:
+        others += [e for e in weights.catalogue().entries if e not in manifest.entries]
+    # A copy of what is shipped may keep its name.
+    if any(entry.name == wanted and not entry.matches(file) for entry in others):
+        raise UsageError(wanted, "the name of other weights", "give another --name")
 
 
 def _place_for(name: str, *, overwrite: bool) -> Path:

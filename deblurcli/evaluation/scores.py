@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Final
+from typing import IO, Any
 
 from deblurcli.errors import DeblurError
 from deblurcli.files import atomic_output, output_error
@@ -124,7 +124,8 @@ class ScoreFile:
         with atomic_output(path, overwrite=True) as part:
             part.write_text(
                 "".join([_line(_COLUMNS), *(_score_line(s) for s in self.known.values())]),
-                **_TEXT,
+                encoding="utf-8",
+                errors=_NAMES,
             )
         try:
             # Without a buffer: a line that a full disk refused must not be tried again at the end.
@@ -138,7 +139,7 @@ class ScoreFile:
         Raises:
             DeblurError: it can't be written; what was added before is kept.
         """
-        line = _score_line(score).encode(**_TEXT)
+        line = _score_line(score).encode(errors=_NAMES)
         try:
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -162,7 +163,7 @@ class ScoreFile:
 
 
 # Names of pictures are names of files, which need not be text.
-_TEXT: Final = {"encoding": "utf-8", "errors": "surrogateescape"}
+_NAMES = "surrogateescape"
 _COLUMNS = tuple(field.name for field in fields(Score))
 _TEXTS = ("set_name", "image", "method", "key")
 
@@ -179,7 +180,7 @@ def _score_line(score: Score) -> str:
 
 def _read(path: Path) -> list[Score]:
     try:
-        with path.open(**_TEXT) as file:
+        with path.open(encoding="utf-8", errors=_NAMES) as file:
             lines = list(file)
     except (OSError, UnicodeDecodeError) as error:
         raise _not_ours(path) from error

@@ -133,7 +133,9 @@ def _import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise UsageError("--engine", "Ray is not installed", "pip install ray") from error
+        raise UsageError(
+            "--engine", "Ray is not installed", "pip install 'deblurcli[ray]'"
+        ) from error
     return ray
 
 
@@ -174,7 +176,8 @@ class _Crew:
             while waiting and self._idle:
                 job, attempt = waiting.popleft()
                 worker = self._idle.popleft()
-                self._tasks[worker.run.remote(job, settings)] = _Task(worker, job, attempt)
+                running = worker.run.remote(_anywhere(job), settings)
+                self._tasks[running] = _Task(worker, job, attempt)
             (ready,), _ = self._ray.wait(list(self._tasks), num_returns=1)
             task = self._tasks.pop(ready)
             try:
@@ -194,7 +197,7 @@ class _Crew:
             elif isinstance(answer, DeblurError):
                 raise answer
             else:
-                yield from answer
+                yield from (replace(outcome, job=task.job) for outcome in answer)
 
     def _hire(self) -> None:
         worker = self._actor.remote(self._network)
@@ -225,6 +228,15 @@ class _Crew:
         for worker in {*self._idle, *(task.worker for task in self._tasks.values())}:
             with suppress(Exception):
                 self._ray.kill(worker)
+
+
+def _anywhere(job: Job) -> Job:
+    """The same job for a process that was started in another folder."""
+    return replace(
+        job,
+        source=None if job.source is None else job.source.absolute(),
+        target=None if job.target is None else job.target.absolute(),
+    )
 
 
 def _remove_leftovers(target: Path, process: int) -> None:

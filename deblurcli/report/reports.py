@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -140,8 +140,8 @@ def write_comparison(
     """Writes a page of before/after sliders for two pictures, or two folders of them.
 
     Pictures of folders belong together when their paths below the folders are the same, but for
-    the suffix where a folder has no other picture of that name; ``photo-sharp.jpg`` also belongs
-    to ``photo.jpg``.
+    the suffix where there is no doubt; ``photo-sharp.jpg`` also belongs to ``photo.jpg``, and is
+    left out where it lies beside it and has no partner.
 
     Args:
         target: the HTML file.
@@ -226,25 +226,66 @@ def _match(sources: Sequence[Path]) -> list[tuple[str, list[Path]]]:
             f"a file, but {sources[folders.index(True)]} is a folder",
             "give files only, or folders only",
         )
-    found = [_by_name(source) for source in sources]
-    for source, files in zip(sources[1:], found[1:], strict=True):
-        for name in found[0]:
-            twin = f"{name}-sharp"
-            if name not in files and twin in files and twin not in found[0]:
-                files[name] = files.pop(twin)
-        for missing in sorted(found[0].keys() ^ files.keys()):
-            here, there = (found[0], source) if missing in found[0] else (files, sources[0])
-            raise DeblurError(
-                here[missing], f"has no partner in {there}", "give folders with the same names"
-            )
-    return [(name, [files[name] for files in found]) for name in found[0]]
+    first, *others = (_by_name(source) for source in sources)
+    partners = [_partners(first, other) for other in others]
+    bare = Counter(name.with_suffix("") for name in first)
+    groups = []
+    for name, path in first.items():
+        lacking = (s for s, found in zip(sources[1:], partners, strict=True) if name not in found)
+        if folder := next(lacking, None):
+            _refuse_lonely(name, first, folder)
+            continue
+        label = name if bare[name.with_suffix("")] > 1 else name.with_suffix("")
+        matched = (other[found[name]] for other, found in zip(others, partners, strict=True))
+        groups.append((label.as_posix(), [path, *matched]))
+    for other, found in zip(others, partners, strict=True):
+        for name in other.keys() - set(found.values()):
+            _refuse_lonely(name, other, sources[0])
+    return groups
 
 
-def _by_name(folder: Path) -> dict[str, Path]:
-    """The pictures under their paths below the folder, without suffixes where that is enough."""
-    relative = {path: path.relative_to(folder) for path in find_pictures(folder)}
-    bare = Counter(name.with_suffix("") for name in relative.values())
-    return {
-        (name if bare[name.with_suffix("")] > 1 else name.with_suffix("")).as_posix(): path
-        for path, name in relative.items()
-    }
+def _by_name(folder: Path) -> dict[PurePath, Path]:
+    return {path.relative_to(folder): path for path in find_pictures(folder)}
+
+
+def _result_name(name: PurePath) -> PurePath:
+    return name.with_name(f"{name.stem}-sharp{name.suffix}")
+
+
+def _bare(name: PurePath) -> PurePath:
+    return name.with_suffix("")
+
+
+# Which names belong together, the surest first: what to look for, among what of the others.
+_KINSHIPS: tuple[tuple[Callable[[PurePath], PurePath], Callable[[PurePath], PurePath]], ...] = (
+    (lambda name: name, lambda name: name),
+    (_result_name, lambda name: name),
+    (_bare, _bare),
+    (lambda name: _bare(_result_name(name)), _bare),
+)
+
+
+def _partners(
+    first: Mapping[PurePath, Path], other: Mapping[PurePath, Path]
+) -> dict[PurePath, PurePath]:
+    """The name in `other` for each of `first` that has one; nothing is guessed among several."""
+    partners: dict[PurePath, PurePath] = {}
+    for wanted, offered in _KINSHIPS:
+        taken = set(partners.values())
+        theirs = Counter(offered(name) for name in other if name not in taken)
+        of_key = {offered(name): name for name in other if name not in taken}
+        lonely = [name for name in first if name not in partners]
+        ours = Counter(wanted(name) for name in lonely)
+        for name in lonely:
+            if ours[wanted(name)] == theirs[wanted(name)] == 1:
+                partners[name] = of_key[wanted(name)]
+    return partners
+
+
+def _refuse_lonely(name: PurePath, found: Mapping[PurePath, Path], there: Path) -> None:
+    """Raises DeblurError for a picture without partner, unless it is ours beside its original."""
+    originals = {_bare(_result_name(other)) for other in found}
+    if _bare(name) not in originals:
+        raise DeblurError(
+            found[name], f"has no partner in {there}", "give folders with the same names"
+        )
