@@ -491,6 +491,21 @@ def test_a_video_of_one_frame(clip: Path, tmp_path: Path) -> None:
     assert (video["nb_read_frames"], float(video["duration"])) == ("1", pytest.approx(0.04))
 
 
+def test_tags_in_any_encoding_and_side_data_of_any_kind(tmp_path: Path) -> None:
+    """Old cameras write Latin-1 tags, new ones EXIF into each frame of Motion JPEG."""
+    exif = Image.Exif()
+    exif[271] = "Cam"
+    for n in range(3):
+        Image.new("RGB", (64, 48), (80 * n, 90, 20)).save(tmp_path / f"{n}.jpg", exif=exif)
+    source = tmp_path / "in.avi"
+    ffmpeg(*("-framerate", 10, "-i", tmp_path / "%d.jpg", "-c", "copy"),
+           *("-metadata", os.fsdecode(b"title=caf\xe9"), source))  # fmt: skip
+    assert restore_video(source, tmp_path / "out.avi", same).frame_count == 3
+    after = ffprobe(tmp_path / "out.avi")
+    assert after.video["nb_read_frames"] == "3"
+    assert after.format["tags"]["title"].startswith("caf")
+
+
 def test_interlaced_video_is_noted(clip: Path, tmp_path: Path) -> None:
     ffmpeg("-i", clip, "-flags", "+ilme+ildct", "-x264-params", "interlaced=1", "-t", "0.3",
            tmp_path / "fields.mp4")  # fmt: skip

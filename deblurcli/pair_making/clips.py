@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from deblurcli import images, media
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
 from deblurcli.videos import probe
-from deblurcli.videos.info import open_video, video_stream
+from deblurcli.videos.info import fraction_of, open_video, video_stream
 from deblurcli.videos.overlap import read_ahead
 from deblurcli.videos.pixels import display_matrix_of, pixels_of, turn_upright
 from deblurcli.videos.reading import Reading
@@ -101,7 +101,7 @@ class Clip:
                         break
                     matrix = display_matrix_of(frame)
                     pixels = pixels_of(frame)
-                    time = (frame.pts or 0) * (frame.time_base or Fraction(0))
+                    time = (frame.pts or 0) * (fraction_of(frame.time_base) or Fraction(0))
                     # A frame that was dropped in recording leaves a gap as well.
                     gap = before is not None and self.fps and (time - before) * self.fps > 1.5
                     yield Frame(pixels if matrix is None else turn_upright(pixels, matrix), not gap)

@@ -11,6 +11,7 @@ from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 
 from deblurcli.errors import UsageError
+from deblurcli.videos.info import fraction_of
 
 # fmt: off
 _X26_PRESETS = (
@@ -229,4 +230,4 @@ def _chroma_of(source: VideoFormat) -> str:
 
 def rate_of_stream(stream: VideoStream) -> Fraction:
     """Frames per second in the mean, as far as the file says."""
-    return stream.guessed_rate or stream.average_rate or Fraction(25)
+    return fraction_of(stream.guessed_rate) or fraction_of(stream.average_rate) or Fraction(25)

@@ -8,10 +8,11 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any, Protocol
 
 import av
 from av.container import InputContainer
-from av.stream import Disposition
+from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError
@@ -30,6 +31,19 @@ CONTAINERS = {
 """Containers that are written, by the ending of the output."""
 
 _MICROSECONDS = 1_000_000
+# PyAV before 19 has to be told not to fail at tags that are no UTF-8.
+_ANY_TAGS: dict[str, Any] = (
+    {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+)
+
+
+class _Rational(Protocol):
+    """A fraction as PyAV gives it: a `Fraction`, from version 19 on a type of its own."""
+
+    @property
+    def numerator(self) -> int: ...
+    @property
+    def denominator(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ def probe(source: str | os.PathLike[str]) -> VideoInfo:
         return VideoInfo(
             width=stream.width,
             height=stream.height,
-            fps=stream.average_rate or stream.guessed_rate,
+            fps=fraction_of(stream.average_rate) or fraction_of(stream.guessed_rate),
             seconds=seconds_of(container),
             frame_count=count_frames(container, stream),
             codec=stream.codec_context.name,
@@ -101,7 +115,8 @@ def open_video(source: str | os.PathLike[str]) -> InputContainer:
         if path.stat().st_size == 0:
             raise DeblurError(path, "is empty", "copy or record it again")
         # The full path keeps a name such as "a:b.mp4" from being taken for a network address.
-        return av.open(os.fspath(path.absolute()), "r", metadata_errors="replace")
+        container: InputContainer = av.open(os.fspath(path.absolute()), "r", **_ANY_TAGS)
+        return container
     except FileNotFoundError as error:
         raise DeblurError(path, "no such file", "check the name") from error
     except PermissionError as error:
@@ -162,12 +177,22 @@ def start_seconds_of(container: InputContainer) -> Fraction:
 def count_frames(container: InputContainer, stream: VideoStream) -> int | None:
     if stream.frames:
         return stream.frames
-    rate = stream.average_rate or stream.guessed_rate
-    if stream.duration is not None and stream.time_base is not None:
-        seconds: float | None = float(stream.duration * stream.time_base)
+    rate = fraction_of(stream.average_rate) or fraction_of(stream.guessed_rate)
+    if stream.duration is not None:
+        seconds: float | None = float(stream.duration * tick_of(stream))
     else:
         seconds = seconds_of(container)
     return None if rate is None or seconds is None else math.ceil(seconds * rate)
+
+
+def fraction_of(value: _Rational | None) -> Fraction | None:
+    """A rate, time base or aspect of PyAV's as a number; None where it is not said."""
+    return Fraction(value.numerator, value.denominator) if value else None
+
+
+def tick_of(stream: Stream) -> Fraction:
+    """Seconds of one tick of the times in a stream."""
+    return fraction_of(stream.time_base) or Fraction(1, _MICROSECONDS)
 
 
 def bits_of(stream: VideoStream) -> int:

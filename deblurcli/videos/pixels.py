@@ -9,13 +9,10 @@ for HD, BT.601 below. The same one is used both ways, so that a wrong guess does
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from av.sidedata.sidedata import SideData
-from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
@@ -125,7 +122,7 @@ def with_pixels(frame: VideoFrame, pixels: Pixels) -> VideoFrame:
 
 def _copy_times(frame: VideoFrame, source: VideoFrame) -> VideoFrame:
     frame.pts, frame.duration = source.pts, source.duration
-    if source.time_base is not None:
+    if source.time_base:
         frame.time_base = source.time_base
     return frame
 
@@ -146,11 +143,18 @@ def _range_of(frame: VideoFrame) -> int:
 
 def display_matrix_of(frame: VideoFrame) -> tuple[int, ...] | None:
     """The nine numbers that say how a player shall turn the frame, or None."""
-    for data in cast(Iterable[SideData], frame.side_data):  # PyAV types it as its keys
-        if data.type == SideDataType.DISPLAYMATRIX:
-            numbers = tuple(int(n) for n in np.frombuffer(cast(Any, data), np.int32))
-            return None if numbers[:2] + numbers[3:5] == (1 << 16, 0, 0, 1 << 16) else numbers
-    return None
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # PyAV before 19 stumbles over what it has no name for: EXIF, spatial video. It still
+        # knows the angle, which phones give, if not whether the picture is mirrored.
+        across, down = ((1, 0), (0, -1), (-1, 0), (0, 1))[round(frame.rotation / 90) % 4]
+        numbers = tuple(n << 16 for n in (across, down, 0, -down, across, 0, 0, 0, 1 << 14))
+    else:
+        if data is None:
+            return None
+        numbers = tuple(int(n) for n in np.frombuffer(cast(Any, data), np.int32))
+    return None if numbers[:2] + numbers[3:5] == (1 << 16, 0, 0, 1 << 16) else numbers
 
 
 def turn_upright(pixels: Pixels, display_matrix: tuple[int, ...]) -> Pixels:

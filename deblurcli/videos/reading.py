@@ -17,7 +17,7 @@ from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.videos.encoding import rate_of_stream
-from deblurcli.videos.info import bits_of, seconds_of, start_seconds_of
+from deblurcli.videos.info import bits_of, seconds_of, start_seconds_of, tick_of
 from deblurcli.videos.pixels import PixelReader
 from deblurcli.videos.streams import Cut, move_packet
 
@@ -102,7 +102,7 @@ class Reading:
         yield Step(None, packets, self._last_duration)
 
     def _frames(self, packets: list[tuple[int, Packet[Any]]]) -> Iterator[VideoFrame]:
-        tick = self.stream.time_base or Fraction(1, 1_000_000)
+        tick = tick_of(self.stream)
         if self.cut.first is not None:
             self.container.seek(int(self.cut.first * 1_000_000))
         for packet in self._packets():
@@ -182,7 +182,7 @@ class Reading:
         if pts is None and self._unshown:
             pts = self._unshown.popleft()
         if pts is None:
-            tick = self.stream.time_base or Fraction(1, 1_000_000)
+            tick = tick_of(self.stream)
             pts = self._last_pts + max(1, round(1 / (rate_of_stream(self.stream) * tick)))
         self._last_pts = pts
         return pts

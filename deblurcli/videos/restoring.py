@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -20,8 +19,10 @@ from deblurcli.videos.encoding import Encoding, choose_encoding, rate_of_stream
 from deblurcli.videos.info import (
     container_of,
     count_frames,
+    fraction_of,
     open_video,
     seconds_of,
+    tick_of,
     video_stream,
 )
 from deblurcli.videos.overlap import WriteBehind, read_ahead
@@ -200,7 +201,7 @@ class _Writing:
         if unusual and passengers.has_cover and not self.strip:
             told = ", ".join(unusual)
             notes.append(f"tags left out, as {self.container_format} has a cover picture: {told}")
-        aspect = self.stream.sample_aspect_ratio or 1
+        aspect = fraction_of(self.stream.sample_aspect_ratio) or 1
         in_container = self.container_format in ("mp4", "mov")
         if aspect != 1 and not in_container and self.encoding.encoder not in _ASPECT_HOLDERS:
             what = f"{self.encoding.encoder} in {self.container_format}"
@@ -230,7 +231,7 @@ class _Writing:
             self.container_format,
             self.encoding,
             picture,
-            time_base=self.stream.time_base or Fraction(1, 1_000_000),
+            time_base=tick_of(self.stream),
             rate=rate_of_stream(self.stream),
             tags=copy[0].metadata,
             strip=self.strip,
@@ -261,7 +262,7 @@ class _Writing:
         if self.encoding.encoder == "mjpeg":
             colour = replace(colour, range=2, matrix=5)  # what JPEG is by definition
         width, height = self.first.width, self.first.height
-        aspect = self.stream.sample_aspect_ratio or None
+        aspect = fraction_of(self.stream.sample_aspect_ratio)
         if turn is not None and not turn[0]:
             width, height = height, width
             aspect = None if aspect is None else 1 / aspect

@@ -20,7 +20,7 @@ from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 from av.video.stream import VideoStream
 
-from deblurcli.videos.info import is_cover
+from deblurcli.videos.info import fraction_of, is_cover, open_video
 
 if TYPE_CHECKING:
     from av.container.core import Chapter
@@ -179,7 +179,7 @@ def _fits(stream: Stream, container_format: str) -> bool:
 def _cover(path: str, stream: VideoStream) -> tuple[str, str, bytes]:
     """A cover picture as an attachment: file name, media type, bytes."""
     kind = "png" if _codec(stream) == "png" else "jpeg"
-    with closing(av.open(path, "r", metadata_errors="replace")) as container:
+    with closing(open_video(path)) as container:
         packet = next(container.demux(container.streams[stream.index]))
         name = f"cover.{kind.replace('jpeg', 'jpg')}"
         return name, f"image/{kind}", bytes(packet)
@@ -195,7 +195,7 @@ def add_passengers(
             copy: Stream = _add_encoder(output, stream, passengers.encoded[index])
         else:
             copy = output.add_stream_from_template(stream)
-            if stream.time_base is not None and not isinstance(stream, AttachmentStream):
+            if stream.time_base and not isinstance(stream, AttachmentStream):
                 copy.time_base = stream.time_base
             if (
                 isinstance(stream, AudioStream)
@@ -244,7 +244,7 @@ def copy_chapters(source: Container, output: Container, cut: Cut) -> None:
     """Copies the chapters that lie within `cut`, shortened where it cuts them."""
     chapters: list[Chapter] = []
     for chapter in source.chapters():
-        tick = chapter["time_base"] or Fraction(1, 1_000_000)
+        tick = fraction_of(chapter["time_base"]) or Fraction(1, 1_000_000)
         start, end = chapter["start"] * tick, chapter["end"] * tick
         start = max(start, cut.first) if cut.first is not None else start
         end = min(end, cut.end) if cut.end is not None else end
@@ -258,7 +258,7 @@ def copy_chapters(source: Container, output: Container, cut: Cut) -> None:
 
 def move_packet(packet: Packet[Stream], cut: Cut) -> bool:
     """Shifts the times of a copied packet to the output's; says whether it belongs there."""
-    tick = packet.time_base
+    tick = fraction_of(packet.time_base)
     time = packet.pts if packet.pts is not None else packet.dts
     if time is None:
         packet.pts = packet.dts = 0  # a cover picture belongs to no time

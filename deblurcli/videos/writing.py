@@ -22,6 +22,7 @@ from av.video.stream import VideoStream
 
 from deblurcli.errors import UsageError
 from deblurcli.videos.encoding import Encoding
+from deblurcli.videos.info import fraction_of
 from deblurcli.videos.pixels import Colour, PixelWriter
 from deblurcli.videos.streams import (
     Cut,
@@ -203,16 +204,17 @@ class VideoWriter:
         encoded.duration = 0
         self._mux(self._stream.encode(encoded))
 
-    def _ticks(self, time: int, time_base: Fraction | None) -> int:
-        return round(time * (time_base or self._time_base) / self._time_base)
+    def _ticks(self, time: int, time_base: Fraction) -> int:
+        return round(time * time_base / self._time_base)
 
     def _rising_pts(self, frame: VideoFrame) -> int:
         """The frame's time in our ticks, moved on where it does not come after the last."""
-        pts = self._ticks(frame.pts or 0, frame.time_base)
+        tick = fraction_of(frame.time_base) or self._time_base
+        pts = self._ticks(frame.pts or 0, tick)
         if self._last_pts is not None:
             pts = max(pts, self._last_pts + 1)
             self._durations[self._last_pts] = pts - self._last_pts
-        self._durations[pts] = self._ticks(frame.duration or 0, frame.time_base)
+        self._durations[pts] = self._ticks(frame.duration or 0, tick)
         self._last_pts = pts
         return pts
 
