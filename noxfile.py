@@ -1,0 +1,72 @@
+"""The checks, one command for each: what a developer runs, and what CI runs.
+
+nox                     # style, types, layers and tests, in the environment that is active
+nox -s tests -- -k gif  # one of them, with words for pytest
+nox -s newest lowest    # the tests in fresh environments: newest Python and libraries, lowest
+nox -s house            # how large and how readable the package is
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["style", "types", "layers", "tests"]
+nox.options.error_on_missing_interpreters = True
+
+
+def find_python(minors: list[int]) -> str:
+    """The first of these Pythons that is here: on the path, or among those of pyenv."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
+    for minor in minors:
+        found = [str(path) for path in pyenv.glob(f"3.{minor}.*/bin/python")]
+        if python := shutil.which(f"python3.{minor}") or next(iter(found), None):
+            return python
+    return sys.executable
+
+
+@nox.session(venv_backend="none")
+def style(session: nox.Session) -> None:
+    """Ruff: rules and formatting."""
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Mypy, strict."""
+    session.run("mypy")
+
+
+@nox.session(venv_backend="none")
+def layers(session: nox.Session) -> None:
+    """Import-linter: which module may import which."""
+    session.run("lint-imports")
+
+
+@nox.session(venv_backend="none")
+def house(session: nox.Session) -> None:
+    """Lines, private functions, `Any`; the modules that a photo, a frame, a batch goes through."""
+    session.run("python", "benchmarks/house.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """All tests in the active environment."""
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(venv_backend="uv", python=find_python([14, 13, 12, 11]))
+def newest(session: nox.Session) -> None:
+    """The tests with the newest Python that is here and the newest libraries."""
+    session.install(".[dev]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(venv_backend="uv", python=find_python([10, 11]))
+def lowest(session: nox.Session) -> None:
+    """The tests with the oldest Python and the lowest versions that pyproject.toml promises."""
+    session.install("--resolution", "lowest-direct", ".[dev]")
+    session.run("pytest", *session.posargs)
