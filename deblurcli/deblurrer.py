@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deblurcli.checkpoints import ModelCard, load_weights
 from deblurcli.devices import choose_device, choose_precision, memory_budget_bytes
 from deblurcli.errors import DeviceMemoryError, UsageError
-from deblurcli.network import MultiScaleGenerator
-from deblurcli.pixels import Image, check_image, to_image, to_tensor
+from deblurcli.io.photos.pixels import Image, check_image, to_image, to_tensor
+from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.tiling import restore_strips
+from deblurcli.weights.files import ModelCard, load_weights
 
 OVERLAP_PX = 192
 """What neighbouring tiles share. Measured on the compact network (docs/speed.md): tiles of 384 px
@@ -117,7 +117,7 @@ class Deblurrer:
             DeviceError: the device or precision is not available here.
             UsageError: a setting is unknown or out of range.
         """
-        from deblurcli.weights import find
+        from deblurcli.weights.hub import find
 
         # The cheap complaints first, before a download.
         _check_tile(tile), _check_strength(strength)

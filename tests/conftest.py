@@ -21,10 +21,14 @@ REPOSITORY = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real photos and clips that lie next to the checkout and are not part of it."""
-    folder = REPOSITORY.parent / "shared" / "data"
+    """The real photos and clips, which are not part of the checkout.
+
+    They lie in the folder that ``DEBLUR_TEST_DATA`` names, else in ``../shared/data``.
+    """
+    own = os.environ.get("DEBLUR_TEST_DATA")
+    folder = Path(own) if own else REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("no real test data: the folder ../shared/data is absent")
+        pytest.skip(f"no real test data: there is no {folder}; DEBLUR_TEST_DATA names the folder")
     return folder
 
 
@@ -36,8 +40,9 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     import torch
 
-    from deblurcli.checkpoints import ModelCard, save_weights
-    from deblurcli.network import GeneratorConfig, MultiScaleGenerator
+    from deblurcli.models.config import GeneratorConfig
+    from deblurcli.models.generator import MultiScaleGenerator
+    from deblurcli.weights.files import ModelCard, save_weights
 
     config = GeneratorConfig(
         body="unet",

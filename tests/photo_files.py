@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from deblurcli import images
+from deblurcli.io.photos import images
 
 
 def saved(image: Image.Image, format_: str, **options: object) -> io.BytesIO:

@@ -21,7 +21,8 @@ from deblurcli import Deblurrer
 from deblurcli.deblurrer import MIN_TILE_PX
 from deblurcli.devices import Precision
 from deblurcli.errors import DeviceError, DeviceMemoryError, UsageError, WeightsError
-from deblurcli.network import GeneratorConfig, MultiScaleGenerator
+from deblurcli.models.config import GeneratorConfig
+from deblurcli.models.generator import MultiScaleGenerator
 
 CONFIG = GeneratorConfig(
     body="unet",

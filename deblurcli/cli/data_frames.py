@@ -15,8 +15,8 @@ from deblurcli.cli.data_options import Output, Seed, say_end, say_plan
 from deblurcli.errors import DeblurError
 
 if TYPE_CHECKING:
-    from deblurcli.pair_making.clips import Clip
-    from deblurcli.pair_making.frame_averaging import Averaging
+    from deblurcli.data.make_pairs.clips import Clip
+    from deblurcli.data.make_pairs.frame_averaging import Averaging
 
 _log = logging.getLogger("deblurcli")
 
@@ -108,9 +108,9 @@ def make_from_frames(
     """
     console.start(quiet=quiet, verbose=verbose)
     options.refuse_contradiction(overwrite=overwrite, skip_existing=skip_existing)
-    from deblurcli.pair_making.clips import find_clips
-    from deblurcli.pair_making.frame_averaging import SHARP, Averaging
-    from deblurcli.pair_making.pair_folder import PairFolder
+    from deblurcli.data.make_pairs.clips import find_clips
+    from deblurcli.data.make_pairs.frame_averaging import SHARP, Averaging
+    from deblurcli.data.make_pairs.pair_folder import PairFolder
 
     least, _, most = frames.partition("..")
     averaging = Averaging(int(least), int(most or least), KINDS[blur], gamma, every, seed)
@@ -155,7 +155,7 @@ def make_from_frames(
 def _average_clip(
     clip: Clip, averaging: Averaging, folder: Any, bar: console.Progress
 ) -> tuple[list[dict[str, Any]], DeblurError | None]:
-    from deblurcli.pair_making.frame_averaging import write_pairs
+    from deblurcli.data.make_pairs.frame_averaging import write_pairs
 
     written: list[dict[str, Any]] = []
     error: DeblurError | None = None
@@ -177,7 +177,7 @@ def _average_clip(
 
 
 def _warn_of_few_fps(clips: list[Clip], fps: float | None) -> None:
-    from deblurcli.pair_making.frame_averaging import LEAST_FPS
+    from deblurcli.data.make_pairs.frame_averaging import LEAST_FPS
 
     for clip in clips:
         rate = fps or (None if clip.fps is None else float(clip.fps))

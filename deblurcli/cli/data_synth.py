@@ -13,8 +13,8 @@ from deblurcli.cli.data_options import Output, Seed, say_end, say_plan
 from deblurcli.errors import DeblurError, UsageError
 
 if TYPE_CHECKING:
-    from deblurcli.pair_making.photo_blurring import Blurring, Photo
-    from deblurcli.recipes import Recipe
+    from deblurcli.config import Recipe
+    from deblurcli.data.make_pairs.photo_blurring import Blurring, Photo
 
 
 def make_from_photos(
@@ -55,10 +55,15 @@ def make_from_photos(
     """
     console.start(quiet=quiet, verbose=verbose)
     options.refuse_contradiction(overwrite=overwrite, skip_existing=skip_existing)
+    from deblurcli.data.make_pairs.pair_folder import PairFolder
+    from deblurcli.data.make_pairs.photo_blurring import KINDS as FOLDERS
+    from deblurcli.data.make_pairs.photo_blurring import (
+        Blurring,
+        find_photos,
+        pair_names,
+        write_pairs,
+    )
     from deblurcli.devices import choose_device
-    from deblurcli.pair_making.pair_folder import PairFolder
-    from deblurcli.pair_making.photo_blurring import KINDS as FOLDERS
-    from deblurcli.pair_making.photo_blurring import Blurring, find_photos, pair_names, write_pairs
 
     blurring = Blurring(count, size, seed, _change_recipe(settings or []))
     photos = find_photos(sources, leave_out=[output])
@@ -92,7 +97,7 @@ def make_from_photos(
 
 def _change_recipe(settings: list[str]) -> Recipe:
     """The default recipe with other motion, noise or JPEG; nothing else of it has a meaning."""
-    from deblurcli.recipes import change_recipe, find_recipe
+    from deblurcli.config import change_recipe, find_recipe
 
     names = [setting.partition("=")[0] for setting in settings]
     recipe = find_recipe("default")

@@ -15,7 +15,7 @@ from deblurcli.cli import console, options
 from deblurcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from deblurcli.evaluation.measuring import Case, Failure, Image, Method
+    from deblurcli.evaluation.evaluate import Case, Failure, Image, Method
     from deblurcli.evaluation.scores import Score
 
 SPLITS = ("test", "val", "train", "all")
@@ -110,7 +110,7 @@ def run(
 
     from deblurcli.cli.fetching import find_weights
     from deblurcli.deblurrer import Deblurrer
-    from deblurcli.evaluation.measuring import BLURRED, Failure, find_cases, method_of, score_cases
+    from deblurcli.evaluation.evaluate import BLURRED, Failure, find_cases, method_of, score_cases
     from deblurcli.evaluation.scores import ScoreFile, summarise
     from deblurcli.evaluation.tables import as_text, tabulate
 
@@ -158,7 +158,7 @@ def run(
         if not quiet:
             _say_conventions(cases)
     if report is not None and scores:
-        from deblurcli.report.reports import write_report
+        from deblurcli.evaluation.report import write_report
 
         write_report(report, scores, summaries, methods, cases, overwrite=overwrite)
     return console.EXIT_FAILED if failures else 0
@@ -192,8 +192,8 @@ def _plain(name: str) -> str:
 def _save_png(target: Path, image: Image, *, overwrite: bool) -> None:
     import numpy as np
 
-    from deblurcli.files import atomic_output, output_error
-    from deblurcli.pictures import read_picture, write_png
+    from deblurcli.io.files import atomic_output, output_error
+    from deblurcli.io.photos.pictures import read_picture, write_png
 
     if target.exists() and not overwrite:
         # A run that was stopped between picture and line of the table makes the picture again.

@@ -8,19 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deblurcli import weights
 from deblurcli.cli import console
-from deblurcli.downloads import Progress
+from deblurcli.weights import hub
+from deblurcli.weights.download import Progress
 
 
 def find_weights(name: str, *, offline: bool = False, quiet: bool = False) -> Path:
     """The intact file for `name`; a download shows a progress bar.
 
     Raises:
-        WeightsError: see `deblurcli.weights.find`.
+        WeightsError: see `deblurcli.weights.hub.find`.
     """
     with download_progress(quiet=quiet) as progress:
-        return weights.find(name, offline=offline, progress=progress)
+        return hub.find(name, offline=offline, progress=progress)
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from deblurcli import __version__, weights
+import deblurcli
+from deblurcli import __version__
 from deblurcli.cli import console, options
+from deblurcli.weights import hub
 
 _LIBRARIES = (
     "torch",
@@ -68,7 +70,7 @@ def gather(device: str = "auto", precision: str = "auto") -> dict[str, Any]:
     """
     return {
         "deblurcli": __version__,
-        "installed_in": str(Path(weights.__file__).parent),
+        "installed_in": str(Path(deblurcli.__file__).parent),
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": platform.platform(),
         "libraries": _libraries(),
@@ -146,8 +148,8 @@ def _chosen(device_name: str, precision_name: str) -> dict[str, Any]:
 
 
 def _weights() -> list[dict[str, Any]]:
-    default = weights.catalogue().default
-    found = weights.listings()
+    default = hub.catalogue().default
+    found = hub.listings()
     rows: list[dict[str, Any]] = [
         {
             "name": listing.entry.name,
@@ -167,12 +169,12 @@ def _weights() -> list[dict[str, Any]]:
 def _folders() -> list[dict[str, Any]]:
     return [
         {"place": p.label, "folder": str(p.folder), "exists": p.folder.is_dir()}
-        for p in weights.places()
+        for p in hub.places()
     ]
 
 
 def _cache() -> dict[str, Any]:
-    folder = weights.cache_folder()
+    folder = hub.cache_folder()
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     nearest = next(f for f in (folder, *folder.parents) if f.exists())
     return {

@@ -127,9 +127,10 @@ def restore(
     if json and output == "-" and not dry_run:
         raise UsageError("--json", "standard output carries the photo already", "give another -o")
 
-    from deblurcli.jobs import job, planning
+    from deblurcli.batch import job
+    from deblurcli.batch.plan import plan as make_plan
 
-    plan = planning.plan(
+    plan = make_plan(
         paths,
         output,
         recursive=recursive,
@@ -151,8 +152,8 @@ def restore(
     )
     job.refuse_idle_options(plan, clips)
 
+    from deblurcli.batch import run
     from deblurcli.cli.run_report import RunReport
-    from deblurcli.jobs import pipeline
 
     report = RunReport(plan, json=json, quiet=quiet)
     if dry_run:
@@ -178,7 +179,7 @@ def restore(
         report.deblurrer = deblurrer
         return deblurrer
 
-    settings = pipeline.Settings(
+    settings = run.Settings(
         load,
         overwrite=overwrite,
         strip=strip,
@@ -187,25 +188,25 @@ def restore(
         on_frame=report.show_frame,
     )
     if engine == "local":
-        return report.follow(pipeline.run(plan.jobs, settings))
+        return report.follow(run.run(plan.jobs, settings))
 
+    from deblurcli.batch import ray
     from deblurcli.cli.fetching import find_weights
-    from deblurcli.jobs import cluster
 
-    network = cluster.NetworkChoice(
+    network = ray.NetworkChoice(
         str(find_weights(weights, offline=offline, quiet=quiet).absolute()),
         device,
         precision,
         options.tile_px(tile),
         strength,
     )
-    return report.follow(cluster.run(plan.jobs, settings, network, workers=workers))
+    return report.follow(ray.run(plan.jobs, settings, network, workers=workers))
 
 
 def _suffix(format_name: str | None) -> str | None:
     if format_name is None:
         return None
-    from deblurcli.images import PHOTO_SUFFIXES
+    from deblurcli.io.photos.images import PHOTO_SUFFIXES
 
     suffix = f".{format_name.lower().removeprefix('.')}"
     if suffix not in PHOTO_SUFFIXES:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deblurcli import __version__
+from deblurcli.batch.run import Outcome
 from deblurcli.cli import console
 from deblurcli.errors import DeblurError
-from deblurcli.jobs.pipeline import Outcome
 
 if TYPE_CHECKING:
+    from deblurcli.batch.job import Job, Plan
     from deblurcli.deblurrer import Deblurrer
-    from deblurcli.jobs.job import Job, Plan
 
 
 class RunReport:

@@ -15,9 +15,9 @@ from deblurcli.cli import console, options
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
 
 if TYPE_CHECKING:
-    from deblurcli.data import Pair
-    from deblurcli.recipes import Recipe
-    from deblurcli.sampling import Source
+    from deblurcli.config import Recipe
+    from deblurcli.data.layouts import Pair
+    from deblurcli.data.sampling import Source
 
 _log = logging.getLogger("deblurcli")
 
@@ -116,7 +116,7 @@ def train(
 ) -> None:
     """Train a network; Ctrl-C saves, --resume goes on."""
     console.start(quiet=quiet, verbose=verbose)
-    from deblurcli.recipes import change_recipe, find_recipe
+    from deblurcli.config import change_recipe, find_recipe
 
     chosen = change_recipe(find_recipe(recipe), settings or [])
     if show_recipe:
@@ -156,10 +156,10 @@ def train(
 
 def _find_sources(data: list[str], recipe: Recipe) -> tuple[list[Source], list[tuple[str, str]]]:
     """Each source, with its folder and what the model card says of it."""
-    from deblurcli.data import check_pairs, find_pairs, find_pictures
-    from deblurcli.pictures import keep_large
-    from deblurcli.sampling import Source, parse_source
-    from deblurcli.synthesis import margin_px
+    from deblurcli.data.layouts import check_pairs, find_pairs, find_pictures
+    from deblurcli.data.sampling import Source, parse_source
+    from deblurcli.data.synthesis import margin_px
+    from deblurcli.io.photos.pictures import keep_large
 
     patch_px = max(recipe.patch_px, recipe.early_patch_px if recipe.early_share else 0)
     sources, named = [], []
@@ -185,8 +185,8 @@ def _find_validation(
     folders: list[Path] | None, data: list[str], sources: list[Source]
 ) -> list[Pair]:
     """Pairs to validate on; none of them may be trained on."""
-    from deblurcli.data import check_pairs, find_pairs
-    from deblurcli.metrics import LEAST_PX
+    from deblurcli.data.layouts import check_pairs, find_pairs
+    from deblurcli.evaluation.metrics import LEAST_PX
 
     if folders:
         pairs = [pair for folder in folders for pair in find_pairs(folder, "test")]
@@ -238,7 +238,7 @@ def _train(
     import torch
 
     from deblurcli.devices import choose_device, choose_precision
-    from deblurcli.training.watching import Progress
+    from deblurcli.training.progress import Progress
 
     place = choose_device(device)
     if place.type == "cuda":
@@ -309,16 +309,16 @@ def _train(
 def _initial(weights: str | None, *, quiet: bool) -> Any:
     if weights is None:
         return None
-    from deblurcli.checkpoints import load_weights
     from deblurcli.cli.fetching import find_weights
+    from deblurcli.weights.files import load_weights
 
     return load_weights(find_weights(weights, quiet=quiet))[0]
 
 
 def _describe_network(recipe: Recipe, initial: Any, settings: list[str]) -> Recipe:
     """The recipe with what is true of the network to start from."""
-    from deblurcli.recipes import change_recipe
-    from deblurcli.training.learner import describe_network
+    from deblurcli.config import change_recipe
+    from deblurcli.training.train_step import describe_network
 
     described = describe_network(recipe, initial.config)
     if change_recipe(described, settings) != described:
@@ -332,7 +332,7 @@ def _describe_network(recipe: Recipe, initial: Any, settings: list[str]) -> Reci
 
 def _draw(folder: Path, validate: Any, network: Any) -> list[str]:
     """Curves and samples at the end; a run without matplotlib has done its work all the same."""
-    from deblurcli.training.watching import draw_curves, draw_sheet
+    from deblurcli.training.progress import draw_curves, draw_sheet
 
     made = []
     try:

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from deblurcli import weights
 from deblurcli.cli import console, options, weights_table
 from deblurcli.cli.fetching import find_weights
 from deblurcli.errors import DeblurError, UsageError, WeightsError
-from deblurcli.manifest import describe, is_plain, read_manifest, register
-from deblurcli.weights import Listing
+from deblurcli.weights import hub
+from deblurcli.weights.hub import Listing
+from deblurcli.weights.manifest import describe, is_plain, read_manifest, register
 
 app = typer.Typer(
     help="List, get, check, import and export weights.",
@@ -47,14 +47,14 @@ def list_weights(
     knows its sha256, as of a file of your own).
     """
     console.start(quiet=quiet, verbose=verbose)
-    default = weights.catalogue().default
-    found = weights.listings()
+    default = hub.catalogue().default
+    found = hub.listings()
     if json:
         console.print_json([weights_table.document(listing, default) for listing in found])
     elif found:
         print(weights_table.table(found, default))
     else:
-        console.say(f"no weights; they would be looked for in {weights.storage_folder()}")
+        console.say(f"no weights; they would be looked for in {hub.storage_folder()}")
 
 
 @app.command()
@@ -78,7 +78,7 @@ def pull(
 def path(name: Name = "default", json: options.Json = False) -> None:
     """Prints where intact weights lie; downloads nothing."""
     console.start(quiet=False, verbose=0)
-    found = weights.find(name, offline=True)
+    found = hub.find(name, offline=True)
     if json:
         console.print_json({"name": name, "path": str(found)})
     else:
@@ -149,7 +149,7 @@ def import_weights(
     """
     console.start(quiet=quiet, verbose=verbose)
     target = output or _place_for(name, overwrite=overwrite)
-    from deblurcli.published import import_published
+    from deblurcli.weights.import_deepdeblur import import_published
 
     import_published(file, target, name=name, licence=licence, overwrite=overwrite)
     entry = register(target, name=name) if output is None else describe(target, name=target.stem)
@@ -182,8 +182,8 @@ def export_weights(
     if os.path.lexists(target) and not overwrite:  # before the work, not after it
         raise UsageError(target, "exists already", "give another name, or --overwrite")
     source = find_weights(name, offline=offline, quiet=quiet)
-    from deblurcli.checkpoints import load_weights
-    from deblurcli.export import export_onnx
+    from deblurcli.weights.export_onnx import export_onnx
+    from deblurcli.weights.files import load_weights
 
     network, card = load_weights(source)
     if not quiet:
@@ -235,17 +235,17 @@ def register_weights(
         console.print_json(entry.__dict__)
     else:
         print(f"{entry.name}  {entry.sha256}")
-    if default and _place_of(file) and (first := weights.catalogue().default) != entry.name:
+    if default and _place_of(file) and (first := hub.catalogue().default) != entry.name:
         console.say(
             f"--weights default stays {first}, of a folder that is searched first; "
             f"to use these by default, set DEBLUR_WEIGHTS={entry.name}"
         )
 
 
-def _place_of(file: Path) -> weights.Place | None:
+def _place_of(file: Path) -> hub.Place | None:
     """Where --weights would find the file by its name; None where it would not look."""
     folder = file.parent.resolve()
-    return next((p for p in weights.places() if p.folder.resolve() == folder), None)
+    return next((p for p in hub.places() if p.folder.resolve() == folder), None)
 
 
 def _refuse_taken_name(file: Path, name: str | None) -> None:
@@ -255,8 +255,8 @@ def _refuse_taken_name(file: Path, name: str | None) -> None:
     wanted = name or (old.name if old else file.stem)
     others = [entry for entry in manifest.entries if entry.file != file.name]
     place = _place_of(file)
-    if place is not None and place.label not in weights.SHIPPED:
-        others += [e for e in weights.catalogue().entries if e not in manifest.entries]
+    if place is not None and place.label not in hub.SHIPPED:
+        others += [e for e in hub.catalogue().entries if e not in manifest.entries]
     # A copy of what is shipped may keep its name.
     if any(entry.name == wanted and not entry.matches(file) for entry in others):
         raise UsageError(wanted, "the name of other weights", "give another --name")
@@ -264,11 +264,11 @@ def _refuse_taken_name(file: Path, name: str | None) -> None:
 
 def _place_for(name: str, *, overwrite: bool) -> Path:
     """The file that ``--weights NAME`` will find, in a folder that exists."""
-    target = weights.storage_folder() / f"{name}{weights.SUFFIX}"
+    target = hub.storage_folder() / f"{name}{hub.SUFFIX}"
     if not is_plain(name):
         raise UsageError(name, "not a name for weights", "use letters, digits, '.', '-' and '_'")
     own = {entry.name for entry in read_manifest(target.parent).entries}
-    if name == "default" or name in {e.name for e in weights.catalogue().entries} - own:
+    if name == "default" or name in {e.name for e in hub.catalogue().entries} - own:
         raise UsageError(name, "the name of other weights", "give another --name")
     if target.exists() and not overwrite:
         raise UsageError(
@@ -287,12 +287,12 @@ def _place_for(name: str, *, overwrite: bool) -> Path:
 
 def _verified(name: str) -> dict[str, Any]:
     """One row of `verify` for a name or file that the user gave."""
-    for listing in weights.listings():
-        is_default = name == "default" and listing.entry.name == weights.catalogue().default
+    for listing in hub.listings():
+        is_default = name == "default" and listing.entry.name == hub.catalogue().default
         if is_default or listing.entry.name == name:
             return _row(listing)
     file = Path(name)
-    state: str = weights.state_of(file)
+    state: str = hub.state_of(file)
     if state == "unlisted":
         try:
             describe(file, name=file.stem)
@@ -303,7 +303,7 @@ def _verified(name: str) -> dict[str, Any]:
 
 
 def _verified_all() -> list[dict[str, Any]]:
-    return [_row(listing) for listing in weights.listings() if listing.path is not None]
+    return [_row(listing) for listing in hub.listings() if listing.path is not None]
 
 
 def _row(listing: Listing) -> dict[str, Any]:

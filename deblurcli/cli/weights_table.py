@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from deblurcli.weights import Listing
+from deblurcli.weights.hub import Listing
 
 
 def document(listing: Listing, default: str | None) -> dict[str, Any]:

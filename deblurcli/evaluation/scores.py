@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from deblurcli.errors import DeblurError
-from deblurcli.files import atomic_output, output_error
+from deblurcli.io.files import atomic_output, output_error
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Score:
         set_name: the data set, ``"GOPRO gamma"``.
         image: the picture's name within it.
         method: the weights' name, or ``"blurred input"``.
-        psnr_db, ssim, ssim_matlab_rgb, sharpness: see `deblurcli.metrics`.
+        psnr_db, ssim, ssim_matlab_rgb, sharpness: see `deblurcli.evaluation.metrics`.
         seconds: wall-clock time of restoring it, without reading and writing; None where
             nothing was restored.
         peak_mib: the most memory that was in use meanwhile; None where unknown.

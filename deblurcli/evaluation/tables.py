@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from deblurcli import metrics
-from deblurcli.evaluation.measuring import Method
+from deblurcli.evaluation import metrics
+from deblurcli.evaluation.evaluate import Method
 from deblurcli.evaluation.scores import Summary
 
 CONVENTIONS = (

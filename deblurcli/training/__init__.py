@@ -1,15 +1,14 @@
-"""Training: the loop (`loop`), what it sees (`feed`), what learns (`learner`), when what changes
-(`schedule`), what is kept of a run (`run_folder`), how it is measured (`validation`) and watched
-(`watching`)."""
+"""Training: the loop (`trainer`), one step of it (`train_step`), when what changes (`schedule`),
+what is kept of a run (`checkpoint`), how it is measured (`validation`) and watched (`progress`)."""
 
 from __future__ import annotations
 
-from deblurcli.training.learner import build_generator
-from deblurcli.training.loop import Trainer, Validate
-from deblurcli.training.run_folder import RunFolder
+from deblurcli.training.checkpoint import RunFolder
+from deblurcli.training.progress import Progress
 from deblurcli.training.schedule import Limits
+from deblurcli.training.train_step import build_generator
+from deblurcli.training.trainer import Trainer, Validate
 from deblurcli.training.validation import Validation
-from deblurcli.training.watching import Progress
 
 __all__ = [
     "Limits",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from deblurcli.recipes import Recipe
+from deblurcli.config import Recipe
 
 
 @dataclass(frozen=True)

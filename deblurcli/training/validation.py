@@ -8,10 +8,10 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurcli.data import Pair
+from deblurcli.data.layouts import Pair
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.evaluation.measuring import evaluate, read_image
-from deblurcli.network import MultiScaleGenerator
+from deblurcli.evaluation.evaluate import evaluate, read_image
+from deblurcli.models.generator import MultiScaleGenerator
 
 
 class Validation:

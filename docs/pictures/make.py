@@ -23,7 +23,7 @@ from PIL import Image
 from skimage import data
 
 from deblurcli import Deblurrer
-from deblurcli.synthesis import Exposure, render
+from deblurcli.data.synthesis import Exposure, render
 
 PATH_PX = 10.0
 ANGLE_DEGREES = -24.0

@@ -1,0 +1,273 @@
+"""Where blurred and sharp pictures lie: the layouts of the public data sets, and plain folders.
+
+| layout | folders |
+|---|---|
+| GOPRO_Large | ``train|test/SEQUENCE/blur|blur_gamma|sharp/NNNNNN.png`` |
+| REDS | ``train|val/PART_blur/CLIP/NNNNNNNN.png`` and ``…/PART_sharp/…``, also ``PART_blur_comp`` |
+| pairs | ``blur/NAME`` and ``sharp/NAME``; also ``blurred/``, or ``input/`` and ``target/`` |
+| photos | any pictures, taken as sharp |
+
+Whatever folder of such a set is given, from the one that holds several sets down to a single
+sequence, the pairs below it are found.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from natsort import natsorted, ns
+
+from deblurcli.errors import DeblurError, NothingToDoError, UsageError
+from deblurcli.io.photos.pictures import PICTURE_SUFFIXES, check_least, read_sizes
+
+_PARTNERS = {"blur": "sharp", "blurred": "sharp", "blur_gamma": "sharp", "input": "target"}
+_PARTS = ("train", "test", "val")
+_REDS_KINDS = {"_blur": "REDS", "_blur_comp": "REDS compressed"}
+# A set without the wanted part may have the other one: REDS calls its public test part "val".
+_STAND_INS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One blurred picture and its sharp one.
+
+    Attributes:
+        name: unique within the set: the path below the folder that was searched, without suffix
+            and without the names of the blurred folders.
+        blurred, sharp: the files.
+        kind: ``"GOPRO linear"``, ``"GOPRO gamma"``, ``"REDS"``, ``"REDS compressed"`` or
+            ``"pairs"``.
+        part: ``"train"``, ``"test"`` or ``"val"`` where the folders say so.
+    """
+
+    name: str
+    blurred: Path
+    sharp: Path
+    kind: str
+    part: str | None = None
+
+
+@dataclass(frozen=True)
+class _BlurredFolder:
+    """A folder of blurred pictures; what comes before its part is the data set it belongs to."""
+
+    path: Path
+    sharp: Path
+    kind: str
+    prefix: tuple[str, ...]
+    part: str | None
+    data_set: tuple[str, ...]
+
+
+def find_pairs(root: str | os.PathLike[str], split: str | None = None) -> list[Pair]:
+    """The pairs below `root`, in natural order. Only names are looked at, no file is opened.
+
+    Args:
+        root: a data set's folder, one above it, or one of its parts, sequences or blurred
+            folders.
+        split: ``"train"``, ``"test"`` or ``"val"``: only that part of the sets below `root`
+            that have parts (one without a test part gives its val part, and the reverse).
+
+    Raises:
+        DeblurError: no folder, or a picture or folder without its partner (which is named).
+        NothingToDoError: no pairs in any known layout.
+        UsageError: there are pairs, but none of that part.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DeblurError(root, "no such folder", "give the folder of a data set")
+    folders = list(_find_blurred(root))
+    if not folders:
+        raise NothingToDoError(
+            root,
+            "no pairs of blurred and sharp pictures in the layout of GOPRO or REDS, "
+            "nor folders named blur and sharp",
+            "see 'deblur train --help' for the layouts",
+        )
+    chosen = _choose_part(folders, split)
+    if not chosen:
+        parts = sorted({folder.part for folder in folders if folder.part})
+        raise UsageError(
+            root, f"has no {split} part, only {' and '.join(parts)}", "give a folder that has one"
+        )
+    pairs = [pair for folder in chosen for pair in _match(folder)]
+    if not pairs:
+        raise NothingToDoError(root, "its folders hold no pictures", "check the data set")
+    return natsorted(pairs, key=lambda pair: (pair.kind, pair.name), alg=ns.PATH)
+
+
+def find_pictures(root: str | os.PathLike[str]) -> list[Path]:
+    """Every picture file below a folder, in natural order; hidden ones are left out.
+
+    Raises:
+        DeblurError: no such folder.
+        NothingToDoError: no pictures in it.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DeblurError(root, "no such folder", "give a folder of sharp photos")
+    found = [path for folder in _walk(root) for path in _pictures(folder)]
+    if not found:
+        raise NothingToDoError(root, "no pictures in it", "give a folder of sharp photos")
+    return natsorted(found, alg=ns.PATH)
+
+
+def check_pairs(
+    pairs: Sequence[Pair], least_px: int = 1, remedy: str = "use smaller patches"
+) -> None:
+    """Reads the headers of all files, so that hours of training don't end at a bad one.
+
+    Args:
+        pairs: any number; some thousand a second.
+        least_px: what both sides of a picture must have.
+        remedy: what the user can do where they have not, beside leaving it out.
+
+    Raises:
+        DeblurError: the first file that is no picture, differs in size from its partner or is
+            too small.
+    """
+    sharp = read_sizes(pair.sharp for pair in pairs)
+    blurred = read_sizes(pair.blurred for pair in pairs)
+    for pair, size, partner in zip(pairs, blurred, sharp, strict=True):
+        if size != partner:
+            raise DeblurError(
+                pair.blurred,
+                f"is {size[0]}x{size[1]} pixels, but {pair.sharp} {partner[0]}x{partner[1]}",
+                "give pairs of one size",
+            )
+        check_least(pair.blurred, size, least_px, remedy)
+
+
+def _find_blurred(root: Path) -> Iterator[_BlurredFolder]:
+    """The folders of blurred pictures below `root`, each with its sharp one."""
+    sharp_used, sharp_seen = set(), []
+    for folder in _walk(root):
+        # The names count also where the root is given as "." or "..".
+        name = Path(os.path.abspath(folder)).name  # noqa: PTH100
+        above = folder.parent if folder != root else Path(os.path.abspath(root)).parent  # noqa: PTH100
+        if name == "sharp":
+            sharp_seen.append(folder)
+        ending = next((e for e in _REDS_KINDS if name.endswith(e) and name != e), None)
+        if name in _PARTNERS:
+            sharp = above / _PARTNERS[name]
+            kind = _kind_of(name, above)
+        elif ending:
+            sharp = above / (name.removesuffix(ending) + "_sharp")
+            kind = _REDS_KINDS[ending]
+        else:
+            continue
+        if not sharp.is_dir():
+            # Photos may lie in a folder "input"; and REDS keeps its sharp test pictures back.
+            if name != "input" and not name.startswith("test_") and any(_pictures_below(folder)):
+                raise DeblurError(
+                    folder, f"blurred pictures, but no folder {sharp.name} beside it", "add it"
+                )
+            continue
+        sharp_used.add(sharp)
+        yield _describe(root, folder, sharp, kind, name.removesuffix(ending) if ending else None)
+    for folder in sharp_seen:
+        if sharp_used and folder not in sharp_used and any(_pictures_below(folder)):
+            raise DeblurError(folder, "sharp pictures, but no folder blur beside it", "add it")
+
+
+def _kind_of(name: str, above: Path) -> str:
+    if name == "blur_gamma":
+        return "GOPRO gamma"
+    in_sequence = above.parent.name in _PARTS and above.name not in _PARTS
+    if name == "blur" and (
+        above.name.startswith("GOPR") or (above / "blur_gamma").is_dir() or in_sequence
+    ):
+        return "GOPRO linear"
+    return "pairs"
+
+
+def _describe(
+    root: Path, folder: Path, sharp: Path, kind: str, reds_part: str | None
+) -> _BlurredFolder:
+    above = folder.parent.relative_to(root).parts if folder != root else ()
+    prefix = above
+    if reds_part and reds_part not in above:
+        prefix += (reds_part,)  # train_blur and val_blur may lie beside each other
+    if kind in ("GOPRO gamma", "REDS compressed"):
+        prefix += (kind.split()[1],)  # both kinds may lie beside each other
+    elif folder.name == "blurred" and (folder.parent / "blur").is_dir():
+        prefix += (folder.name,)
+    part = next((name for name in above if name in _PARTS), None)
+    data_set = above[: above.index(part)] if part else above
+    if part is None and reds_part in _PARTS:
+        part = reds_part
+    return _BlurredFolder(folder, sharp, kind, prefix, part, data_set)
+
+
+def _choose_part(folders: list[_BlurredFolder], split: str | None) -> list[_BlurredFolder]:
+    if split is None:
+        return folders
+    chosen = []
+    for data_set in dict.fromkeys(folder.data_set for folder in folders):
+        members = [folder for folder in folders if folder.data_set == data_set]
+        chosen += [folder for folder in members if folder.part is None]
+        for name in _STAND_INS.get(split, (split,)):
+            found = [folder for folder in members if folder.part == name]
+            chosen += found
+            if found:
+                break
+    return chosen
+
+
+def _match(folder: _BlurredFolder) -> Iterator[Pair]:
+    """Pairs of files with the same path below two folders; the suffix may differ."""
+    blurred, sharp = _pictures_by_name(folder.path), _pictures_by_name(folder.sharp)
+    alone = natsorted(blurred.keys() ^ sharp.keys())
+    if alone:
+        path = blurred.get(alone[0]) or sharp[alone[0]]
+        other = folder.sharp if alone[0] in blurred else folder.path
+        more = f" (nor have {len(alone) - 1} others)" if len(alone) > 1 else ""
+        raise DeblurError(
+            path, f"has no partner in {other}{more}", "add it, or remove this picture"
+        )
+    for name, path in blurred.items():
+        full_name = "/".join((*folder.prefix, name))
+        yield Pair(full_name, path, sharp[name], folder.kind, folder.part)
+
+
+def _pictures_by_name(top: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in _pictures_below(top):
+        name = path.relative_to(top).with_suffix("").as_posix()
+        if name in found:
+            raise DeblurError(path, f"has the name of {found[name].name}", "keep one of the two")
+        found[name] = path
+    return found
+
+
+def _pictures_below(top: Path) -> Iterator[Path]:
+    return (path for folder in _walk(top) for path in _pictures(folder))
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """`root` and the folders below it, in order of name, without hidden ones.
+
+    Links are followed: data sets are large and often lie elsewhere. One that leads back to a
+    folder above it is not.
+    """
+    for here, children, _ in os.walk(root, followlinks=True):
+        folder = Path(here)
+        children[:] = sorted(
+            name for name in children if not name.startswith(".") and not _leads_back(folder / name)
+        )
+        yield folder
+
+
+def _leads_back(folder: Path) -> bool:
+    return folder.is_symlink() and folder.resolve() in (p.resolve() for p in folder.parents)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+    ]

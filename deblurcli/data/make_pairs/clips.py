@@ -1,0 +1,197 @@
+"""Clips to make pairs from: videos, and folders of numbered frames.
+
+A clip's frames come upright, in order, and each says whether it directly follows the one before:
+across a gap or a cut nothing can be averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblurcli.errors import DeblurError, NothingToDoError, UsageError
+from deblurcli.io import media
+from deblurcli.io.photos import images
+from deblurcli.io.videos import probe
+from deblurcli.io.videos.info import fraction_of, open_video, video_stream
+from deblurcli.io.videos.overlap import read_ahead
+from deblurcli.io.videos.pixels import display_matrix_of, pixels_of, turn_upright
+from deblurcli.io.videos.reading import Reading
+from deblurcli.io.videos.streams import Cut
+
+Pixels = NDArray[Any]
+
+_FRAMES_AHEAD = 4
+# A cut: the mean difference of two frames, as a share of the range, is at least this…
+_CUT_DIFFERENCE = 0.1
+# …and so many times that of the two frames before.
+_CUT_RATIO = 4.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a clip.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 or uint16, sRGB, upright.
+        follows: nothing is missing between this frame and the one before, and no cut.
+    """
+
+    pixels: Pixels
+    follows: bool
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video, or a folder of frames.
+
+    Attributes:
+        name: of the sequence that is made from it.
+        source: the video, or the folder.
+        files: the frames of a folder, in order; empty for a video.
+        fps: frames per second, as the video says; None for folders.
+        frame_count: how many frames there should be, where that is known.
+    """
+
+    name: str
+    source: Path
+    files: tuple[Path, ...] = ()
+    fps: Fraction | None = None
+    frame_count: int | None = None
+
+    def frames(self) -> Iterator[Frame]:
+        """Decodes frame by frame.
+
+        Raises:
+            DeblurError: a frame can't be read or has another size than the first; at the end
+                also when a part of the video was damaged.
+        """
+        return _mark_cuts(self._folder_frames() if self.files else self._video_frames())
+
+    def _folder_frames(self) -> Iterator[Frame]:
+        shape = None
+        for path in self.files:
+            pixels = images.read(path).pixels
+            shape = shape or pixels.shape
+            if pixels.shape != shape:
+                raise DeblurError(
+                    path,
+                    f"is {pixels.shape[1]}x{pixels.shape[0]} pixels, "
+                    f"the frames before {shape[1]}x{shape[0]}",
+                    "give frames of one size",
+                )
+            yield Frame(pixels, follows=True)
+
+    def _video_frames(self) -> Iterator[Frame]:
+        with closing(open_video(self.source)) as container:
+            stream = video_stream(container, self.source)
+            reading = Reading(self.source, container, stream, Cut(None, None, Fraction(0)), set())
+            before: Fraction | None = None
+            with closing(read_ahead(reading.steps(), _FRAMES_AHEAD)) as steps:
+                for step in steps:
+                    frame = step.frame
+                    if frame is None:
+                        break
+                    matrix = display_matrix_of(frame)
+                    pixels = pixels_of(frame)
+                    time = (frame.pts or 0) * (fraction_of(frame.time_base) or Fraction(0))
+                    # A frame that was dropped in recording leaves a gap as well.
+                    gap = before is not None and self.fps and (time - before) * self.fps > 1.5
+                    yield Frame(pixels if matrix is None else turn_upright(pixels, matrix), not gap)
+                    before = time
+            if before is None:
+                raise reading.failure()
+            damage = reading.damage()
+            if damage:
+                raise DeblurError(
+                    self.source, "; ".join(damage), "pairs were made from the rest of it"
+                )
+
+
+def find_clips(
+    sources: Sequence[Path], leave_out: Iterable[Path] = ()
+) -> tuple[list[Clip], list[DeblurError]]:
+    """The clips that the user named, and why some of them can't be used.
+
+    Args:
+        sources: videos; folders of numbered frames; folders that hold such at any depth.
+        leave_out: folders not to look into.
+
+    Raises:
+        NothingToDoError: there are none, and nothing that failed.
+        UsageError: two clips would have the same name.
+    """
+    clips: list[Clip] = []
+    failures: list[DeblurError] = []
+    for source in sources:
+        if source.is_dir():
+            found = list(_clips_below(source, leave_out))
+        else:
+            found = [partial(_video, source, source.stem)]
+        for make in found:
+            try:
+                clips.append(make())
+            except DeblurError as error:
+                failures.append(error)
+    if not clips and not failures:
+        raise NothingToDoError(
+            ", ".join(map(str, sources)),
+            "no videos and no folders of numbered frames there",
+            "give a video, or a folder of frames such as 000001.png, 000002.png",
+        )
+    named: dict[str, Clip] = {}
+    for clip in clips:
+        if clip.name in named:
+            raise UsageError(
+                clip.source,
+                f"would have the name {clip.name}, as {named[clip.name].source}",
+                "rename one, or give them in two runs with different -o",
+            )
+        named[clip.name] = clip
+    return clips, failures
+
+
+def _clips_below(root: Path, leave_out: Iterable[Path]) -> Iterator[partial[Clip]]:
+    try:
+        files = media.find(root, recursive=True, videos=True, leave_out=leave_out)
+    except OSError as error:
+        raise DeblurError(root, f"can't be read ({error.strerror})", "check the folder") from error
+    for path in files:
+        if media.kind_of(path) == "video":
+            name = "-".join(path.relative_to(root).with_suffix("").parts)
+            yield partial(_video, path, name)
+    for folder in dict.fromkeys(path.parent for path in files):
+        frames = tuple(media.find_frames(folder))
+        if frames:
+            name = "-".join(folder.relative_to(root).parts) or root.resolve().name
+            yield partial(Clip, name, folder, frames, frame_count=len(frames))
+
+
+def _video(path: Path, name: str) -> Clip:
+    info = probe(path)
+    return Clip(name, path, fps=info.fps, frame_count=info.frame_count)
+
+
+def _mark_cuts(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Finds where a clip was edited: two frames differ far more than the two before."""
+    before: NDArray[np.float32] | None = None
+    usual = _CUT_DIFFERENCE / 2  # before anything is known of the clip
+    for frame in frames:
+        few = frame.pixels[::8, ::8].astype(np.float32) / np.float32(
+            np.iinfo(frame.pixels.dtype).max
+        )
+        is_cut = False
+        if before is not None:
+            difference = float(np.abs(few - before).mean())
+            is_cut = difference > max(_CUT_DIFFERENCE, _CUT_RATIO * usual)
+            usual = difference
+        yield Frame(frame.pixels, frame.follows and not is_cut)
+        before = few

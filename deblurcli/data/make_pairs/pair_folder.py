@@ -1,0 +1,145 @@
+"""A folder that pairs are written to: PNG files, complete pairs only, and how they were made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblurcli.errors import DeblurError, UsageError
+from deblurcli.io.files import atomic_output, output_error
+from deblurcli.io.photos.pictures import write_png
+
+Pixels = NDArray[np.uint8]
+
+SETTINGS_FILE = "made.json"
+
+
+class PairFolder:
+    """Pairs in folders beside each other, such as ``blur/NAME.png`` and ``sharp/NAME.png``.
+
+    Args:
+        root: the folder that holds them.
+        kinds: names of the folders, ``"sharp"`` among them.
+        settings: all that decides what the pairs are. Kept in ``made.json``, so that nothing
+            made with other settings gets mixed in.
+        overwrite: replace what is there.
+        skip_existing: go on with what is there.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        kinds: tuple[str, ...],
+        settings: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        skip_existing: bool = False,
+    ) -> None:
+        self.root, self.kinds = root, kinds
+        self._settings = json.loads(json.dumps(settings))
+        self._overwrite, self._skip_existing = overwrite, skip_existing
+
+    def check(self, inputs: Iterable[Path] = ()) -> None:
+        """Finds out before any work whether pairs may be written; touches nothing.
+
+        Args:
+            inputs: the files that the pairs are to be made from.
+
+        Raises:
+            UsageError: one of the inputs lies where pairs are written, and would be deleted as an
+                older pair; there are pairs already, and neither overwrite nor skip_existing is
+                set; or they were made with other settings.
+        """
+        there = {path.resolve(): path for path in self._present()}
+        own = next((path for path in inputs if path.resolve() in there), None)
+        if own is not None:
+            raise UsageError(own, "lies where the pairs are to be written", "give another -o")
+        if self._overwrite:
+            return
+        present = next(iter(there.values()), None)
+        if present is not None and not self._skip_existing:
+            raise UsageError(
+                present,
+                "exists already",
+                "give another -o, --overwrite to replace or --skip-existing to go on",
+            )
+        try:
+            settings = json.loads((self.root / SETTINGS_FILE).read_text("utf-8"))
+        except FileNotFoundError:
+            settings = None if present is None else {}
+        except (OSError, ValueError):
+            settings = {}
+        if settings is not None and settings != self._settings:
+            raise UsageError(
+                self.root / SETTINGS_FILE,
+                "the pairs there were made with other settings",
+                "give the same settings and sources, another -o, or --overwrite",
+            )
+
+    def begin(self) -> None:
+        """Makes the folders and notes the settings; with overwrite, clears what is there."""
+        try:
+            if self._overwrite:
+                # A left over blurred picture would be paired with a new sharp one.
+                for path in list(self._present()):
+                    path.unlink()
+            for kind in self.kinds:
+                (self.root / kind).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(self.root, error) from error
+        with atomic_output(self.root / SETTINGS_FILE, overwrite=True) as part:
+            part.write_text(json.dumps(self._settings, indent=2) + "\n", "utf-8")
+
+    def holds(self, name: str) -> bool:
+        """Whether the pair is complete."""
+        return all(self._path(kind, name).is_file() for kind in self.kinds)
+
+    def holds_any(self) -> bool:
+        return bool(self._present())
+
+    def write(self, name: str, pictures: Mapping[str, Pixels]) -> None:
+        """Writes one pair: all its files or, if anything fails, none. Safe in threads.
+
+        Args:
+            name: without suffix; may lead into a sub-folder.
+            pictures: by kind, (H, W, 3) uint8 each.
+
+        Raises:
+            DeblurError: the disk is full, or there is no permission.
+        """
+        with ExitStack() as stack:
+            for kind, pixels in pictures.items():
+                target = self._path(kind, name)
+                try:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                except OSError as error:
+                    raise output_error(target, error) from error
+                # Existing files can only be half of a pair that was cut off in the middle.
+                part = stack.enter_context(atomic_output(target, overwrite=True))
+                try:
+                    write_png(part, pixels)
+                except OSError as error:
+                    raise output_error(target, error) from error
+
+    def _path(self, kind: str, name: str) -> Path:
+        return self.root / kind / f"{name}.png"
+
+    def _present(self) -> list[Path]:
+        kinds = {"blur", "blur_gamma", "sharp"} & {p.name for p in self._children()}
+        return sorted(path for kind in kinds for path in (self.root / kind).rglob("*.png"))
+
+    def _children(self) -> list[Path]:
+        try:
+            return list(self.root.iterdir())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise DeblurError(
+                self.root, f"can't be used ({error.strerror})", "give another -o"
+            ) from error

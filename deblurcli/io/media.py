@@ -1,0 +1,147 @@
+"""What kind of file a path is, and which photos and videos a folder holds."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from natsort import natsorted, ns
+
+from deblurcli.io.photos.images import PHOTO_SUFFIXES
+
+log = logging.getLogger("deblurcli")
+
+Kind = Literal["photo", "video", "animation", "frames"]
+"""What an input is taken for; ``frames`` is a folder of numbered pictures of one clip."""
+
+VIDEO_SUFFIXES = frozenset(
+    {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".mts", ".m2ts", ".mpg", ".mpeg"}
+    | {".wmv", ".flv", ".ogv", ".ts"}
+)
+SUFFIXES = PHOTO_SUFFIXES | VIDEO_SUFFIXES
+"""Every file name ending that is taken for a photo or a video, in lower case."""
+
+OWN_MARK = "-sharp"
+"""What our own outputs' names end in when they lie beside their input: ``photo-sharp.jpg``."""
+
+
+def kind_of(path: Path) -> Kind:
+    """What `path` is taken for by its name: a video if it ends like one, else a photo.
+
+    A file without a known ending counts as a photo: reading it looks at the content, and says
+    what is wrong if it is none. Animated GIF and WebP count as photos too (`is_animated`).
+    """
+    return "video" if path.suffix.lower() in VIDEO_SUFFIXES else "photo"
+
+
+def find_clip(folder: Path) -> list[Path]:
+    """The numbered frames of `folder` if it holds those and no video; otherwise none.
+
+    Raises:
+        OSError: `folder` can't be read.
+    """
+    if any(kind_of(path) == "video" for path in find(folder, videos=True)):
+        return []
+    return find_frames(folder)
+
+
+def is_own_output(path: Path) -> bool:
+    """Whether the name says that an earlier run wrote it: ``*-sharp.*`` or a ``.part`` file."""
+    return path.stem.endswith(OWN_MARK) or path.suffix.lower() == ".part"
+
+
+def find(
+    folder: Path,
+    *,
+    recursive: bool = False,
+    videos: bool = False,
+    leave_out: Iterable[Path] = (),
+) -> list[Path]:
+    """The photos in `folder`, in natural order (2.jpg before 10.jpg), folder by folder.
+
+    Hidden files and folders and our own outputs are left out. Links to files are followed,
+    links to folders below `folder` are not (they may lead in a circle).
+
+    Args:
+        folder: where to look.
+        recursive: also in the folders below.
+        videos: also give the videos.
+        leave_out: folders not to look into, such as the one that the results go to.
+
+    Raises:
+        OSError: `folder` itself can't be read. Unreadable folders below it are passed over
+            with a warning.
+    """
+    wanted = SUFFIXES if videos else PHOTO_SUFFIXES
+    closed = {os.path.realpath(path) for path in leave_out}
+
+    def pass_over(error: OSError) -> None:
+        if error.filename is None or Path(error.filename) == folder:
+            raise error
+        log.warning("%s: can't be read (%s); passed over", error.filename, error.strerror)
+
+    found = []
+    for here, folders, names in os.walk(folder, onerror=pass_over):
+        folders[:] = [
+            name
+            for name in folders
+            if recursive
+            and not name.startswith(".")
+            and not name.endswith(OWN_MARK)
+            and (not closed or os.path.realpath(Path(here, name)) not in closed)
+        ]
+        for name in names:
+            path = Path(here, name)
+            if (
+                not name.startswith(".")
+                and path.suffix.lower() in wanted
+                and not is_own_output(path)
+                and path.is_file()
+            ):
+                found.append(path)
+    return in_natural_order(found)
+
+
+def in_natural_order(paths: Iterable[Path]) -> list[Path]:
+    """`paths` as people order them: numbers by value, letters regardless of case."""
+    return natsorted(paths, alg=ns.PATH | ns.IGNORECASE)
+
+
+def find_frames(folder: Path) -> list[Path]:
+    """The photos of `folder` in natural order if they are the numbered frames of one clip.
+
+    They are when there are at least two and their names differ only in one number, as in
+    ``frame_0001.png``, ``frame_0002.png``; otherwise the list is empty.
+    """
+    photos = find(folder)
+    if len(photos) < 2 or len({path.suffix.lower() for path in photos}) > 1:
+        return []
+    parts = [re.split(r"(\d+)", path.stem) for path in photos]
+    if len({len(part) for part in parts}) > 1:
+        return []
+    differing = [
+        index
+        for index, column in enumerate(zip(*parts, strict=True))
+        if len({int(text) if text.isdecimal() else text for text in column}) > 1
+    ]
+    return photos if len(differing) == 1 and differing[0] % 2 == 1 else []
+
+
+def is_animated(path: Path) -> bool:
+    """Whether `path` is a GIF, WebP, PNG or AVIF file with more than one frame.
+
+    False where it is anything else or can't be read; costs no decoding.
+    """
+    if path.suffix.lower() not in {".gif", ".webp", ".png", ".apng", ".avif"}:
+        return False
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=["GIF", "WEBP", "PNG", "AVIF"]) as image:
+            return bool(getattr(image, "is_animated", False))
+    except Exception:  # damaged in whatever way: reading it as a photo will say how
+        return False

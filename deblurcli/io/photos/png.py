@@ -1,0 +1,183 @@
+"""PNG files: their chunks. Pillow encodes 8-bit pixels, `deep` 16-bit ones.
+
+Source: W3C PNG specification, third edition, chapters 5 and 11.
+"""
+
+from __future__ import annotations
+
+import binascii
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import BinaryIO
+
+from deblurcli.io.photos.metadata import (
+    Metadata,
+    exif_from,
+    iptc_of,
+    photoshop_from_iptc,
+    without_stale_resources,
+)
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+Chunk = tuple[bytes, bytes]
+"""A chunk's type and data."""
+
+_MOST_TEXT_BYTES = 64 << 20
+_XMP_KEYWORD = b"XML:com.adobe.xmp"
+_RAW_KEYWORD = b"Raw profile type "
+_COLOUR = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI"}
+# They describe samples, palettes or frames that the new file does not have.
+_STALE = {b"tRNS", b"bKGD", b"hIST", b"sPLT", b"sBIT", b"acTL", b"fcTL", b"fdAT", b"iDOT", b"eXIf"}
+
+
+def read_chunks(file: BinaryIO) -> list[Chunk]:
+    """All chunks but the pixels, as far as the file is intact."""
+    file.seek(len(SIGNATURE))
+    chunks: list[Chunk] = []
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind in (b"IDAT", b"fdAT"):
+            file.seek(length + 4, 1)
+            continue
+        if length > _MOST_TEXT_BYTES:
+            break
+        data = file.read(length)
+        if kind == b"IEND" or len(data) < length:
+            break
+        file.seek(4, 1)
+        chunks.append((kind, data))
+    return chunks
+
+
+def read_metadata(chunks: list[Chunk]) -> Metadata:
+    """The metadata in a file's chunks; `parts` are the chunks to write as they are."""
+    exif = xmp = photoshop = comment = dpi = None
+    parts: list[Chunk] = []
+    for kind, data in chunks:
+        if kind == b"eXIf":
+            exif = exif_from(data)
+        elif kind == b"pHYs" and len(data) == 9:
+            x, y, unit = struct.unpack(">IIB", data)
+            if unit == 1:
+                dpi = (x * 0.0254, y * 0.0254)
+        keyword, text = _read_text(kind, data)
+        if keyword == _XMP_KEYWORD:
+            xmp = text
+            continue
+        if keyword.startswith(_RAW_KEYWORD):
+            raw = _from_raw_profile(text)
+            name = keyword[len(_RAW_KEYWORD) :].lower()
+            if name in (b"exif", b"app1") and raw[:4] in (b"Exif", b"II*\0", b"MM\0*"):
+                exif = exif or exif_from(raw)
+                continue
+            if name in (b"iptc", b"8bim") and raw:
+                photoshop = raw if raw.startswith(b"8BIM") else photoshop_from_iptc(raw)
+                continue
+            if name == b"xmp" and raw:
+                xmp = xmp or raw
+                continue
+        if keyword == b"Comment":
+            comment = text
+        ancillary = bool(kind[:1].islower())
+        if ancillary and kind not in _STALE:
+            parts.append((kind, data))
+    return Metadata(
+        exif=exif,
+        xmp=xmp,
+        photoshop=without_stale_resources(photoshop) if photoshop else None,
+        comment=comment,
+        dpi=dpi,
+        parts=tuple(parts),
+    )
+
+
+def public_parts(metadata: Metadata) -> tuple[Chunk, ...]:
+    """The chunks that say how to show the pixels, and nothing else."""
+    return tuple(part for part in metadata.parts or () if part[0] in (*_COLOUR, b"pHYs"))
+
+
+def assemble(encoded: bytes, metadata: Metadata, icc: bytes | None) -> list[bytes]:
+    """A PNG file in pieces: the pixels of `encoded` with these metadata."""
+    before, after = [], []
+    for kind, place, length in _iter_places(encoded):
+        if kind in (b"IHDR", b"PLTE", b"tRNS"):
+            before.append(encoded[place : place + length])
+        elif kind in (b"IDAT", b"IEND"):
+            after.append(encoded[place : place + length])
+    header, *palette = before
+    added = [_chunk_bytes(*chunk) for chunk in _chunks(metadata, icc)]
+    return [SIGNATURE, header, *added, *palette, *after]
+
+
+def _chunks(metadata: Metadata, icc: bytes | None) -> Iterable[Chunk]:
+    parts = metadata.parts
+    if parts is None:
+        parts = []
+        if icc:
+            parts.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
+        if metadata.dpi is not None:
+            x, y = (min(2**31 - 1, max(1, round(dpi / 0.0254))) for dpi in metadata.dpi)
+            parts.append((b"pHYs", struct.pack(">IIB", x, y, 1)))
+        if metadata.comment:
+            parts.append((b"tEXt", b"Comment\0" + metadata.comment.replace(b"\0", b" ")))
+    yield from parts
+    if metadata.exif is not None:
+        yield b"eXIf", metadata.exif
+    if metadata.xmp is not None:
+        yield b"iTXt", _XMP_KEYWORD + b"\0\0\0\0\0" + metadata.xmp
+    if (iptc := iptc_of(metadata.photoshop)) is not None and metadata.photoshop is not None:
+        yield (
+            b"zTXt",
+            b"%siptc\0\0%s"
+            % (
+                _RAW_KEYWORD,
+                zlib.compress(_raw_profile(b"iptc", photoshop_from_iptc(iptc))),
+            ),
+        )
+
+
+def _chunk_bytes(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _iter_places(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
+    place = len(SIGNATURE)
+    while place + 8 <= len(encoded):
+        length, kind = struct.unpack_from(">I4s", encoded, place)
+        yield kind, place, length + 12
+        place += length + 12
+
+
+def _read_text(kind: bytes, data: bytes) -> tuple[bytes, bytes]:
+    """Keyword and text of a text chunk; empty for others and damaged ones."""
+    keyword, _, rest = data.partition(b"\0")
+    with suppress(ValueError, zlib.error):
+        if kind == b"tEXt":
+            return keyword, rest
+        if kind == b"zTXt":
+            return keyword, _decompress(rest[1:])
+        if kind == b"iTXt":
+            _, _, text = rest[2:].split(b"\0", 2)
+            return keyword, _decompress(text) if rest[:1] == b"\1" else text
+    return b"", b""
+
+
+def _decompress(data: bytes) -> bytes:
+    return zlib.decompressobj().decompress(data, _MOST_TEXT_BYTES)
+
+
+def _from_raw_profile(text: bytes) -> bytes:
+    """What ImageMagick and exiftool write as hexadecimal digits after a name and a length."""
+    with suppress(ValueError, binascii.Error):
+        _, _, digits = text.strip().split(b"\n", 2)
+        return binascii.unhexlify(b"".join(digits.split()))
+    return b""
+
+
+def _raw_profile(name: bytes, data: bytes) -> bytes:
+    digits = binascii.hexlify(data)
+    lines = [digits[i : i + 72] for i in range(0, len(digits), 72)]
+    return b"\n%s\n%8d\n%s\n" % (name, len(data), b"\n".join(lines))

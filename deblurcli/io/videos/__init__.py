@@ -1,0 +1,23 @@
+"""Videos: restoring them frame by frame, with everything else they hold.
+
+`restore_video` is the way in; `restore_animation`, `restore_frames` and `restore_to_frames` are
+its sisters for other kinds of clips, and `probe` says what a file holds. Nothing here knows the
+network: the caller gives a function that restores one frame.
+"""
+
+from deblurcli.io.videos.animations import ANIMATION_FORMATS, restore_animation
+from deblurcli.io.videos.frame_files import restore_frames, restore_to_frames
+from deblurcli.io.videos.info import CONTAINERS, VideoInfo, probe
+from deblurcli.io.videos.restoring import VideoResult, restore_video
+
+__all__ = [
+    "ANIMATION_FORMATS",
+    "CONTAINERS",
+    "VideoInfo",
+    "VideoResult",
+    "probe",
+    "restore_animation",
+    "restore_frames",
+    "restore_to_frames",
+    "restore_video",
+]

@@ -1,0 +1,233 @@
+"""Which codec, quality and pixel format a video is written with."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from av.codec.codec import Codec, UnknownCodecError
+from av.video.format import VideoFormat
+from av.video.stream import VideoStream
+
+from deblurcli.errors import UsageError
+from deblurcli.io.videos.info import fraction_of
+
+# fmt: off
+_X26_PRESETS = (
+    "ultrafast", "superfast", "veryfast", "faster", "fast",
+    "medium", "slow", "slower", "veryslow", "placebo",
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder, its quality scale and our choice on it.
+
+    Attributes:
+        name: FFmpeg's name.
+        crf: our quality on the encoder's scale (smaller is better); None where it has none.
+        crf_range: of that scale.
+        crf_options: names of the options that take it.
+        preset: our choice between speed and size; None where there is none.
+        presets: what may be chosen.
+        preset_option: name of the option that takes it.
+        options: others, always given.
+    """
+
+    name: str
+    crf: int | None = None
+    crf_range: tuple[int, int] = (0, 51)
+    crf_options: tuple[str, ...] = ("crf",)
+    preset: str | None = None
+    presets: tuple[str, ...] = ()
+    preset_option: str = "preset"
+    options: dict[str, str] = field(default_factory=dict)
+
+
+_ENCODERS = {
+    encoder.name: encoder
+    for encoder in (
+        Encoder("libx264", 16, preset="medium", presets=_X26_PRESETS),
+        Encoder(
+            "libx265",
+            18,
+            preset="fast",
+            presets=_X26_PRESETS,
+            options={"x265-params": "log-level=error"},
+        ),
+        Encoder(
+            "libvpx-vp9",
+            22,
+            (0, 63),
+            preset="4",
+            presets=tuple(str(n) for n in range(9)),
+            preset_option="cpu-used",
+            options={"b": "0", "deadline": "good", "row-mt": "1"},
+        ),
+        Encoder("libsvtav1", 20, (0, 63), preset="8", presets=tuple(str(n) for n in range(14))),
+        Encoder("mpeg4", 2, (1, 31), ("qmin", "qmax")),
+        Encoder("mjpeg", 2, (2, 31), ("qmin", "qmax")),
+        Encoder("ffv1", options={"level": "3", "slicecrc": "1"}),
+        Encoder("prores_ks", options={"profile": "3"}),
+    )
+}
+_ALIASES = {
+    "h264": "libx264",
+    "x264": "libx264",
+    "avc": "libx264",
+    "h265": "libx265",
+    "x265": "libx265",
+    "hevc": "libx265",
+    "vp9": "libvpx-vp9",
+    "av1": "libsvtav1",
+    "prores": "prores_ks",
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a video is encoded.
+
+    Attributes:
+        encoder: FFmpeg's name.
+        pixel_format: FFmpeg's name of what the encoder gets.
+        options: for the encoder.
+        tag: four letters by which players know the codec in MP4; None is FFmpeg's choice.
+        notes: what differs from the input and could matter.
+    """
+
+    encoder: str
+    pixel_format: str
+    options: dict[str, str]
+    tag: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def choose_encoding(
+    container_format: str,
+    source_codec: str,
+    source_format: VideoFormat,
+    *,
+    codec: str | None = None,
+    crf: int | None = None,
+    preset: str | None = None,
+) -> Encoding:
+    """Chooses what suits the container and the input; the user's wishes go first.
+
+    8 bits become H.264, 10 and more HEVC (few players take H.264 with 10 bits), in WebM VP9 and
+    AV1; Motion JPEG in AVI stays what it is. The chroma subsampling stays, except that H.264
+    and HEVC can't hold odd sizes with it and get full chroma instead.
+
+    Args:
+        container_format: FFmpeg's name, such as ``"mp4"``.
+        source_codec: FFmpeg's name of the input's codec.
+        source_format: pixel format and size of the input.
+        codec: an encoder, or a short name such as ``"h264"``.
+        crf: quality on the encoder's own scale.
+        preset: speed against size, by the encoder's own names.
+
+    Raises:
+        UsageError: no such codec, or `crf` or `preset` are none of its.
+    """
+    depth = max(component.bits for component in source_format.components)
+    name = codec or _default_codec(container_format, source_codec, depth)
+    encoder = _find_encoder(name)
+    if container_format == "avi" and encoder.name == "libx264":
+        # AVI has no room for the order in which B-frames are shown.
+        encoder = replace(encoder, options={**encoder.options, "bf": "0"})
+    if encoder.name == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only: else it prints its settings
+    options = dict(encoder.options)
+    options.update(_quality_options(encoder, crf))
+    options.update(_preset_options(encoder, preset))
+    pixel_format, notes = _choose_pixel_format(encoder.name, source_format, depth)
+    tag = "hvc1" if encoder.name == "libx265" and container_format in ("mp4", "mov") else None
+    return Encoding(encoder.name, pixel_format, options, tag, notes)
+
+
+def _default_codec(container_format: str, source_codec: str, depth: int) -> str:
+    if container_format == "webm":
+        return "libvpx-vp9" if depth <= 8 else "libsvtav1"
+    if container_format == "avi":
+        return "mjpeg" if source_codec == "mjpeg" else "libx264"
+    return "libx264" if depth <= 8 else "libx265"
+
+
+def _find_encoder(name: str) -> Encoder:
+    name = _ALIASES.get(name.lower(), name.lower())
+    try:
+        known = Codec(name, "w")
+    except UnknownCodecError:
+        known = None
+    if known is None or known.type != "video":
+        names = ", ".join(sorted({*_ALIASES, "mpeg4", "mjpeg", "ffv1"} - {"x264", "x265", "avc"}))
+        raise UsageError("--codec", f"no video codec {name!r} here", f"give one of: {names}")
+    return _ENCODERS.get(name, Encoder(name, None, (0, 255)))
+
+
+def _quality_options(encoder: Encoder, crf: int | None) -> dict[str, str]:
+    if crf is not None:
+        low, high = encoder.crf_range
+        if encoder.name in _ENCODERS and encoder.crf is None:
+            raise UsageError("--crf", f"{encoder.name} has no such scale", "leave it out")
+        if not low <= crf <= high:
+            raise UsageError(
+                "--crf", f"{crf} is outside {low} to {high} of {encoder.name}", "see --help"
+            )
+    quality = encoder.crf if crf is None else crf
+    return {} if quality is None else {option: str(quality) for option in encoder.crf_options}
+
+
+def _preset_options(encoder: Encoder, preset: str | None) -> dict[str, str]:
+    if preset is not None and encoder.name in _ENCODERS and preset not in encoder.presets:
+        known = f"give one of: {', '.join(encoder.presets)}" if encoder.presets else "leave it out"
+        raise UsageError("--preset", f"{encoder.name} has no preset {preset!r}", known)
+    chosen = preset or encoder.preset
+    return {} if chosen is None else {encoder.preset_option: chosen}
+
+
+def _choose_pixel_format(
+    encoder: str, source: VideoFormat, depth: int
+) -> tuple[str, tuple[str, ...]]:
+    supported = [f.name for f in Codec(encoder, "w").video_formats or ()]
+    notes = []
+    if len(source.components) in (2, 4) and not source.has_palette:
+        notes.append("its transparency is left out")
+    chroma = _chroma_of(source)
+    odd_width, odd_height = source.width % 2, source.height % 2
+    if encoder in ("libx264", "libx265"):
+        if (chroma == "420" and (odd_width or odd_height)) or (chroma == "422" and odd_width):
+            chroma = "444"
+            notes.append(
+                f"its size {source.width}x{source.height} is odd: written with full chroma, "
+                "which some players can't show"
+            )
+    elif encoder == "libsvtav1" and (odd_width or odd_height):
+        raise UsageError("--codec", f"{encoder} takes even sizes only", "give --codec vp9 or h264")
+    depths = [10] if 8 < depth <= 10 else [12, 10, 14, 16] if depth > 10 else []
+    wanted = [f"yuv{c}p{d}le" for c in (chroma, "444", "422", "420") for d in depths]
+    wanted += [f"yuv{c}p" for c in (chroma, "444", "422", "420")]
+    if not depths:
+        wanted += [f"yuv{c}p10le" for c in (chroma, "422", "444", "420")]
+    chosen = next((f for f in wanted if f in supported), supported[0] if supported else wanted[0])
+    if depths and not any(f"p{d}le" in chosen for d in (10, 12, 14, 16)):
+        notes.append(f"its {depth} bits become 8: {encoder} holds no more")
+    return chosen, tuple(notes)
+
+
+def _chroma_of(source: VideoFormat) -> str:
+    """The chroma subsampling to write: the input's, as far as encoders share it."""
+    if source.is_rgb or source.has_palette:
+        return "444"
+    if len(source.components) < 3:
+        return "420"
+    across = 4 // source.chroma_width(4)
+    down = 4 // source.chroma_height(4)
+    return {(1, 1): "444", (2, 1): "422", (1, 2): "444"}.get((across, down), "420")
+
+
+def rate_of_stream(stream: VideoStream) -> Fraction:
+    """Frames per second in the mean, as far as the file says."""
+    return fraction_of(stream.guessed_rate) or fraction_of(stream.average_rate) or Fraction(25)

@@ -1,0 +1,282 @@
+"""What else is in a video: audio, subtitles, covers, fonts, chapters, tags.
+
+Streams are copied packet by packet, not encoded again. What the output's container can't hold
+is left out with a note.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import av
+from av.audio.stream import AudioStream
+from av.container import Container, InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import AttachmentStream, Stream
+from av.video.stream import VideoStream
+
+from deblurcli.io.videos.info import fraction_of, is_cover, open_video
+
+if TYPE_CHECKING:
+    from av.container.core import Chapter
+
+_KINDS = {
+    "mp4": {"audio", "subtitle", "data", "video"},
+    "mov": {"audio", "subtitle", "data", "video"},
+    "matroska": {"audio", "subtitle", "attachment"},
+    "webm": {"audio", "subtitle"},
+    "avi": {"audio"},
+    "mpegts": {"audio", "subtitle"},
+}
+"""The kinds of streams worth trying to copy, by the output's container."""
+
+# fmt: off
+_STALE_TAGS = frozenset({
+    "major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id",
+    "alpha_mode",
+})
+# fmt: on
+_AUDIO_ENCODERS = {
+    "mp4": "aac",
+    "mov": "aac",
+    "matroska": "aac",
+    "webm": "libopus",
+    "avi": "libmp3lame",
+    "mpegts": "aac",
+}
+"""For sound that the output's container can't hold as it is."""
+
+# fmt: off
+_MPEGTS_CODECS = frozenset({
+    "mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "truehd", "opus", "s302m",
+    "dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "hdmv_text_subtitle",
+})
+# fmt: on
+"""What MPEG-TS has a type for. Its muxer takes anything else too, as data that nobody plays."""
+
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
+"""The usual layouts by number of channels, for encoders and muxers that want a named one."""
+
+_STALE_PREFIXES = ("number_of_", "_statistics_", "bps")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The part of a video that is wanted, and how its times become the output's.
+
+    Attributes:
+        first: time stamp in seconds at which the output begins; None is the file's beginning.
+        end: time stamp in seconds before which it ends; None is the file's end.
+        shift: seconds to subtract from every time stamp.
+    """
+
+    first: Fraction | None
+    end: Fraction | None
+    shift: Fraction
+
+    def holds(self, seconds: Fraction) -> bool:
+        return (self.first is None or seconds >= self.first) and not self.is_over(seconds)
+
+    def is_over(self, seconds: Fraction) -> bool:
+        return self.end is not None and seconds >= self.end
+
+    def shift_ticks(self, time_base: Fraction) -> int:
+        return round(self.shift / time_base)
+
+
+@dataclass
+class Passengers:
+    """The streams that are copied beside the restored video.
+
+    Attributes:
+        copied: input streams, with the stream index they have in the input.
+        encoded: of these, the audio that has to be encoded again, with its encoder's name.
+        notes: what can't come along, and why.
+    """
+
+    copied: dict[int, Stream] = field(default_factory=dict)
+    encoded: dict[int, str] = field(default_factory=dict)
+    covers: list[tuple[str, str, bytes]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def has_cover(self) -> bool:
+        return any(isinstance(s, VideoStream) and is_cover(s) for s in self.copied.values())
+
+
+def choose_passengers(
+    container: InputContainer, video: VideoStream, container_format: str, *, strip: bool = False
+) -> Passengers:
+    """Decides which streams beside `video` a file of `container_format` can hold.
+
+    With `strip`, telemetry (places, mostly) and cover pictures stay behind.
+    """
+    passengers = Passengers()
+    for stream in container.streams:
+        if stream.index == video.index:
+            continue
+        is_private = stream.type == "data" or (isinstance(stream, VideoStream) and is_cover(stream))
+        if strip and is_private:
+            continue
+        label = _label(stream)
+        fits = stream.type in _KINDS[container_format] and _fits(stream, container_format)
+        if stream.type == "data" and "timecode" in stream.metadata and _codec(stream) is None:
+            continue  # the time code is a tag of the video too: the muxer makes the stream anew
+        if _codec(stream) == "bin_data" and container.chapters() and not fits:
+            continue  # the titles of the chapters, which are copied as chapters
+        if isinstance(stream, VideoStream) and is_cover(stream):
+            if container_format == "matroska":
+                passengers.covers.append(_cover(container.name, stream))
+                continue
+        elif stream.type == "video":
+            passengers.notes.append(f"{label} left out: only the first video is restored")
+            continue
+        if fits:
+            passengers.copied[stream.index] = stream
+        elif isinstance(stream, AudioStream) and stream.codec_context is not None:
+            passengers.copied[stream.index] = stream
+            passengers.encoded[stream.index] = _AUDIO_ENCODERS[container_format]
+            passengers.notes.append(f"{label} encoded again: {container_format} can't hold it")
+        else:
+            known = stream.type != "data" and _codec(stream) is not None
+            hint = "; .mkv would" if known else ""
+            passengers.notes.append(f"{label} left out: {container_format} can't hold it{hint}")
+    return passengers
+
+
+def _label(stream: Stream) -> str:
+    kind = "cover picture" if stream.type == "video" else f"{stream.type} stream"
+    return f"{kind} {stream.index} ({_codec(stream) or 'unknown'})"
+
+
+def _codec(stream: Stream) -> str | None:
+    """FFmpeg's name of the stream's codec; None where FFmpeg does not know it."""
+    if stream.codec_context is not None:
+        return stream.codec_context.codec.canonical_name
+    return getattr(stream, "name", None)  # PyAV raises where there is none
+
+
+def _fits(stream: Stream, container_format: str) -> bool:
+    """Whether a muxer takes the stream, found by trying: its header is written to memory."""
+    name = _codec(stream)
+    if name is None or (container_format == "mpegts" and name not in _MPEGTS_CODECS):
+        return False
+    try:
+        trial = av.open(io.BytesIO(), "w", format=container_format)
+        trial.add_stream_from_template(stream)
+        trial.start_encoding()
+        trial.close()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
+
+
+def _cover(path: str, stream: VideoStream) -> tuple[str, str, bytes]:
+    """A cover picture as an attachment: file name, media type, bytes."""
+    kind = "png" if _codec(stream) == "png" else "jpeg"
+    with closing(open_video(path)) as container:
+        packet = next(container.demux(container.streams[stream.index]))
+        name = f"cover.{kind.replace('jpeg', 'jpg')}"
+        return name, f"image/{kind}", bytes(packet)
+
+
+def add_passengers(
+    output: OutputContainer, passengers: Passengers, *, strip: bool = False
+) -> dict[int, Stream]:
+    """Adds a stream to `output` for each copied one: input index -> output stream."""
+    added: dict[int, Stream] = {}
+    for index, stream in passengers.copied.items():
+        if isinstance(stream, AudioStream) and index in passengers.encoded:
+            copy: Stream = _add_encoder(output, stream, passengers.encoded[index])
+        else:
+            copy = output.add_stream_from_template(stream)
+            if stream.time_base and not isinstance(stream, AttachmentStream):
+                copy.time_base = stream.time_base
+            if (
+                isinstance(stream, AudioStream)
+                and isinstance(copy, AudioStream)
+                and stream.layout.name.endswith("channels")
+                and stream.channels in _LAYOUTS
+            ):
+                # AVI names no layout, and MP4 takes none without a name.
+                copy.codec_context.layout = _LAYOUTS[stream.channels]
+        copy.metadata.clear()
+        copy.metadata.update(clean_tags(stream.metadata, strip=strip))
+        copy.disposition = stream.disposition
+        added[index] = copy
+    for name, kind, data in passengers.covers:
+        output.add_attachment(name, kind, data)
+    return added
+
+
+def _add_encoder(output: OutputContainer, stream: AudioStream, name: str) -> AudioStream:
+    """Adds audio that is encoded anew, with ample bits and as many channels (in AVI two at most:
+    MP3 holds no more)."""
+    rate = 48_000 if name == "libopus" else min(stream.rate, 48_000)
+    copy = output.add_stream(name, rate=rate)
+    if not isinstance(copy, AudioStream):
+        raise TypeError(f"{name} is no audio encoder")
+    channels = min(stream.channels, 2) if name == "libmp3lame" else stream.channels
+    # Encoders know 5.1 with its rear speakers at the back only, films have them at the side.
+    copy.codec_context.layout = _LAYOUTS.get(channels, stream.layout)
+    copy.codec_context.bit_rate = 96_000 * channels
+    return copy
+
+
+def clean_tags(tags: Mapping[str, str], *, strip: bool = False) -> dict[str, str]:
+    """Tags without those that describe the old file's bytes instead of its content; with `strip`
+    only the language, as any other may tell place, camera or date."""
+    if strip:
+        return {key: value for key, value in tags.items() if key.lower() == "language"}
+    return {
+        key: value
+        for key, value in tags.items()
+        if key.lower() not in _STALE_TAGS and not key.lower().startswith(_STALE_PREFIXES)
+    }
+
+
+def copy_chapters(source: Container, output: Container, cut: Cut) -> None:
+    """Copies the chapters that lie within `cut`, shortened where it cuts them."""
+    chapters: list[Chapter] = []
+    for chapter in source.chapters():
+        tick = fraction_of(chapter["time_base"]) or Fraction(1, 1_000_000)
+        start, end = chapter["start"] * tick, chapter["end"] * tick
+        start = max(start, cut.first) if cut.first is not None else start
+        end = min(end, cut.end) if cut.end is not None else end
+        if start < end:
+            chapter["start"] = max(0, round((start - cut.shift) / tick))
+            chapter["end"] = round((end - cut.shift) / tick)
+            chapters.append(chapter)
+    if chapters:
+        output.set_chapters(chapters)
+
+
+def move_packet(packet: Packet[Stream], cut: Cut) -> bool:
+    """Shifts the times of a copied packet to the output's; says whether it belongs there."""
+    tick = fraction_of(packet.time_base)
+    time = packet.pts if packet.pts is not None else packet.dts
+    if time is None:
+        packet.pts = packet.dts = 0  # a cover picture belongs to no time
+        return True
+    if not tick:
+        return False
+    seconds = time * tick
+    if cut.is_over(seconds):
+        return False
+    if cut.first is not None and seconds < cut.first:
+        end = time + (packet.duration or 0)
+        if packet.stream.type != "subtitle" or end * tick <= cut.first:
+            return False
+        # A line of text that is being shown where the part begins.
+        begin = round(cut.first / tick)
+        packet.pts = packet.dts = begin
+        packet.duration = end - begin
+    ticks = cut.shift_ticks(tick)
+    packet.pts = None if packet.pts is None else packet.pts - ticks
+    packet.dts = None if packet.dts is None else packet.dts - ticks
+    return True

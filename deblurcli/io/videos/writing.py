@@ -1,0 +1,292 @@
+"""Writing a restored video: encoding its frames, and everything else of the input beside them."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.stream import Stream
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from deblurcli.errors import UsageError
+from deblurcli.io.videos.encoding import Encoding
+from deblurcli.io.videos.info import fraction_of
+from deblurcli.io.videos.pixels import Colour, PixelWriter
+from deblurcli.io.videos.streams import (
+    Cut,
+    Passengers,
+    add_passengers,
+    clean_tags,
+    copy_chapters,
+)
+
+# fmt: off
+_MOV_TAGS = frozenset({
+    "title", "artist", "album_artist", "album", "composer", "date", "comment", "genre",
+    "copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id",
+    "network", "keywords", "track", "creation_time", "location",
+})
+# fmt: on
+"""Tags that MP4 has a place for, and all players look there."""
+
+
+_GRID_ENCODERS = ("mpeg4", "mpeg1video", "mpeg2video")
+"""Encoders for frames on a grid, a step of which is the frame."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the frames are like that a writer gets."""
+
+    width: int
+    height: int
+    colour: Colour
+    display_matrix: tuple[int, ...] | None = None
+    aspect: Fraction | None = None
+    """Width of a pixel over its height; None where it is not said."""
+
+
+class VideoWriter:
+    """Writes one video file; a context manager, for one thread at a time.
+
+    Packets of copied streams wait until the encoder has reached their time, so that the file is
+    well interleaved however far the encoder is behind.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        container_format: str,
+        encoding: Encoding,
+        picture: Picture,
+        *,
+        time_base: Fraction,
+        rate: Fraction,
+        tags: Mapping[str, str],
+        strip: bool = False,
+        has_cover: bool = False,
+    ) -> None:
+        """
+        Args:
+            time_base: seconds of one tick of the frames' times.
+            rate: frames per second, in the mean.
+            tags: of the whole file.
+            strip: leave all tags out but languages.
+            has_cover: a cover picture will be copied; MP4 then takes its usual tags only.
+
+        Raises:
+            UsageError: the container can't hold the codec, or the encoder can't be used.
+            OSError: the file can't be made.
+        """
+        self._strip = strip
+        any_tag = bool(unusual_tags(container_format, tags)) and not (strip or has_cover)
+        options = _muxer_options(container_format, any_tag=any_tag)
+        self._output: OutputContainer = av.open(
+            os.fspath(target.absolute()), "w", format=container_format, container_options=options
+        )
+        self._output.metadata.update(clean_tags(tags, strip=strip))
+        try:
+            stream = self._output.add_stream(encoding.encoder, rate, options=encoding.options)
+        except ValueError as error:
+            raise UsageError(
+                "--codec",
+                f"{container_format} can't hold {encoding.encoder}",
+                "give another --codec or another ending to -o",
+            ) from error
+        if not isinstance(stream, VideoStream):
+            raise TypeError(f"{encoding.encoder} is no video encoder")
+        self._stream = stream
+        self._source_time_base = time_base
+        if container_format == "avi" or encoding.encoder in _GRID_ENCODERS:
+            # Frames lie on a grid there: its step is the frame, as fine as 16 bits count.
+            time_base = Fraction(1) / rate.limit_denominator(65_535)
+        self._time_base = time_base
+        self._set_picture(encoding, picture)
+        self._open_encoder(encoding)
+        self._pixels = PixelWriter(
+            picture.width, picture.height, encoding.pixel_format, picture.colour
+        )
+        self._added: dict[int, Stream] = {}
+        self._audio: dict[int, tuple[AudioStream, AudioStream]] = {}
+        self._waiting: deque[Packet[Any]] = deque()
+        self._durations: dict[int, int] = {}
+        self._last_pts: int | None = None
+        self._refused = 0
+
+    def _set_picture(self, encoding: Encoding, picture: Picture) -> None:
+        stream, context = self._stream, self._stream.codec_context
+        context.width, context.height = picture.width, picture.height
+        context.pix_fmt = encoding.pixel_format
+        context.time_base = self._time_base
+        stream.time_base = self._time_base
+        context.color_range = picture.colour.range
+        context.colorspace = picture.colour.matrix
+        context.color_trc = picture.colour.transfer
+        context.color_primaries = picture.colour.primaries
+        if encoding.tag is not None:
+            context.codec_tag = encoding.tag
+        if picture.display_matrix is not None:
+            stream.set_display_matrix(picture.display_matrix)
+        if picture.aspect is not None:
+            context.sample_aspect_ratio = picture.aspect
+
+    def _open_encoder(self, encoding: Encoding) -> None:
+        """Now, not with the first frame: some need hardware that is not here, or other frames."""
+        try:
+            self._stream.codec_context.open()
+        except (av.FFmpegError, ValueError) as error:
+            self._output.close()
+            raise UsageError(
+                "--codec",
+                f"{encoding.encoder} can't encode this here ({getattr(error, 'strerror', error)})",
+                "give another --codec, such as h264",
+            ) from error
+
+    def copy_from(
+        self, source: InputContainer, video: VideoStream, passengers: Passengers, cut: Cut
+    ) -> None:
+        """Takes over tags, chapters and the streams to copy; before the first frame."""
+        self._stream.metadata.update(clean_tags(video.metadata, strip=self._strip))
+        with suppress(AttributeError):
+            self._stream.disposition = video.disposition
+        self._added = add_passengers(self._output, passengers, strip=self._strip)
+        self._audio = {
+            index: (stream, encoder)
+            for index in passengers.encoded
+            if isinstance(stream := passengers.copied[index], AudioStream)
+            and isinstance(encoder := self._added[index], AudioStream)
+        }
+        copy_chapters(source, self._output, cut)
+
+    @property
+    def refused_packets(self) -> int:
+        """How many copied packets the container did not take: those of a damaged input."""
+        return self._refused
+
+    def add_packet(self, packet: Packet[Any], index: int) -> None:
+        """Takes a packet of the copied input stream `index`."""
+        if index in self._audio:
+            self._encode_audio(index, packet)
+            return
+        packet.stream = self._added[index]
+        self._waiting.append(packet)
+
+    def _encode_audio(self, index: int, packet: Packet[Any] | None) -> None:
+        """Encodes a packet of sound anew; None ends it."""
+        source, encoder = self._audio[index]
+        try:
+            frames = source.decode(packet)
+        except av.FFmpegError:
+            self._refused += 1
+            frames = []
+        for frame in frames:
+            self._waiting.extend(encoder.encode(frame))
+        if packet is None:
+            self._waiting.extend(encoder.encode(None))
+
+    def add_frame(self, frame: VideoFrame) -> None:
+        """Encodes an RGB frame that carries its own time; times must not go back."""
+        encoded = self._pixels.from_rgb(frame)
+        encoded.pts = self._rising_pts(frame)
+        encoded.time_base = self._time_base
+        encoded.duration = 0
+        self._mux(self._stream.encode(encoded))
+
+    def _ticks(self, time: int, time_base: Fraction) -> int:
+        return round(time * time_base / self._time_base)
+
+    def _rising_pts(self, frame: VideoFrame) -> int:
+        """The frame's time in our ticks, moved on where it does not come after the last."""
+        tick = fraction_of(frame.time_base) or self._time_base
+        pts = self._ticks(frame.pts or 0, tick)
+        if self._last_pts is not None:
+            pts = max(pts, self._last_pts + 1)
+            self._durations[self._last_pts] = pts - self._last_pts
+        self._durations[pts] = self._ticks(frame.duration or 0, tick)
+        self._last_pts = pts
+        return pts
+
+    def set_last_duration(self, ticks: int) -> None:
+        """How long the last frame is shown, in ticks of `time_base`."""
+        if self._last_pts is not None and self._last_pts in self._durations and ticks:
+            self._durations[self._last_pts] = self._ticks(ticks, self._source_time_base)
+
+    def _mux(self, packets: list[Packet[Any]]) -> None:
+        for packet in packets:
+            duration = self._durations.pop(packet.pts, 0) if packet.pts is not None else 0
+            if duration:
+                packet.duration = duration
+            if packet.dts is not None:
+                self._mux_waiting(packet.dts * packet.time_base)
+            self._output.mux(packet)
+
+    def _mux_waiting(self, until_seconds: Fraction | None) -> None:
+        while self._waiting:
+            packet = self._waiting[0]
+            time = packet.dts if packet.dts is not None else packet.pts
+            if (
+                until_seconds is not None
+                and time is not None
+                and time * packet.time_base > until_seconds
+            ):
+                return
+            self._waiting.popleft()
+            try:
+                self._output.mux(packet)
+            except OSError:
+                raise
+            except (av.FFmpegError, ValueError):
+                self._refused += 1
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            for index in self._audio:
+                self._encode_audio(index, None)
+            self._mux(self._stream.encode(None))
+            self._mux_waiting(None)
+            self._output.close()
+        else:
+            # The file is thrown away: what fails in ending it is of no interest.
+            with suppress(av.FFmpegError, OSError, ValueError):
+                self._output.close()
+
+
+def unusual_tags(container_format: str, tags: Mapping[str, str]) -> list[str]:
+    """Names of the tags for which MP4 and MOV have no place of their own."""
+    if container_format not in ("mp4", "mov"):
+        return []
+    return sorted(tag for tag in clean_tags(tags) if tag.partition("-")[0] not in _MOV_TAGS)
+
+
+def _muxer_options(container_format: str, *, any_tag: bool) -> dict[str, str]:
+    if container_format == "avi":
+        # Its times are frame numbers: shifting all by the lead of an audio codec, as is done
+        # elsewhere, would be a frame too many.
+        return {"avoid_negative_ts": "disabled"}
+    if container_format not in ("mp4", "mov"):
+        return {}
+    # The table of frames first, so that players can start before they have the whole file.
+    flags = "+faststart"
+    if any_tag:
+        flags += "+use_metadata_tags"  # where not all players look, and not beside a cover
+    return {"movflags": flags}

@@ -1,0 +1,110 @@
+"""The compact network for CPUs: a small U-Net of 3×3 convolutions at each level."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from torch import Tensor, nn
+
+from deblurcli.models.config import GeneratorConfig
+from deblurcli.models.layers import GatedBlock, ResidualBlock
+
+
+def compact_config(
+    channels: tuple[int, ...] = (48, 96, 128),
+    scales: int = 3,
+    unshuffle: int = 2,
+    block: Literal["residual", "gated"] = "gated",
+) -> GeneratorConfig:
+    """The default network: three small U-Nets, coarse to fine."""
+    *wider, _ = channels
+    return GeneratorConfig(
+        body="unet",
+        scales=scales,
+        channels=channels,
+        encoder_blocks=(*(1 for _ in wider), 3),
+        decoder_blocks=tuple(2 for _ in wider),
+        kernel_px=3,
+        unshuffle=unshuffle,
+        block=block,
+    )
+
+
+class UNetLevel(nn.Module):
+    """One level of the compact network: a U-Net that predicts the change to its input.
+
+    Its message to the next finer level is its last features, which hold more than the image.
+    """
+
+    pads_mirrored = True  # up to 31 px are added: better picture than streaks
+
+    def __init__(self, config: GeneratorConfig, *, coarsest: bool) -> None:
+        super().__init__()
+        channels, k = config.channels, config.kernel_px
+        block = GatedBlock if config.block == "gated" else ResidualBlock
+        self.unshuffle = config.unshuffle
+        pixels = 3 * config.unshuffle**2
+        self.from_coarser = (
+            None if coarsest else nn.Conv2d(channels[0], 4 * channels[0], k, padding=k // 2)
+        )
+        incoming = pixels if coarsest else pixels + channels[0]
+        self.head = nn.Conv2d(incoming, channels[0], k, padding=k // 2)
+        self.encoders = nn.ModuleList(
+            nn.Sequential(*(block(c, k) for _ in range(n)))
+            for c, n in zip(channels, config.encoder_blocks, strict=True)
+        )
+        self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(channels))
+        self.ups = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(channels))
+        self.decoders = nn.ModuleList(
+            nn.Sequential(*(block(c, k) for _ in range(n)))
+            for c, n in zip(channels, config.decoder_blocks, strict=False)
+        )
+        self.tail = nn.Conv2d(channels[0], pixels, k, padding=k // 2)
+        # On the meta device a file will bring the values; and drawing random numbers there makes
+        # PyTorch import its compiler and SymPy, which takes a second or two.
+        if not self.tail.weight.is_meta:
+            self._initialise()
+
+    @staticmethod
+    def alignment_px(config: GeneratorConfig) -> int:
+        return int(config.unshuffle * 2 ** (len(config.channels) - 1))
+
+    def _initialise(self) -> None:
+        # Without normalisation layers the sizes of the features have to be right from the
+        # start. PyTorch's default hardly learns here in the first thousand steps, and neither
+        # does a gain of √2 everywhere: it grows over the levels until the first steps break all.
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock):
+                nn.init.kaiming_normal_(module.conv1.weight, nonlinearity="relu")
+            if isinstance(module, (ResidualBlock, GatedBlock)):
+                module.conv2.weight.data.mul_(0.1)
+        for sum_of_two in (*self.ups, self.from_coarser):
+            if sum_of_two is not None:
+                sum_of_two.weight.data.mul_(0.5)
+        # At first the output is nearly the input, which is a good guess already.
+        self.tail.weight.data.mul_(0.05)
+
+    def forward(self, blurred: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
+        features = F.pixel_unshuffle(blurred, self.unshuffle)
+        if self.from_coarser is not None and coarser is not None:
+            upscaled = F.pixel_shuffle(self.from_coarser(coarser), 2)
+            features = torch.cat((features, upscaled), dim=1)
+        features = self.head(features)
+        skips: list[Tensor] = []
+        for depth, encoder in enumerate(self.encoders):
+            features = encoder(features)
+            if depth < len(self.downs):
+                skips.append(features)
+                features = self.downs[depth](features)
+        for depth in reversed(range(len(self.ups))):
+            features = skips[depth] + F.pixel_shuffle(self.ups[depth](features), 2)
+            features = self.decoders[depth](features)
+        return blurred + F.pixel_shuffle(self.tail(features), self.unshuffle), features

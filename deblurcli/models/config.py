@@ -1,0 +1,69 @@
+"""What a generator is rebuilt from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """All that is needed to rebuild a `MultiScaleGenerator` before loading its weights.
+
+    Attributes:
+        body: ``"resnet"`` (the paper's) or ``"unet"`` (compact).
+        scales: number of pyramid levels, the paper's K.
+        channels: features per depth. One number for ``resnet``; for ``unet`` one per depth,
+            each depth at half the resolution of the one before.
+        encoder_blocks: residual blocks per depth on the way down (``unet``), or of the whole
+            body (``resnet``, one number).
+        decoder_blocks: residual blocks per depth on the way up, one fewer than depths (``unet``).
+        kernel_px: side of the convolution kernels.
+        unshuffle: the body works on pixel-unshuffled input at 1/unshuffle of its level's
+            resolution (``unet``).
+        block: ``"residual"`` or ``"gated"`` (``unet``).
+        value_range: the span of pixel values inside the network: 1 for ours, 255 for the
+            weights that the authors publish. The generator's own input and output are always
+            in [0, 1].
+    """
+
+    body: Literal["resnet", "unet"]
+    scales: int
+    channels: tuple[int, ...]
+    encoder_blocks: tuple[int, ...]
+    decoder_blocks: tuple[int, ...] = ()
+    kernel_px: int = 3
+    unshuffle: int = 1
+    block: Literal["residual", "gated"] = "residual"
+    value_range: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what is no network: the fields may come from a foreign file."""
+        depths = len(self.channels) if self.body == "unet" else 1
+        numbers = (self.scales, self.unshuffle, *self.channels, *self.encoder_blocks)
+        sensible = (
+            self.body in ("resnet", "unet")
+            and self.block in ("residual", "gated")
+            and all(type(n) is int and n >= 1 for n in numbers)
+            and self.scales <= 8
+            and len(self.channels) == len(self.encoder_blocks) == depths >= 1
+            and len(self.decoder_blocks) == depths - 1
+            and all(type(n) is int and n >= 0 for n in self.decoder_blocks)
+            and type(self.kernel_px) is int
+            and self.kernel_px % 2 == 1
+            and 0 < self.value_range < math.inf
+        )
+        if not sensible:
+            raise ValueError(f"not the configuration of a network: {self}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> GeneratorConfig:
+        """Raises TypeError on unknown or missing fields, ValueError on senseless values."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
+        }
+        return cls(**values)

@@ -1,0 +1,158 @@
+"""The networks: one multi-scale generator, two bodies.
+
+Both restore an image coarse to fine, as in Nah, Kim and Lee, "Deep Multi-scale Convolutional
+Neural Network for Dynamic Scene Deblurring" (CVPR 2017, arXiv 1612.02177). A Gaussian pyramid
+of the blurred image is made; the coarsest level is restored first, and what each level found is
+scaled up and handed to the next finer one. They differ in the body that works at each level:
+
+- ``resnet``, the paper's own: 5×5 convolutions at full resolution, residual blocks without
+  normalisation. With K = 3 levels 11.72 M parameters and 336 GMAC for a 256×256 image.
+- ``unet``, our compact one for CPUs: a small U-Net of 3×3 convolutions on pixel-unshuffled
+  input, about a fortieth of the operations. Its blocks are the paper's (``residual``) or
+  normalised and gated ones (``gated``), which learned more in the same time.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
+from torch import Tensor, nn
+
+from deblurcli.models.compact import UNetLevel
+from deblurcli.models.config import GeneratorConfig
+from deblurcli.models.deepdeblur import ResNetLevel
+from deblurcli.models.layers import without_autocast
+
+
+class MultiScaleGenerator(nn.Module):
+    """Restores motion-blurred images coarse to fine.
+
+    Input and output are ``(N, 3, H, W)`` floating-point tensors of sRGB-encoded values in
+    [0, 1], for any H, W ≥ 1; the output has the size, dtype and device of the input and is not
+    clamped. Normalisation and padding happen inside. For memory and speed, channels-last
+    tensors are preferred but not required.
+
+    Attributes:
+        config: rebuilds this network.
+        alignment_px: crops of one image whose origins are multiples of this see the same pixel
+            grid inside the network as the whole image does; tiles should start there.
+        pads_mirrored: whether an image is extended to a multiple of that by mirroring it, else
+            by repeating its last row and column.
+    """
+
+    def __init__(self, config: GeneratorConfig) -> None:
+        super().__init__()
+        self.config = config
+        bodies: dict[str, type[ResNetLevel] | type[UNetLevel]] = {
+            "resnet": ResNetLevel,
+            "unet": UNetLevel,
+        }
+        level = bodies[config.body]
+        # Index 0 is the finest level, as in the authors' release.
+        self.levels = nn.ModuleList(
+            level(config, coarsest=k == config.scales - 1) for k in range(config.scales)
+        )
+        self.alignment_px: int = level.alignment_px(config) * 2 ** (config.scales - 1)
+        self.pads_mirrored = level.pads_mirrored
+
+    def forward(self, blurred: Tensor) -> Tensor:
+        """The restored images, ``(N, 3, H, W)`` like `blurred`."""
+        return self.restore_scales(blurred)[0]
+
+    def restore_scales(self, blurred: Tensor) -> list[Tensor]:
+        """The restored images of every pyramid level, finest first, as training needs them.
+
+        Level k is ``(N, 3, ceil(H / 2^k), ceil(W / 2^k))``, comparable with level k of
+        ``gaussian_pyramid(sharp, K)``.
+        """
+        span = self.config.value_range
+        # The images themselves stay exact under autocast; only features may be bf16 or fp16.
+        with without_autocast(blurred):
+            padded = _pad_to_multiple(blurred, self.alignment_px, mirrored=self.pads_mirrored)
+            pyramid = gaussian_pyramid(padded, len(self.levels))
+        outputs: list[Tensor] = []
+        up_features: Tensor | None = None
+        for level, image in zip(reversed(self.levels), reversed(pyramid), strict=True):
+            restored, up_features = level((image - 0.5) * span, up_features)
+            outputs.append(restored / span + 0.5)
+        outputs.reverse()
+        height, width = blurred.shape[-2:]
+        return [
+            output[..., : -(-height // 2**k), : -(-width // 2**k)]
+            for k, output in enumerate(outputs)
+        ]
+
+
+def gaussian_pyramid(image: Tensor, levels: int) -> list[Tensor]:
+    """A Gaussian pyramid, finest first; level k is ``(N, C, ceil(H / 2^k), ceil(W / 2^k))``.
+
+    Each step smooths with σ = 2/3 px, truncated at 4 σ, mirrored at the edges (edge pixel
+    repeated), and halves with bilinear interpolation: what scikit-image's ``pyramid_gaussian``
+    computes, on which the authors' release was trained.
+    """
+    pyramid = [image]
+    for _ in range(levels - 1):
+        pyramid.append(_halve(_halve(pyramid[-1], 2), 3))
+    return pyramid
+
+
+def _halve(image: Tensor, dim: int) -> Tensor:
+    """Smooths and halves along one dimension, 2 (height) or 3 (width)."""
+    radius = 3  # int(4 σ + 0.5) for σ = 2/3, as scipy.ndimage truncates
+    weights = [math.exp(-0.5 * (i / (2 / 3)) ** 2) for i in range(-radius, radius + 1)]
+    total = sum(weights)
+    weights = [w / total for w in weights]
+    length = image.shape[dim]
+    image = extend(image, dim, radius, radius)
+    if length % 2:
+        image = _correlate(image, weights, dim, length, step=1)
+        size = [*image.shape[2:]]
+        size[dim - 2] = (length + 1) // 2
+        return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+    # Bilinear halving of an even length is the mean of pairs: one kernel does both.
+    pairs = [(a + b) / 2 for a, b in zip([*weights, 0.0], [0.0, *weights], strict=True)]
+    return _correlate(image, pairs, dim, length - 1, step=2)
+
+
+def _correlate(image: Tensor, weights: list[float], dim: int, span: int, step: int) -> Tensor:
+    """Σ weights[i] · image shifted by i. On three channels sums of slices are several times
+    faster than depthwise convolutions on a CPU."""
+    terms = (
+        image[:, :, i : i + span : step] if dim == 2 else image[:, :, :, i : i + span : step]
+        for i in range(len(weights))
+    )
+    result = torch.mul(next(terms), weights[0])
+    for weight, term in zip(weights[1:], terms, strict=True):
+        result = result.add(term, alpha=weight)
+    return result
+
+
+def extend(image: Tensor, dim: int, before: int, after: int, *, mirrored: bool = True) -> Tensor:
+    """`image` with `before` and `after` more rows (`dim` 2) or columns (3) around it.
+
+    They mirror the image, edge pixel repeated, as often as it takes; if not `mirrored`, they
+    repeat the edge.
+    """
+    length, device = image.shape[dim], image.device
+
+    def outside(indices: Tensor) -> Tensor:
+        if not mirrored:
+            return image.index_select(dim, indices.clamp(0, length - 1))
+        # A tensor as divisor, because ONNX can't take a symbolic length for a number.
+        indices = indices % torch.full_like(indices, 2 * length)
+        folded = torch.where(indices < length, indices, 2 * length - 1 - indices)
+        return image.index_select(dim, folded)
+
+    start = outside(torch.arange(-before, 0, device=device))
+    end = outside(torch.arange(after, device=device) + length)
+    return torch.cat((start, image, end), dim)
+
+
+def _pad_to_multiple(image: Tensor, multiple: int, *, mirrored: bool) -> Tensor:
+    """Extends right and bottom to a multiple of `multiple`."""
+    for dim in (2, 3):
+        if image.shape[dim] % multiple:
+            image = extend(image, dim, 0, -image.shape[dim] % multiple, mirrored=mirrored)
+    return image

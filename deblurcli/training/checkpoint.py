@@ -1,0 +1,190 @@
+"""The folder of one training run: what is kept, and that it stays intact.
+
+| file | what |
+|---|---|
+| ``last.pt`` | everything needed to go on: `RunFolder.load_state` |
+| ``last.safetensors`` | the running mean of the weights, usable with ``--weights`` |
+| ``best.safetensors`` | the same at the best validation so far |
+| ``metrics.csv`` | one line for each validation |
+| ``tensorboard/`` | the same for TensorBoard, where it is installed |
+| ``curves.png``, ``samples.png`` | pictures of the run, at its end |
+
+Every file but ``metrics.csv`` is replaced in one move: a full disk or a killed process leaves
+the one before.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deblurcli.errors import UsageError, WeightsError
+from deblurcli.io.files import atomic_output, output_error
+from deblurcli.models.config import GeneratorConfig
+from deblurcli.models.generator import MultiScaleGenerator
+from deblurcli.training.progress import Progress
+from deblurcli.weights.files import ModelCard, current_names, save_weights
+
+
+class RunFolder:
+    """Saves and loads what a run needs.
+
+    Args:
+        path: made when the first file is saved.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._tensorboard: Any = None
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "last.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    def prepare(self, *, resume: bool) -> None:
+        """Makes the folder.
+
+        Raises:
+            UsageError: it holds another run and `resume` is false.
+            DeblurError: it can't be made.
+        """
+        if not resume and self.checkpoint.exists():
+            raise UsageError(
+                self.path,
+                "holds a training run already",
+                "add --resume to go on with it, or give another --output",
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(self.path, error) from error
+
+    def save(
+        self, state: dict[str, Any], mean: MultiScaleGenerator, card: ModelCard, *, best: bool
+    ) -> None:
+        """Saves checkpoint and weights.
+
+        Args:
+            state: for `load_state`: tensors, numbers, strings, and lists and dicts of them.
+            mean: the network to use.
+            card: its model card.
+            best: it is the best so far.
+
+        Raises:
+            DeblurError: the disk is full or not writable; what was there before is intact.
+        """
+        save_weights(self.path / "last.safetensors", mean, card, overwrite=True)
+        if best:
+            save_weights(self.path / "best.safetensors", mean, card, overwrite=True)
+        with atomic_output(self.checkpoint, overwrite=True) as part:
+            try:
+                torch.save(state, part)
+            except RuntimeError as error:  # what torch's writer makes of a full disk
+                raise OSError(28, "could not write all of it") from error
+
+    def load_state(self) -> dict[str, Any]:
+        """The checkpoint, on the CPU. It can hold nothing that would be executed.
+
+        Raises:
+            WeightsError: there is none, or it is damaged.
+        """
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise WeightsError(
+                self.checkpoint, "no checkpoint to go on from", "leave out --resume"
+            ) from None
+        except Exception as error:  # whatever the damage makes torch stumble on
+            raise WeightsError(
+                self.checkpoint,
+                "damaged, or not a checkpoint of ours",
+                "train anew with another --output; --weights last.safetensors starts from there",
+            ) from error
+        if not isinstance(state, dict) or "generator" not in state:
+            raise WeightsError(self.checkpoint, "not a checkpoint of ours", "give another --output")
+        for part in state.keys() & {"generator", "ema"}:
+            state[part] = current_names(state[part])
+        return state
+
+    def load_network(self) -> MultiScaleGenerator:
+        """The network that the checkpoint trains, with its parameters.
+
+        Raises:
+            WeightsError: there is no checkpoint, or it is damaged.
+        """
+        state = self.load_state()
+        try:
+            network = MultiScaleGenerator(GeneratorConfig.from_json(state["network"]))
+            network.load_state_dict(state["generator"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                self.checkpoint, "not a checkpoint of ours", "give another --output"
+            ) from error
+        return network
+
+    def append_metrics(self, progress: Progress) -> None:
+        """One more line in ``metrics.csv`` and in TensorBoard's log.
+
+        The file gets a column for every set that was ever measured: the first line may be of a
+        run that was stopped before its first validation, or had other sets.
+        """
+        row: dict[str, float] = {
+            "step": progress.step,
+            "minutes": round(progress.seconds / 60, 2),
+            "loss": progress.loss,
+            "learning_rate": progress.learning_rate,
+            "samples_per_second": round(progress.samples_per_second, 2),
+            "waiting": round(progress.waiting, 4),
+            **{f"psnr_db:{name}": round(db, 4) for name, db in progress.scores.items()},
+        }
+        try:
+            columns = self._columns()
+            if not set(row) <= set(columns):
+                columns = [*columns, *(name for name in row if name not in columns)]
+                self._widen(columns)
+            with self.metrics.open("a", newline="") as file:
+                csv.DictWriter(file, columns, restval="").writerow(row)
+        except OSError as error:
+            raise output_error(self.metrics, error) from error
+        self._log_to_tensorboard(row)
+
+    def _columns(self) -> list[str]:
+        if not self.metrics.exists():
+            return []
+        with self.metrics.open(newline="") as file:
+            return next(csv.reader(file), [])
+
+    def _widen(self, columns: list[str]) -> None:
+        rows: list[dict[str, str]] = []
+        if self.metrics.exists():
+            with self.metrics.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        with (
+            atomic_output(self.metrics, overwrite=True) as part,
+            part.open("w", newline="") as file,
+        ):
+            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def _log_to_tensorboard(self, row: Mapping[str, float]) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        if self._tensorboard is None:
+            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))
+        for name, value in row.items():
+            if name != "step" and math.isfinite(value):
+                self._tensorboard.add_scalar(name.replace(":", "/"), value, row["step"])
+        self._tensorboard.flush()

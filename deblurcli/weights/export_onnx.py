@@ -1,0 +1,145 @@
+"""Handing a network to other runtimes, as ONNX.
+
+The model takes ``blurred``, ``(batch, 3, height, width)`` float32 of sRGB-encoded values in
+[0, 1], of any size, and gives ``sharp``, of the same shape and range. Padding and the image
+pyramid are part of it. It needs the extra: ``pip install 'deblurcli[onnx]'``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deblurcli.errors import DeblurError
+from deblurcli.io.files import atomic_output
+from deblurcli.models.generator import MultiScaleGenerator, extend
+from deblurcli.weights.files import ModelCard
+
+LARGEST_DIFFERENCE = 1e-3
+"""How far the exported model may be from PyTorch, in units of the full range."""
+
+_CHECKED_SIZES = ((1, 64, 96), (1, 45, 67), (2, 33, 30), (1, 1, 1))  # batch, height, width
+
+
+def export_onnx(
+    network: MultiScaleGenerator,
+    card: ModelCard,
+    target: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+) -> float:
+    """Writes `network` as one ONNX file with free batch, height and width.
+
+    The file is run with ONNX Runtime on images of several sizes before it gets its name.
+
+    Args:
+        network: on the CPU, in float32.
+        card: written into the model's metadata, with the network's configuration.
+
+    Returns:
+        The largest difference to PyTorch that was seen, in units of the full range.
+
+    Raises:
+        DeblurError: the extra is missing, `target` exists and `overwrite` is false or it can't
+            be written, or the exported model does not give what the network gives.
+    """
+    target = Path(target)
+    _check_extra(target)
+    free = torch.export.Dim.DYNAMIC
+    with atomic_output(target, overwrite=overwrite) as part, _quiet(), torch.no_grad():
+        # An example of batch size 1 would fix the batch size, one that needs no padding would
+        # leave the padding out.
+        example = (torch.rand(2, 3, 71, 93, generator=torch.Generator().manual_seed(0)),)
+        program = torch.export.export(
+            _WholeImage(network).eval(),
+            example,
+            dynamic_shapes={"blurred": {0: free, 2: free, 3: free}},
+        )
+        exported = torch.onnx.export(
+            program, dynamo=True, input_names=["blurred"], output_names=["sharp"], verbose=False
+        )
+        if exported is None:
+            raise DeblurError(target, "PyTorch exported nothing", "update PyTorch")
+        for value in (*exported.model.graph.inputs, *exported.model.graph.outputs):
+            for dim, name in ((0, "batch"), (2, "height"), (3, "width")):
+                if value.shape is not None:
+                    value.shape[dim] = name
+        exported.model.metadata_props["deblurcli"] = json.dumps(
+            {"network": network.config.to_json(), "card": card.__dict__}
+        )
+        exported.save(os.fspath(part), external_data=False)
+        difference = _largest_difference(network, part)
+        if not difference <= LARGEST_DIFFERENCE:
+            raise DeblurError(
+                target,
+                f"the exported model differs from PyTorch's by {difference:.2g} of the full range",
+                "try other versions of PyTorch, onnxscript and onnxruntime",
+            )
+    return difference
+
+
+class _WholeImage(nn.Module):
+    """The network with its padding written so that sizes may stay unknown: extend by as much as
+    could ever be needed, then cut."""
+
+    def __init__(self, network: MultiScaleGenerator) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, blurred: Tensor) -> Tensor:
+        height, width = blurred.shape[-2:]
+        multiple, mirrored = self.network.alignment_px, self.network.pads_mirrored
+        padded = extend(blurred, 2, 0, multiple - 1, mirrored=mirrored)
+        padded = extend(padded, 3, 0, multiple - 1, mirrored=mirrored)
+        rows = multiple * ((height + multiple - 1) // multiple)
+        columns = multiple * ((width + multiple - 1) // multiple)
+        sharp: Tensor = self.network(padded[:, :, :rows, :columns])
+        return sharp[:, :, :height, :width].clamp(0, 1)
+
+
+def _largest_difference(network: MultiScaleGenerator, model: Path) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(os.fspath(model), providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(1)
+    largest = 0.0
+    for count, height, width in _CHECKED_SIZES:
+        blurred = torch.rand(count, 3, height, width, generator=generator)
+        expected = network(blurred).clamp(0, 1).numpy()
+        (got,) = session.run(["sharp"], {"blurred": blurred.numpy()})
+        if got.shape != expected.shape:
+            return float("inf")
+        largest = max(largest, float(np.abs(got - expected).max()))
+    return largest
+
+
+def _check_extra(target: Path) -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise DeblurError(
+            target, f"export needs {', '.join(missing)}", "pip install 'deblurcli[onnx]'"
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters log and warn about their own insides."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

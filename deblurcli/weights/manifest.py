@@ -1,0 +1,252 @@
+"""The manifest of a folder of weights: which files there are, and how to tell that they are intact.
+
+``manifest.json`` lies beside the files it speaks of:
+
+    {"format": 1,
+     "default": "compact",
+     "weights": [{"name": "compact", "file": "compact.safetensors",
+                  "sha256": "…64 hex digits…", "bytes": 4321000,
+                  "network": {"body": "unet", "scales": 3, "parameters": 2100000},
+                  "licence": "MIT",
+                  "scores": {"gopro/test": {"psnr_db": 25.1}},
+                  "sources": ["https://…/compact.safetensors"],
+                  "packaged": true}]}
+
+``sources`` are tried in order when the file is not here; an entry without any can't be
+downloaded. ``packaged`` says that the installed package carries the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deblurcli.errors import UsageError, WeightsError
+from deblurcli.io.files import atomic_output
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a manifest says of one weights file.
+
+    Attributes:
+        name: what users give to ``--weights``.
+        file: the file's name in its folder, without any path.
+        sha256: of the whole file, 64 lower-case hex digits.
+        bytes: size of the file.
+        network: ``body``, ``scales`` and ``parameters`` of the network, to show.
+        licence: SPDX identifier of the weights.
+        scores: set name to figures.
+        sources: URLs of the file, best first.
+        packaged: whether the installed package carries it.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    bytes: int
+    network: dict[str, Any] = field(default_factory=dict)
+    licence: str = "unknown"
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    packaged: bool = False
+
+    def __post_init__(self) -> None:
+        if not _SHA256.fullmatch(self.sha256):
+            raise ValueError(f"not a sha256 of 64 lower-case hex digits: {self.sha256!r}")
+
+    def matches(self, path: Path) -> bool:
+        """Whether the file at `path` is this entry's, byte for byte."""
+        try:
+            return path.stat().st_size == self.bytes and sha256_of(path) == self.sha256
+        except OSError:
+            return False
+
+
+def is_plain(name: str) -> bool:
+    """Whether a manifest may hold `name`. Names become file names and parts of URLs: one with a
+    path in it could point anywhere."""
+    return _NAME.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The entries of one folder and the name that "default" stands for there."""
+
+    entries: tuple[Entry, ...] = ()
+    default: str | None = None
+
+    def entry_of_file(self, file_name: str) -> Entry | None:
+        return next((e for e in self.entries if e.file == file_name), None)
+
+    def with_entry(self, entry: Entry) -> Manifest:
+        """This manifest with `entry` added, or put in place of the one of the same name."""
+        kept = tuple(e for e in self.entries if entry.name != e.name and entry.file != e.file)
+        return Manifest((*kept, entry), self.default)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of `folder`; an empty one where there is none.
+
+    Raises:
+        WeightsError: ``manifest.json`` is there but can't be read or understood.
+    """
+    path = folder / MANIFEST_NAME
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document.get("format", FORMAT_VERSION) > FORMAT_VERSION:
+            raise WeightsError(
+                path, "made by a newer deblurcli", "update: pip install -U deblurcli"
+            )
+        entries = tuple(
+            Entry(**{**fields, "sources": tuple(fields.get("sources", ()))})
+            for fields in document["weights"]
+        )
+        for entry in entries:
+            if not is_plain(entry.name) or not is_plain(entry.file):
+                raise ValueError(f"not a plain name: {entry.name!r}, {entry.file!r}")
+        return Manifest(entries, document.get("default"))
+    except (FileNotFoundError, NotADirectoryError):
+        return Manifest()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(
+            path, f"not a manifest of weights ({error})", "repair it, or take it away"
+        ) from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes ``manifest.json`` into `folder`, in place of an older one.
+
+    Raises:
+        DeblurError: it can't be written.
+    """
+    document = {
+        "format": FORMAT_VERSION,
+        "default": manifest.default,
+        "weights": [asdict(entry) for entry in manifest.entries],
+    }
+    if manifest.default is None:
+        del document["default"]
+    with atomic_output(folder / MANIFEST_NAME, overwrite=True) as part:
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        part.write_text(text, encoding="utf-8")
+
+
+def register(
+    path: Path,
+    *,
+    name: str | None = None,
+    sources: tuple[str, ...] | None = None,
+    packaged: bool | None = None,
+    default: bool = False,
+) -> Entry:
+    """Writes what the manifest beside a weights file should say of it, now.
+
+    Network, scores and licence come from the model card inside the file; hash and size are
+    measured. What is None stays as an older entry of the same file had it.
+
+    Args:
+        path: the weights file.
+        name: by default the file's name without its suffix.
+        default: make it the folder's default.
+
+    Raises:
+        WeightsError: `path` is missing or is not a weights file of deblurcli.
+        UsageError: a manifest can't hold that name.
+        DeblurError: the manifest can't be written.
+    """
+    manifest = read_manifest(path.parent)
+    old = manifest.entry_of_file(path.name)
+    entry = describe(path, name=name or (old.name if old else path.stem))
+    for plain in (entry.file, entry.name):
+        if not is_plain(plain):
+            remedy = "use letters, digits, '.', '-' and '_'"
+            raise UsageError(plain, "not a name for weights", remedy)
+    entry = Entry(
+        **{
+            **entry.__dict__,
+            "sources": sources if sources is not None else (old.sources if old else ()),
+            "packaged": packaged if packaged is not None else bool(old and old.packaged),
+        }
+    )
+    manifest = manifest.with_entry(entry)
+    if default:
+        manifest = Manifest(manifest.entries, entry.name)
+    write_manifest(path.parent, manifest)
+    return entry
+
+
+def describe(path: Path, *, name: str) -> Entry:
+    """What a manifest would say of the weights file at `path`, from the file itself; its name
+    need not be one that a manifest may hold.
+
+    Raises:
+        WeightsError: `path` is missing or is not a weights file of deblurcli.
+    """
+    header = read_header(path)
+    try:
+        document = json.loads(header["__metadata__"]["deblurcli"])
+        config, card = document["network"], document["card"]
+        parameters = sum(math.prod(v["shape"]) for k, v in header.items() if k != "__metadata__")
+        return Entry(
+            name=name,
+            file=path.name,
+            sha256=sha256_of(path),
+            bytes=path.stat().st_size,
+            network={"body": config["body"], "scales": config["scales"], "parameters": parameters},
+            licence=card.get("licence", "unknown"),
+            scores=card.get("scores", {}),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise WeightsError(
+            path,
+            "a safetensors file, but not of deblurcli",
+            "give weights that 'deblur train' or 'deblur weights import' wrote",
+        ) from error
+
+
+def read_header(path: Path) -> Mapping[str, Any]:
+    """The header of a safetensors file, read without torch: a length, then that much JSON.
+
+    Raises:
+        WeightsError: `path` is missing or is not a safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= size - 8:
+                raise ValueError("no safetensors header")
+            header = json.loads(file.read(length))
+        tensors = (value for key, value in header.items() if key != "__metadata__")
+        end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+        if 8 + length + end != size:
+            raise ValueError("truncated, or something was added")
+        return dict(header)
+    except FileNotFoundError:
+        raise WeightsError(path, "no such weights file", "see 'deblur weights list'") from None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise WeightsError(
+            path, "damaged or not a safetensors file", "get it again: deblur weights pull"
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """The file's sha256 in 64 hex digits. About 0.1 s for 50 MB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,342 @@
+"""Animated pictures, numbered frames, and the threads that read ahead and write behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from video_clips import brighter, ffprobe, needs_ffmpeg, same
+
+from deblurcli.errors import DeblurError, UsageError
+from deblurcli.io.videos import restore_animation, restore_frames, restore_to_frames, restore_video
+from deblurcli.io.videos.frame_files import encode_png, exact_rate
+from deblurcli.io.videos.overlap import WriteBehind, read_ahead
+from deblurcli.io.videos.pixels import turn_upright
+
+DURATIONS_MS = [40, 80, 120, 40, 200, 60]
+
+
+def _draw(transparent: bool) -> list[Image.Image]:
+    """A pattern that moves; seen through a moving hole if `transparent`."""
+    y, x = np.mgrid[:48, :64]
+    pictures = []
+    for n in range(len(DURATIONS_MS)):
+        layers = [x * 4, y * 5, (x + y + n * 9) % 256]
+        if transparent:
+            layers.append(np.where((x - 32 - n) ** 2 + (y - 24) ** 2 < 300, 255, 0))
+        pictures.append(Image.fromarray(np.stack(layers, -1).astype(np.uint8)))
+    return pictures
+
+
+def _play(path: Path) -> tuple[NDArray[np.uint8], list[int], int | None]:
+    """Frames in RGBA as they are shown, their times, and the loop count."""
+    with Image.open(path) as image:
+        frames, times = [], []
+        for n in range(image.n_frames):
+            image.seek(n)
+            frames.append(np.array(image.convert("RGBA")))
+            times.append(round(image.info["duration"]))
+        return np.stack(frames), times, image.info.get("loop")
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+@pytest.mark.parametrize(
+    ("suffix", "loop"),
+    [(".gif", 0), (".gif", 3), (".gif", None), (".webp", 2), (".png", 5), (".avif", None)],
+)
+def test_animations_keep_frames_times_loops_and_transparency(
+    tmp_path: Path, suffix: str, loop: int | None, transparent: bool
+) -> None:
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    first, *others = _draw(transparent)
+    options = {} if loop is None else {"loop": loop}
+    if suffix == ".gif" and transparent:
+        options["disposal"] = 2
+    first.save(source, save_all=True, append_images=others, duration=DURATIONS_MS, **options)
+
+    result = restore_animation(source, target, brighter)
+
+    (before, times, loops), (after, new_times, new_loops) = _play(source), _play(target)
+    assert result.frame_count == len(after) == len(DURATIONS_MS)
+    assert new_times == times == DURATIONS_MS
+    assert new_loops == loops
+    np.testing.assert_array_equal(after[..., 3], before[..., 3])
+    seen = before[..., 3] > 0
+    wanted = brighter(before[..., :3])[seen].astype(int)
+    assert np.abs(wanted - after[..., :3][seen]).mean() < (0 if suffix == ".png" else 4) + 1e-9
+
+
+def test_what_stands_still_in_a_gif_does_not_flicker(tmp_path: Path) -> None:
+    """A still photo-like background behind a moving spot keeps its very pixels."""
+    y, x = np.mgrid[:64, :96]
+    still = np.stack([128 + 90 * np.sin(x / 15), 2 * x, 100 + y], -1)
+    frames = []
+    for n in range(5):
+        picture = still.copy()
+        picture[20:30, 10 + 8 * n : 20 + 8 * n] = (250, 250, 0)
+        frames.append(Image.fromarray(picture.astype(np.uint8)))
+    frames[0].save(tmp_path / "in.png", save_all=True, append_images=frames[1:], duration=100)
+    restore_animation(tmp_path / "in.png", tmp_path / "out.gif", same)
+    frames_out = _play(tmp_path / "out.gif")[0].astype(int)
+    assert np.abs(np.diff(frames_out[:, 40:, :, :3], axis=0)).max() == 0
+
+
+def test_a_damaged_animation_gives_its_first_frames(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    first, *others = (
+        Image.fromarray(rng.integers(256, size=(32, 32, 3), dtype=np.uint8)) for _ in range(6)
+    )
+    first.save(tmp_path / "in.gif", save_all=True, append_images=others, duration=50)
+    data = (tmp_path / "in.gif").read_bytes()
+    (tmp_path / "cut.gif").write_bytes(data[: len(data) // 2])
+    result = restore_animation(tmp_path / "cut.gif", tmp_path / "out.gif", same)
+    assert 1 <= result.frame_count < 6
+    assert len(result.damage) == 1
+    assert len(_play(tmp_path / "out.gif")[0]) == result.frame_count
+
+
+def test_a_gif_cut_anywhere_gives_its_first_frames_or_one_line(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole.gif", tmp_path / "cut.gif"
+    first, *rest = _draw(False)
+    first.save(whole, save_all=True, append_images=rest, duration=40)
+    data = whole.read_bytes()
+    counts = set()
+    for length in range(1, len(data), max(1, len(data) // 150)):
+        cut.write_bytes(data[:length])
+        try:
+            result = restore_animation(cut, tmp_path / "out.gif", same, overwrite=True)
+        except DeblurError:
+            continue
+        assert len(result.damage) == 1
+        counts.add(result.frame_count)
+    assert {1, 3, 5} <= counts
+
+
+def test_a_picture_for_viewers_without_animations_keeps_out_of_the_times(tmp_path: Path) -> None:
+    hidden, *shown = _draw(False)
+    hidden.save(tmp_path / "in.png", save_all=True, append_images=shown, default_image=True,
+                duration=[100, 200, 300, 400, 500])  # fmt: skip
+    restore_animation(tmp_path / "in.png", tmp_path / "out.png", same)
+    for name in ("in.png", "out.png"):
+        with Image.open(tmp_path / name) as image:
+            times = []
+            for number in range(image.n_frames):
+                image.seek(number)
+                times.append(image.info.get("duration"))
+            assert times == [None, 100, 200, 300, 400, 500]
+    restore_animation(tmp_path / "in.png", tmp_path / "out.webp", same)
+    assert _play(tmp_path / "out.webp")[1] == [100, 200, 300, 400, 500]
+
+
+def test_strip_leaves_metadata_of_animations_out(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[271] = "Cam"
+    first, *rest = _draw(False)
+    first.save(tmp_path / "in.webp", save_all=True, append_images=rest, exif=exif)
+    for strip in (False, True):
+        restore_animation(
+            tmp_path / "in.webp", tmp_path / "out.webp", same, strip=strip, overwrite=True
+        )
+        assert (b"Cam" in (tmp_path / "out.webp").read_bytes()) == (not strip)
+
+
+def test_no_animation_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "text.gif").write_text("no picture")
+    with pytest.raises(DeblurError, match="no animated GIF"):
+        restore_animation(tmp_path / "text.gif", tmp_path / "out.gif", same)
+    with pytest.raises(DeblurError, match="no such file"):
+        restore_animation(tmp_path / "missing.gif", tmp_path / "out.gif", same)
+    assert [p.name for p in tmp_path.iterdir()] == ["text.gif"]
+
+
+# Numbered frames
+
+
+def _open(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.array(image.convert("RGB"))
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(("fps", "rate"), [(25.0, "25/1"), (29.97, "30000/1001")])
+def test_numbered_frames_become_a_video(tmp_path: Path, fps: float, rate: str) -> None:
+    sources = []
+    for n, picture in enumerate(_draw(False)):
+        picture.save(tmp_path / f"{n}.png")
+        sources.append(tmp_path / f"{n}.png")
+    result = restore_frames(sources, tmp_path / "out.mp4", same, _open, fps=fps)
+    video = ffprobe(tmp_path / "out.mp4").video
+    assert result.frame_count == int(video["nb_read_frames"]) == 6
+    assert video["avg_frame_rate"] == rate
+    assert float(video["duration"]) == pytest.approx(6 / fps, abs=1e-3)
+    assert (video["width"], video["height"], video["pix_fmt"]) == (64, 48, "yuv420p")
+
+
+def test_frames_of_two_sizes_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "1.png")
+    Image.new("RGB", (32, 30)).save(tmp_path / "2.png")
+    sources = [tmp_path / "1.png", tmp_path / "2.png"]
+    with pytest.raises(DeblurError, match="is 32x30, the frames before it 32x32"):
+        restore_frames(sources, tmp_path / "out.mp4", same, _open)
+    with pytest.raises(UsageError, match="--fps"):
+        restore_frames(sources, tmp_path / "out.mp4", same, _open, fps=0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1.png", "2.png"]
+
+
+@needs_ffmpeg
+def test_a_video_becomes_numbered_upright_frames(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "videos" / "phone_rotated_720p.mp4"
+    folder = tmp_path / "frames"
+    result = restore_to_frames(source, folder, same, end=0.1)
+    names = sorted(p.name for p in folder.iterdir())
+    assert names == [f"frame-00000{n}.png" for n in (1, 2, 3)]
+    assert result.frame_count == 3
+    assert _open(folder / names[0]).shape == (1280, 720, 3)
+    with pytest.raises(UsageError, match="exists already"):
+        restore_to_frames(source, folder, same, end=0.1)
+    restore_to_frames(source, folder, same, end=0.05, overwrite=True)
+    assert len(list(folder.iterdir())) == 2
+    (folder / "mine.txt").touch()
+    with pytest.raises(UsageError, match="other things"):
+        restore_to_frames(source, folder, same, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["frames"]
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    st.sampled_from([np.uint8, np.uint16]),
+    st.integers(0, 1000),
+)
+def test_png_frames_are_exact(size: tuple[int, int], kind: type, seed: int) -> None:
+    from io import BytesIO
+
+    import imageio.v3 as iio
+
+    top = np.iinfo(kind).max
+    pixels = np.random.default_rng(seed).integers(top + 1, size=(*size, 3)).astype(kind)
+    data = encode_png(pixels)
+    if kind is np.uint8:
+        np.testing.assert_array_equal(np.array(Image.open(BytesIO(data))), pixels)
+    else:  # Pillow knows no 16-bit RGB
+        back = iio.imread(data, plugin="pyav", extension=".png", format="rgb48le", index=0)
+        np.testing.assert_array_equal(back, pixels)
+
+
+@pytest.mark.parametrize(
+    ("fps", "rate"),
+    [
+        (23.976, "24000/1001"),
+        (59.94, "60000/1001"),
+        (30, "30"),
+        (24, "24"),
+        (12.5, "25/2"),
+        (1, "1"),
+    ],
+)
+def test_rounded_rates_are_understood(fps: float, rate: str) -> None:
+    assert str(exact_rate(fps)) == rate
+
+
+# Rotation
+
+
+_QUARTERS = {
+    # what a player does with the stored picture -> a, b, c, d of the display matrix
+    "nothing": (1, 0, 0, 1),
+    "turn right": (0, 1, -1, 0),
+    "turn left": (0, -1, 1, 0),
+    "upside down": (-1, 0, 0, -1),
+    "mirror": (-1, 0, 0, 1),
+    "flip": (1, 0, 0, -1),
+}
+
+
+@pytest.mark.parametrize("what", list(_QUARTERS))
+def test_display_matrices_turn_as_players_do(what: str) -> None:
+    stored = np.arange(2 * 3 * 3).reshape(2, 3, 3)
+    a, b, c, d = (n << 16 for n in _QUARTERS[what])
+    wanted = {
+        "nothing": stored,
+        "turn right": np.rot90(stored, -1),
+        "turn left": np.rot90(stored, 1),
+        "upside down": np.rot90(stored, 2),
+        "mirror": stored[:, ::-1],
+        "flip": stored[::-1],
+    }[what]
+    np.testing.assert_array_equal(turn_upright(stored, (a, b, 0, c, d, 0, 0, 0, 1 << 30)), wanted)
+
+
+# Threads
+
+
+@given(st.lists(st.integers()), st.integers(1, 4))
+def test_read_ahead_gives_all_in_order(items: list[int], depth: int) -> None:
+    assert list(read_ahead(items, depth)) == items
+
+
+def test_read_ahead_is_bounded_and_stops() -> None:
+    made = []
+
+    def produce() -> Iterator[int]:
+        for n in range(1000):
+            made.append(n)
+            yield n
+
+    items = read_ahead(produce(), 3)
+    assert next(items) == 0
+    time.sleep(0.3)
+    assert len(made) <= 5  # 1 given, 3 waiting, 1 in hand
+    items.close()
+    assert not [t for t in threading.enumerate() if t.name == "deblur-decode"]
+    assert len(made) <= 6
+
+
+def test_read_ahead_passes_errors_on_after_the_items_before() -> None:
+    def produce() -> Iterator[int]:
+        yield 1
+        raise ValueError("x")
+
+    items = read_ahead(produce(), 4)
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="x"):
+        next(items)
+
+
+def test_write_behind_keeps_order_and_raises_the_first_error() -> None:
+    written: list[int] = []
+    with WriteBehind(written.append, 2) as behind:
+        for n in range(50):
+            behind.put(n)
+    assert written == list(range(50))
+
+    def fail(n: int) -> None:
+        raise OSError(28, f"item {n}")
+
+    with pytest.raises(OSError, match="item 0"), WriteBehind(fail, 2) as behind:
+        for n in range(50):
+            behind.put(n)
+            time.sleep(0.001)
+    assert not [t for t in threading.enumerate() if t.name == "deblur-encode"]
+
+
+def test_decoding_computing_and_encoding_overlap(shared_data: Path, tmp_path: Path) -> None:
+    """Frames are decoded and encoded in other threads than the one that restores."""
+    threads = set()
+
+    def restore(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        threads.update(t.name for t in threading.enumerate())
+        assert threading.current_thread() is threading.main_thread()
+        return pixels
+
+    source = shared_data / "videos" / "camera_mjpeg.avi"
+    restore_video(source, tmp_path / "out.avi", restore, end=0.5)
+    assert {"deblur-decode", "deblur-encode"} <= threads

@@ -1,0 +1,584 @@
+"""The training loop: it learns, resumes exactly, shares work among processes, fails cleanly."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from skimage import data as pictures
+from skimage.color import hsv2rgb, rgb2hsv
+
+from deblurcli.cli import main
+from deblurcli.config import RECIPES, Recipe, change_recipe
+from deblurcli.data.layouts import find_pairs, find_pictures
+from deblurcli.data.sampling import Augmentation, Source, TrainingSteps, augment
+from deblurcli.data.synthesis import MotionRange
+from deblurcli.errors import DeblurError, WeightsError
+from deblurcli.models.config import GeneratorConfig
+from deblurcli.models.generator import MultiScaleGenerator, gaussian_pyramid
+from deblurcli.weights.files import load_weights, read_card
+
+pytest.importorskip("accelerate", reason="needs the extra 'train'")
+from deblurcli.training import Limits, RunFolder, Trainer, Validation
+from deblurcli.training.optimizers import make_optimizer
+from deblurcli.training.progress import draw_curves
+
+TINY = Recipe(
+    channels=(16, 16, 16),  # wide enough for Muon to have something to do
+    batch=2,
+    patch_px=64,
+    early_share=0.5,
+    early_batch=4,
+    early_patch_px=32,
+    reuse=2,
+    warmup_steps=2,
+    motion=MotionRange(path_px=8),
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("astronaut", "coffee"):
+        Image.fromarray(getattr(pictures, name)()).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real pairs of a kind: a picture and its mean with shifted copies."""
+    folder = tmp_path_factory.mktemp("pairs")
+    sharp = pictures.chelsea()
+    blurred = np.mean([np.roll(sharp, k, axis=1) for k in range(-4, 5)], axis=0).astype("uint8")
+    for kind, image in (("blur", blurred), ("sharp", sharp)):
+        (folder / kind).mkdir()
+        Image.fromarray(image).save(folder / kind / "chelsea.png")
+    return folder
+
+
+@pytest.fixture
+def sources(photos: Path, pairs: Path) -> list[Source]:
+    return [
+        Source(photos=tuple(find_pictures(photos)), weight=2),
+        Source(pairs=tuple(find_pairs(pairs)), weight=1),
+    ]
+
+
+def make_trainer(
+    sources: list[Source], folder: Path, steps: int, recipe: Recipe = TINY, seed: int = 5
+) -> Trainer:
+    run = RunFolder(folder)
+    run.prepare(resume=True)
+    return Trainer(recipe, sources, run, Limits(steps=steps), seed=seed, cpu=True)
+
+
+def parameters(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.learner.generator.parameters()])
+
+
+def test_learns_to_remove_a_blur(pairs: Path, tmp_path: Path) -> None:
+    recipe = replace(
+        TINY,
+        channels=(16, 32, 32),
+        batch=4,
+        early_share=0.0,
+        noise=0.0,
+        jpeg=0.0,
+        colour=False,
+        ema=0.9,
+        learning_rate=2e-3,
+        warmup_steps=20,
+    )
+    trainer = make_trainer([Source(pairs=tuple(find_pairs(pairs)))], tmp_path, 120, recipe)
+    validate = Validation(find_pairs(pairs), device="cpu")
+    # An untrained network changes hardly anything.
+    blurred = validate(trainer.learner.generator)["pairs"]
+    trainer.learner.generator.train()
+    trainer.run()
+    assert validate(trainer.learner.mean_network)["pairs"] > blurred + 0.2
+
+
+def test_an_interrupted_run_equals_an_uninterrupted_one(
+    sources: list[Source], tmp_path: Path
+) -> None:
+    whole = make_trainer(sources, tmp_path / "whole", 8)
+    whole.run(report_every=2)
+
+    for stop in (3, 5):  # within the early patches, and after them
+        first = make_trainer(sources, tmp_path / f"{stop}", 8)
+
+        def interrupt(network: object, first: Trainer = first) -> dict[str, float]:
+            first._stop.asked = True  # as Ctrl-C does: the next step is finished, then all is saved
+            return {}
+
+        with pytest.raises(KeyboardInterrupt):
+            first.run(interrupt, validate_every=stop)
+        second = make_trainer(sources, tmp_path / f"{stop}", 8, seed=5)
+        second.resume()
+        assert second.step == stop + 1
+        second.run()
+        assert torch.equal(parameters(whole), parameters(second))
+        means = (t.learner.mean_network.state_dict() for t in (whole, second))
+        torch.testing.assert_close(*means, rtol=0, atol=0)
+        for part in ("muon", "adam"):
+            states = (
+                t.learner.parts()["optimizer"].state_dict()[part]["state"] for t in (second, whole)
+            )
+            assert len({len(state) for state in states}) == 1
+
+
+def test_the_paper_recipe_trains_both_networks(sources: list[Source], tmp_path: Path) -> None:
+    recipe = change_recipe(
+        RECIPES["paper"],
+        ["network=compact", "channels=[8,8,8]", "patch_px=64", "motion.path_px=6"],
+    )
+    assert (recipe.loss, recipe.adversarial, recipe.learning_rate) == ("mse", 1e-4, 5e-5)
+    trainer = make_trainer(sources, tmp_path, 3, recipe)
+    assert trainer.learner.adversary is not None
+    before = trainer.learner.adversary.discriminator.verdict.weight.clone(), parameters(trainer)
+    trainer.run()
+    assert not torch.equal(before[0], trainer.learner.adversary.discriminator.verdict.weight)
+    assert not torch.equal(before[1], parameters(trainer))
+    again = make_trainer(sources, tmp_path, 4, recipe)
+    again.resume()
+    assert again.learner.adversary is not None
+    assert torch.equal(
+        again.learner.adversary.discriminator.verdict.weight,
+        trainer.learner.adversary.discriminator.verdict.weight,
+    )
+
+
+_WORKER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_trainer import TINY, Limits, RunFolder, Source, Trainer, find_pairs, find_pictures
+from test_trainer import parameters
+import torch
+torch.set_num_threads(1)
+sources = [Source(photos=tuple(find_pictures({photos!r})), weight=2),
+           Source(pairs=tuple(find_pairs({pairs!r})), weight=1)]
+trainer = Trainer(TINY, sources, RunFolder({folder!r}), Limits(steps=4), seed=5, cpu=True)
+trainer.folder.prepare(resume=True)
+assert trainer.accelerator.num_processes == 2
+trainer.run()
+if trainer.accelerator.is_main_process:
+    torch.save(parameters(trainer), Path({folder!r}) / "parameters.pt")
+trainer.close()
+"""
+
+
+def test_two_processes_equal_one(
+    sources: list[Source], photos: Path, pairs: Path, tmp_path: Path
+) -> None:
+    alone = make_trainer(sources, tmp_path / "one", 4)
+    alone.run()
+    folder = tmp_path / "two"
+    code = _WORKER.format(
+        tests=str(Path(__file__).parent), photos=str(photos), pairs=str(pairs), folder=str(folder)
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={
+                **os.environ,
+                "RANK": f"{rank}",
+                "LOCAL_RANK": f"{rank}",
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": f"{port}",
+                "OMP_NUM_THREADS": "1",
+                "ACCELERATE_USE_CPU": "true",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [worker.communicate(timeout=120)[1] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], errors
+    shared = torch.load(folder / "parameters.pt", weights_only=True)
+    # The first steps are of the size of the learning rate whatever the gradient's: compare with
+    # that, not with the parameters. Muon works in bf16, which turns last bits into 0.3 %.
+    difference = (shared - parameters(alone)).abs()
+    assert difference.mean() < 1e-2 * TINY.learning_rate
+    start = make_trainer(sources, tmp_path / "start", 4)
+    moved = (parameters(alone) - parameters(start)).abs().mean()
+    assert moved > 0.1 * TINY.learning_rate, "the test would pass without any training"
+
+
+def test_ctrl_c_saves_and_resume_goes_on(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "deblurcli",
+        "train",
+        "--data",
+        str(photos),
+        "-o",
+        str(folder),
+        "--device",
+        "cpu",
+        "-v",
+        "--set",
+        "channels=[8,8,8]",
+        "--set",
+        "early_patch_px=32",
+        "--set",
+        "patch_px=32",
+        "--set",
+        "batch=2",
+        "--set",
+        "early_batch=2",
+    ]
+    process = subprocess.Popen(
+        [*command, "--steps", "100000"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stderr is not None
+    seen = ""
+    while "step 20," not in seen:
+        line = process.stderr.readline()
+        assert line, seen
+        seen += line
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in rest and "--resume" in rest and "Traceback" not in rest
+    _, card = read_card(folder / "last.safetensors")
+    done = card.recipe["steps"]
+    assert done >= 20
+    resumed = subprocess.run(
+        [*command, "--steps", f"{done + 2}", "--resume", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert f'"step": {done + 2}' in resumed.stdout
+    assert (folder / "curves.png").exists()
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(
+    sources: list[Source], tmp_path: Path
+) -> None:
+    trainer = make_trainer(sources, tmp_path, 20)
+
+    original = trainer._train_step
+
+    def step(data: object) -> torch.Tensor:
+        loss = original(data)  # type: ignore[arg-type]
+        if trainer.step == 5:
+            poison_weights(trainer)
+        return loss
+
+    trainer._train_step = step  # type: ignore[method-assign, assignment]
+    with pytest.raises(DeblurError, match="no longer a number"):
+        trainer.run(validate_every=4, report_every=2)
+    intact = make_trainer(sources, tmp_path, 20)
+    intact.resume()
+    assert intact.step == 4
+    assert parameters(intact).isfinite().all()
+
+
+def poison_weights(trainer: Trainer) -> None:
+    with torch.no_grad():
+        next(trainer.learner.generator.parameters()).fill_(float("nan"))
+
+
+def test_a_damaged_picture_is_named(pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    broken = tmp_path / "photos" / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff\xe0 not much of a JPEG")
+    run = RunFolder(tmp_path / "run")
+    run.prepare(resume=False)
+    sources = [Source(photos=(broken,))]
+    for workers in (0, 1):
+        trainer = Trainer(TINY, sources, run, Limits(steps=2), cpu=True, workers=workers)
+        with pytest.raises(DeblurError, match=r"broken\.jpg"):
+            trainer.run()
+
+
+def test_checkpoints_of_others_are_refused(sources: list[Source], tmp_path: Path) -> None:
+    make_trainer(sources, tmp_path / "run", 1).run()
+    other = replace(TINY, channels=(16, 8, 8))
+    with pytest.raises(WeightsError, match="another network"):
+        make_trainer(sources, tmp_path / "run", 2, other).resume()
+    with pytest.raises(WeightsError, match="--seed 5"):
+        make_trainer(sources, tmp_path / "run", 2, seed=6).resume()
+    with pytest.raises(WeightsError, match="no checkpoint"):
+        make_trainer(sources, tmp_path / "none", 2).resume()
+    (tmp_path / "run" / "last.pt").write_bytes(b"nonsense")
+    with pytest.raises(WeightsError, match="damaged"):
+        make_trainer(sources, tmp_path / "run", 2).resume()
+
+
+def test_a_run_that_began_with_given_weights_goes_on_with_their_network(
+    pairs: Path, tmp_path: Path
+) -> None:
+    """The authors' networks differ from ours in what no parameter's name or shape shows."""
+    torch.manual_seed(0)
+    given = GeneratorConfig("resnet", 2, (8,), (1,), kernel_px=5, value_range=255.0)
+    sources = [Source(pairs=tuple(find_pairs(pairs)))]
+    recipe = replace(RECIPES["paper"], early_share=0.0, patch_px=32, learning_rate=1e-9)
+    run = RunFolder(tmp_path / "run")
+    run.prepare(resume=False)
+    first = Trainer(
+        recipe, sources, run, Limits(steps=2), cpu=True, initial=MultiScaleGenerator(given)
+    )
+    loss = first.run().loss
+    config, card = read_card(run.path / "last.safetensors")
+    assert config == given
+    assert (card.recipe["network"], card.recipe["scales"]) == ("deepdeblur", 2)
+
+    second = Trainer(recipe, sources, run, Limits(steps=4), cpu=True, initial=run.load_network())
+    second.resume()
+    assert second.run().loss == pytest.approx(loss, rel=0.5)  # other crops, the same network
+    assert read_card(run.path / "last.safetensors")[0] == given
+    without = Trainer(replace(recipe, scales=2), sources, run, Limits(steps=5), cpu=True)
+    with pytest.raises(WeightsError, match="another network"):
+        without.resume()
+
+
+def test_settings_that_contradict_the_given_weights_are_refused(
+    pairs: Path, tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--data", str(pairs), "--steps", "1", "-o", str(tmp_path / "run")]
+    assert main([*words, "--weights", str(tiny_weights), "--set", "channels=[9,9]"]) == 2
+    assert "describes another network" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_metrics_have_a_column_for_every_set_measured_so_far(
+    sources: list[Source], tmp_path: Path
+) -> None:
+    trainer = make_trainer(sources, tmp_path, 6)
+    run = trainer.run
+    trainer._stop.asked = True
+    with pytest.raises(KeyboardInterrupt):  # before anything was measured
+        run(lambda network: {"a": 20.0})
+    for steps, scores in ((3, {"a": 21.0}), (4, {"b": 22.0})):
+        again = make_trainer(sources, tmp_path, steps)
+        again.resume()
+        again.run(lambda network, scores=scores: scores)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "3", "4"]
+    assert [row["psnr_db:a"] for row in rows] == ["", "21.0", ""]
+    assert [row["psnr_db:b"] for row in rows] == ["", "", "22.0"]
+    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+
+    finished = make_trainer(sources, tmp_path, 4)
+    finished.resume()
+    progress = finished.run()
+    assert (progress.step, progress.share, progress.scores) == (4, 1.0, {"b": 22.0})
+
+
+def test_a_validation_that_fails_loses_nothing(sources: list[Source], tmp_path: Path) -> None:
+    def fail(network: object) -> dict[str, float]:
+        raise DeblurError("val/1.png", "no such file", "check it")
+
+    with pytest.raises(DeblurError, match="no such file"):
+        make_trainer(sources, tmp_path, 4).run(fail, validate_every=3)
+    resumed = make_trainer(sources, tmp_path, 4)
+    resumed.resume()
+    assert resumed.step == 3
+
+
+def test_a_bad_validation_pair_is_named_before_training(
+    pairs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, size in (("blur", (40, 30)), ("sharp", (40, 40))):
+        (tmp_path / "val" / kind).mkdir(parents=True)
+        Image.new("RGB", size).save(tmp_path / "val" / kind / "1.png")
+    words = ["train", "--data", str(pairs), "--val", str(tmp_path / "val"), "--steps", "1"]
+    assert main([*words, "-o", str(tmp_path / "run")]) == 1
+    assert "1.png: is 40x30 pixels, but" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_samples_of_deep_pictures_are_shown_with_8_bits(tmp_path: Path) -> None:
+    deep = (pictures.chelsea().astype("uint16") * 257)[:64, :64]
+    for kind in ("blur", "sharp"):
+        (tmp_path / kind).mkdir()
+        tifffile.imwrite(tmp_path / kind / "1.tif", deep, photometric="rgb")
+    network = MultiScaleGenerator(GeneratorConfig("unet", 1, (8,), (1,), unshuffle=2)).eval()
+    ((_, _, sharp),) = Validation(find_pairs(tmp_path), device="cpu").restore_samples(network)
+    assert sharp.dtype == np.uint8
+    np.testing.assert_array_equal(sharp, pictures.chelsea()[:64, :64])
+
+
+def test_recipes_are_shown_without_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--recipe", "paper", "--show-recipe"]) == 0
+    assert json.loads(capsys.readouterr().out)["adversarial"] == 1e-4
+    assert main(["train", "--steps", "1"]) == 2
+    assert "give --data" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(sources: list[Source], tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1800k", "tmpfs", str(small)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a tmpfs is not allowed here")
+    try:
+        narrow = replace(TINY, channels=(8, 8, 8))
+        trainer = make_trainer(sources, small / "run", 4, narrow)
+
+        # The first checkpoint fits, the next one beside it does not.
+        with pytest.raises(DeblurError, match="disk is full"):
+            trainer.run(validate_every=2)
+        load_weights(small / "run" / "last.safetensors")
+        resumed = make_trainer(sources, small / "run", 4, narrow)
+        resumed.resume()
+        assert resumed.step == 2
+        assert not list((small / "run").glob("*.part"))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_steps_are_a_pure_function_of_seed_and_number(sources: list[Source]) -> None:
+    def steps(**kwargs: int) -> TrainingSteps:
+        return TrainingSteps(sources, TINY, 1, patch_px=32, batch=4, **kwargs)
+
+    once, again = steps()[7], steps(first_step=7)[7]
+    shares = [steps(rank=rank, processes=2)[7] for rank in range(2)]
+    assert shares[0].slots == [0, 2] and shares[1].slots == [1, 3]
+    for data in (again, *shares):
+        for slot, pair in data.real.items():
+            assert torch.equal(pair[0], once.real[slot][0])
+        for slot in data.synthetic.keys() & once.synthetic.keys():
+            assert torch.equal(data.synthetic[slot][0], once.synthetic[slot][0])
+    # A run that begins at step 7 has no earlier pictures to reuse: it needs all of them.
+    assert again.synthetic.keys() | again.real.keys() == set(range(4))
+
+
+def test_augmentations_move_blurred_and_sharp_alike() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    same = augment(images, Augmentation())
+    torch.testing.assert_close(same, images)
+    turned = augment(images, Augmentation(flip=True, quarter_turns=1, permutation=(2, 0, 1)))
+    for image, result in zip(images, turned, strict=True):
+        expected = torch.rot90(image.flip(-1), 1, (-2, -1))[[2, 0, 1]]
+        torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
+def test_saturation_is_that_of_hsv_or_leaves_the_mean(factor: float) -> None:
+    image = np.random.default_rng(3).integers(0, 256, (12, 9, 3)).astype(np.float32) / 255
+    tensor = torch.from_numpy(image).permute(2, 0, 1)
+
+    def saturated(hsv: bool) -> np.ndarray:
+        result = augment(tensor, Augmentation(saturation=factor, hsv=hsv))
+        return np.asarray(result.permute(1, 2, 0))
+
+    colours = rgb2hsv(image)
+    colours[..., 1] *= factor
+    # Values, not saturations, are cut off at the end, as in the authors' own code.
+    np.testing.assert_allclose(saturated(hsv=True), hsv2rgb(colours).clip(0, 1), atol=1e-5)
+    mean = image.mean(axis=-1, keepdims=True)
+    expected = np.clip(mean + factor * (image - mean), 0, 1)
+    np.testing.assert_allclose(saturated(hsv=False), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("trained_on", [".", "sharp"], ids=["as pairs", "as sharp photos"])
+def test_validation_pictures_are_never_trained_on(
+    pairs: Path, tmp_path: Path, trained_on: str
+) -> None:
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "deblurcli",
+            "train",
+            "--data",
+            str(pairs / trained_on),
+            "--set",
+            "patch_px=16",
+            "--set",
+            "motion.path_px=4",
+            "--val",
+            str(pairs),
+            "--steps",
+            "1",
+            "-o",
+            str(tmp_path / "run"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert "both trained on and validated on" in run.stderr
+
+
+def test_the_pyramid_of_a_patch_has_a_size_for_every_scale() -> None:
+    sizes = [tuple(level.shape[-2:]) for level in gaussian_pyramid(torch.rand(1, 3, 64, 96), 3)]
+    assert sizes == [(64, 96), (32, 48), (16, 24)]
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_muon_changes_kernels_by_orthogonal_steps(memory: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 32, 3), torch.nn.Conv2d(32, 48, 3), torch.nn.Conv2d(48, 16, 1)
+    ).to(memory_format=memory)  # type: ignore[call-overload]
+    before = [p.detach().clone() for p in network.parameters()]
+    optimizer = make_optimizer("muon", network, 1e-2)
+    network(torch.randn(4, 3, 12, 12)).square().mean().backward()
+    optimizer.step()
+    steps = [p.detach() - q for p, q in zip(network.parameters(), before, strict=True)]
+    for kernel, step in ((network[1].weight, steps[2]), (network[2].weight, steps[4])):
+        # Newton and Schulz's iteration brings all directions near one size.
+        spread_of_gradient, spread_of_step = (
+            (s.max() / s.min()).item()
+            for s in map(torch.linalg.svdvals, (kernel.grad.flatten(1), step.flatten(1)))
+        )
+        assert spread_of_step < 0.2 * spread_of_gradient
+    for other in (steps[0], steps[1], steps[3], steps[5]):  # Adam's first step is its rate
+        assert other.abs().max() == pytest.approx(0.4e-2, rel=1e-3)
+
+
+def test_muon_goes_on_where_it_was() -> None:
+    def train(network: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            torch.manual_seed(step)
+            network.zero_grad()
+            network(torch.randn(2, 16, 8, 8)).abs().mean().backward()
+            optimizer.step()
+
+    def start() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(9)
+        network = torch.nn.Conv2d(16, 16, 3)
+        return network, make_optimizer("muon", network, 1e-2)
+
+    whole = start()
+    train(*whole, range(6))
+    first, second = start(), start()
+    train(*first, range(3))
+    second[0].load_state_dict(first[0].state_dict())
+    second[1].load_state_dict(first[1].state_dict())
+    train(*second, range(3, 6))
+    assert torch.equal(whole[0].weight, second[0].weight)
+    assert torch.equal(whole[0].bias, second[0].bias)
