@@ -13,7 +13,10 @@ Each error prints as one line, ``SUBJECT: reason; what to do``. Anything that is
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
+from collections.abc import Iterable
 
 
 class DeblurError(Exception):
@@ -65,3 +68,87 @@ class DeviceError(DeblurError):
 
 class DeviceMemoryError(DeviceError):
     """The device ran out of memory even with the smallest tile."""
+
+
+def already_exists(
+    path: str | os.PathLike[str],
+    remedy: str = "give another -o, or --overwrite to replace it",
+    *,
+    others: int = 0,
+) -> UsageError:
+    """Makes the error for an output that is there; `others` counts further ones."""
+    more = f" (and {others} other output{'s' if others > 1 else ''})" if others else ""
+    return UsageError(path, f"exists already{more}", remedy)
+
+
+def cannot_read(
+    path: str | os.PathLike[str],
+    error: OSError,
+    *,
+    error_class: type[DeblurError] = DeblurError,
+) -> DeblurError:
+    """Makes the error for an input that the system does not let us read."""
+    if isinstance(error, PermissionError):
+        return error_class(path, "no permission to read it", "change it: chmod u+r")
+    if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 (never raise)
+        return error_class(path, "a link that leads nowhere", "check where it points to")
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return error_class(path, "no such file or folder", "check the name")
+    if isinstance(error, IsADirectoryError):
+        return error_class(path, "is a folder, not a file", "give the files in it")
+    if error.errno == errno.ENAMETOOLONG:
+        return error_class(path, "the name is too long", "check the name")
+    return error_class(path, f"can't be read ({error.strerror or error})", "check the file")
+
+
+def cannot_write(
+    path: str | os.PathLike[str],
+    error: OSError,
+    remedy: str = "give another -o",
+    *,
+    error_class: type[DeblurError] = DeblurError,
+) -> DeblurError:
+    """Makes the error for an output that the system does not let us write."""
+    folder = os.path.dirname(os.fspath(path)) or "."  # noqa: PTH120 (any text, never raises)
+    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+        return error_class(path, "no permission to write there", remedy)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return error_class(path, "the disk is full", f"free some space or {remedy}")
+    if isinstance(error, FileNotFoundError) or not os.path.isdir(folder):  # noqa: PTH112
+        missing = f"make it: mkdir -p {shlex.quote(folder)}"
+        return error_class(path, "its folder does not exist", missing)
+    if isinstance(error, IsADirectoryError | NotADirectoryError):
+        return error_class(path, "a folder and a file are mixed up", remedy)
+    if error.errno == errno.ENAMETOOLONG:
+        return error_class(path, "the file name is too long", "give a shorter one with -o")
+    return error_class(path, f"can't be written ({error.strerror or error})", remedy)
+
+
+def unknown_value(option: str, value: object, known: Iterable[str]) -> UsageError:
+    """Makes the error for a word that is not among the `known` ones."""
+    return UsageError(option, f"{value!r} is not known", f"give one of: {', '.join(known)}")
+
+
+def not_installed(subject: str | os.PathLike[str], package: str, extra: str) -> UsageError:
+    """Makes the error for a missing package of one of our optional extras."""
+    return UsageError(subject, f"needs the package {package}", f"pip install 'deblurcli[{extra}]'")
+
+
+def sizes_differ(
+    path: str | os.PathLike[str],
+    size: tuple[int, int],
+    other: str | os.PathLike[str],
+    other_size: tuple[int, int],
+    remedy: str = "give pictures of one size",
+) -> DeblurError:
+    """Makes the error for two pictures that have to be of one size, (width, height) in pixels."""
+    sizes = f"is {size[0]}x{size[1]} pixels, but {os.fspath(other)} {other_size[0]}x{other_size[1]}"
+    return DeblurError(path, sizes, remedy)
+
+
+def too_small(
+    path: str | os.PathLike[str], size: tuple[int, int], min_px: int, remedy: str
+) -> DeblurError:
+    """Makes the error for a picture of (width, height) with a side shorter than `min_px`."""
+    reason = f"is {size[0]}x{size[1]} pixels, smaller than the {min_px} that are needed"
+    return DeblurError(path, reason, remedy)

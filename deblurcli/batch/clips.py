@@ -8,9 +8,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from deblurcli.batch.job import ClipOptions, Job
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.errors import DeblurError, UsageError, cannot_write
 from deblurcli.io import media
-from deblurcli.io.files import output_error
 from deblurcli.io.photos import images
 from deblurcli.io.videos import (
     VideoResult,
@@ -44,7 +43,7 @@ def restore_clip(
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise output_error(job.target, error) from error
+        raise cannot_write(job.target, error) from error
     if job.kind == "animation":
         return restore_animation(
             job.source, job.target, restore, strip=strip, overwrite=overwrite, progress=progress

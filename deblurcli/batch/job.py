@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.errors import DeblurError, UsageError, cannot_write
 from deblurcli.io import media
-from deblurcli.io.files import output_error
 
 
 @dataclass(frozen=True)
@@ -186,4 +185,4 @@ def settle_unwritable(result: Plan) -> None:
         if job.target is None or takes_files(job.target.parent) or os.path.lexists(job.target):
             result.jobs.append(job)
         else:
-            result.failed.append((job, output_error(job.target, PermissionError())))
+            result.failed.append((job, cannot_write(job.target, PermissionError())))

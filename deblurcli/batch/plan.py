@@ -7,9 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from deblurcli.batch.job import Job, Plan, refuse_clashes, settle_existing, settle_unwritable
-from deblurcli.errors import DeblurError, NothingToDoError, UsageError
+from deblurcli.errors import (
+    DeblurError,
+    NothingToDoError,
+    UsageError,
+    cannot_read,
+    cannot_write,
+)
 from deblurcli.io import media
-from deblurcli.io.files import output_error
 from deblurcli.io.photos import images
 
 PIPE = "-"
@@ -137,7 +142,7 @@ def _find_sources(
             try:
                 found = media.find(root, recursive=recursive, videos=videos, leave_out=outputs)
             except OSError as error:
-                raise _read_error(root, error) from error
+                raise cannot_read(root, error) from error
         for path in found:
             if path not in seen:
                 seen.add(path)
@@ -158,7 +163,7 @@ def _is_clip(path: Path, output: str | None, videos: bool, recursive: bool) -> b
             return bool(frames)
         return media.find(path, recursive=True, videos=True, leave_out=outputs) == frames
     except OSError as error:
-        raise _read_error(path, error) from error
+        raise cannot_read(path, error) from error
 
 
 def _kind(source: Path, videos: bool) -> media.Kind:
@@ -196,7 +201,7 @@ def _check_file_target(target: Path, to_frames: bool = False, suffix: str | None
     """Refuses early what could not be written after minutes of work, and what contradicts the
     wanted format."""
     if not _is_folder(target.parent):
-        raise output_error(target, FileNotFoundError())
+        raise cannot_write(target, FileNotFoundError())
     if to_frames:
         return
     if target.suffix and target.suffix.lower() not in media.SUFFIXES:
@@ -219,15 +224,5 @@ def _unreadable(source: Path) -> DeblurError | None:
     try:
         source.stat()
     except OSError as error:
-        return _read_error(source, error)
+        return cannot_read(source, error)
     return None
-
-
-def _read_error(source: Path, error: OSError) -> DeblurError:
-    if isinstance(error, PermissionError):
-        return DeblurError(source, "no permission to read it", "change its permissions")
-    if os.path.islink(source):  # noqa: PTH114  (never raises)
-        return DeblurError(source, "a link that leads nowhere", "check where it points to")
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return DeblurError(source, "no such file or folder", "check the name")
-    return DeblurError(source, f"can't be read ({error.strerror})", "check the file")

@@ -23,8 +23,7 @@ from typing import Any, Literal, Protocol, cast
 from numpy.typing import NDArray
 
 from deblurcli.batch.job import ClipOptions, Job
-from deblurcli.errors import DeblurError, DeviceError, WeightsError
-from deblurcli.io.files import output_error
+from deblurcli.errors import DeblurError, DeviceError, WeightsError, cannot_write
 from deblurcli.io.media import Kind
 from deblurcli.io.photos import images
 
@@ -185,7 +184,7 @@ def _write(job: Job, photo: images.Photo, restored: NDArray[Any], settings: Sett
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise output_error(job.target, error) from error
+        raise cannot_write(job.target, error) from error
     images.write(
         photo,
         restored,
@@ -204,7 +203,7 @@ def _write_to_pipe(photo: images.Photo, restored: NDArray[Any], settings: Settin
     except BrokenPipeError:
         raise  # who read it went away, and knows
     except OSError as error:
-        raise output_error(Path("standard output"), error) from error
+        raise cannot_write(Path("standard output"), error) from error
 
 
 def _run_clips(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import shlex
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.errors import UsageError, already_exists, cannot_write
+
+output_error = cannot_write  # the rooms are moving over to the new name
 
 _SERIAL = itertools.count()
-_MOST_NAME_BYTES = 255
+_MAX_NAME_BYTES = 255
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
         try:
             yield target
         except OSError as error:
-            raise output_error(target, error) from error
+            raise cannot_write(target, error) from error
         return
     _refuse_existing(target, overwrite)
     real = Path(os.path.realpath(target))
@@ -62,7 +63,7 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
     except OSError as error:
         if error.filename not in (None, os.fspath(part), os.fspath(real)):
             raise  # about another file, such as an input
-        raise output_error(target, error) from error
+        raise cannot_write(target, error) from error
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -79,7 +80,7 @@ def _is_special(path: Path) -> bool:
 def _part_path(real: Path) -> Path:
     """A name that no other process or thread uses, not longer than file systems allow."""
     ending = f".{os.getpid()}-{next(_SERIAL)}.part"
-    name = os.fsencode(real.name)[: _MOST_NAME_BYTES - len(ending)]
+    name = os.fsencode(real.name)[: _MAX_NAME_BYTES - len(ending)]
     return real.with_name(os.fsdecode(name).encode("utf-8", "ignore").decode() + ending)
 
 
@@ -102,20 +103,4 @@ def _refuse_existing(target: Path, overwrite: bool) -> None:
     if os.path.isdir(target):  # noqa: PTH112 - false for a name too long, where Path raises
         raise UsageError(target, "is a folder", "give a file name with -o")
     if not overwrite and os.path.lexists(target):
-        raise UsageError(target, "exists already", "give another -o, or --overwrite to replace it")
-
-
-def output_error(target: Path, error: OSError) -> DeblurError:
-    """What to tell the user when `target` can't be written."""
-    if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        return DeblurError(target, "no permission to write there", "give another -o")
-    if isinstance(error, FileNotFoundError) or not os.path.isdir(target.parent):  # noqa: PTH112
-        folder = shlex.quote(os.fspath(target.parent))
-        return DeblurError(target, "its folder does not exist", f"make it: mkdir -p {folder}")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DeblurError(target, "the disk is full", "free some space or give another -o")
-    if isinstance(error, (IsADirectoryError, NotADirectoryError)):
-        return DeblurError(target, "a folder and a file are mixed up", "give another -o")
-    if error.errno == errno.ENAMETOOLONG:
-        return DeblurError(target, "the file name is too long", "give a shorter one with -o")
-    return DeblurError(target, f"can't be written ({error.strerror or error})", "give another -o")
+        raise already_exists(target)

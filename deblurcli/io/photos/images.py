@@ -6,7 +6,6 @@ carries the network's change over to the photo's own samples, colours and encodi
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
 import os
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.errors import DeblurError, UsageError, cannot_read
 from deblurcli.io.files import atomic_output
 from deblurcli.io.photos import encoding, png
 from deblurcli.io.photos.colour import choose_space, convert_to_srgb, transfer_change
@@ -84,7 +83,7 @@ def read(source: Path | BinaryIO, *, name: str | None = None) -> Photo:
     except UnreadableError as error:
         raise DeblurError(subject, error.reason, error.remedy) from error
     except OSError as error:
-        raise _input_error(subject, error) from error
+        raise cannot_read(subject, error) from error
     picture, notes = decoded.picture, decoded.notes
     space, usable = choose_space(picture.samples, picture.icc)
     if not usable:
@@ -200,15 +199,3 @@ def _choose_format(photo: Photo, target: Path | BinaryIO, wanted: str | None) ->
 
 def _seekable(file: BinaryIO) -> BinaryIO:
     return file if file.seekable() else io.BytesIO(file.read())
-
-
-def _input_error(subject: str, error: OSError) -> DeblurError:
-    if isinstance(error, FileNotFoundError):
-        return DeblurError(subject, "no such file", "check the name")
-    if isinstance(error, IsADirectoryError):
-        return DeblurError(subject, "a folder, not a photo", "give the photos in it")
-    if isinstance(error, PermissionError):
-        return DeblurError(subject, "no permission to read it", "change it: chmod u+r")
-    if error.errno == errno.ENAMETOOLONG:
-        return DeblurError(subject, "the name is too long", "check the name")
-    return DeblurError(subject, f"can't be read ({error.strerror or error})", "check the disk")
