@@ -34,6 +34,7 @@ class Recipe:
         learning_rate: of the optimizer, after the warm-up.
         warmup_steps: steps in which the learning rate rises linearly from 0.
         schedule: how the learning rate falls: ``"cosine"``, half of one over the whole training;
+            ``"trapezoid"``, constant and then linearly over the last fifth;
             or ``"step"``, at once when a third is done, as the paper after 3e5 of 9e5 steps.
         final_rate: what the schedule ends at, as a share of `learning_rate`; 1 keeps the rate
             constant.
@@ -69,7 +70,7 @@ class Recipe:
     optimizer: Literal["adam", "muon"] = "muon"
     learning_rate: float = 2e-3
     warmup_steps: int = 100
-    schedule: Literal["cosine", "step"] = "cosine"
+    schedule: Literal["trapezoid", "cosine", "step"] = "trapezoid"
     final_rate: float = 0.003
     batch: int = 8
     patch_px: int = 256
@@ -81,7 +82,7 @@ class Recipe:
     ema: float = 0.999
     colour: bool = True
     saturation: Literal["grey", "hsv"] = "grey"
-    noise: float = 0.3
+    noise: float = 0.5
     jpeg: float = 0.3
     noise_kind: Literal["sensor", "gaussian"] = "sensor"
     motion: MotionRange = field(default_factory=MotionRange)
@@ -142,7 +143,13 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "shaky": _SHARE,
     "still": _SHARE,
     "objects": (0, 100),
-    "linear_light": _SHARE,
+    "weak": _SHARE,
+    "frames": _SHARE,
+    "encoded": _SHARE,
+    "exponential": _SHARE,
+    "any_gamma": _SHARE,
+    "defocus": _SHARE,
+    "patterns": _SHARE,
     "highlights": _SHARE,
 }
 

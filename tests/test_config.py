@@ -50,6 +50,17 @@ def test_the_papers_rate_falls_to_a_tenth_after_a_third() -> None:
     assert rates[300:] == pytest.approx([5e-6] * 600)
 
 
+def test_the_default_rate_is_constant_until_the_last_fifth() -> None:
+    recipe = RECIPES["default"]
+    schedule = Schedule(recipe, Limits(steps=1000))
+    rates = [schedule.learning_rate(step, schedule.share(step, 0)) for step in range(1001)]
+    warmup = recipe.warmup_steps
+    assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
+    assert set(rates[warmup:800]) == {recipe.learning_rate}
+    assert rates[900] == pytest.approx(recipe.learning_rate / 2, rel=0.01)
+    assert rates[1000] == pytest.approx(recipe.learning_rate * recipe.final_rate)
+
+
 def test_the_papers_noise_has_a_deviation_from_a_normal_distribution() -> None:
     rng = np.random.default_rng(0)
     recipe = RECIPES["paper"]

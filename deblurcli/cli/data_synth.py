@@ -35,7 +35,7 @@ def make_from_photos(
             "--set",
             metavar="NAME=VALUE",
             show_default=False,
-            help="Change what is drawn: path_px, rotation_degrees, objects, linear_light, noise, "
+            help="Change what is drawn: path_px, rotation_degrees, objects, encoded, noise, "
             "jpeg, ... as in 'deblur train --show-recipe'; repeatable.",
         ),
     ] = None,

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from deblurcli.config import Recipe
 from deblurcli.data.degradations import Degradation, draw_degradation
 from deblurcli.data.layouts import Pair
-from deblurcli.data.synthesis import Exposure, draw_exposure, margin_px
+from deblurcli.data.synthesis import Exposure, draw_exposure, draw_pattern, margin_px
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.io.photos.pictures import read_picture
 
@@ -175,6 +175,8 @@ class TrainingSteps(Dataset[StepData]):
         return region, filling, draw_exposure(rng, self.recipe.motion, side)
 
     def _draw_region(self, rng: np.random.Generator, source: Source, side_px: int) -> Tensor:
+        if rng.random() < self.recipe.motion.patterns:
+            return _to_tensor(draw_pattern(rng, side_px))
         path = source.photos[int(rng.integers(len(source.photos)))]
         return draw_region(rng, self._cache.read(path), side_px, path)
 

@@ -12,7 +12,13 @@ What was found by trying, and is held here:
   cross itself that point can be seen in the blur. A bent path's centre of mass lies beside the
   path: networks that were trained to restore to it are off by 1 to 2 px on real pairs.
 - Slightly bent paths of slightly changing speed resemble hand shake during 1/30 s.
-- Enough time steps that no ghost copies show: `_STEPS_PER_PX` a pixel of path.
+- Enough time steps that no ghost copies show: `_STEPS_PER_PX` a pixel of path. But real pairs that
+  were averaged from 7 to 13 frames do show such copies, each blurred a little in itself, and their
+  sharp picture is the frame in the middle: a share of the exposures is made that way.
+- The average goes through different curves: GOPRO exists averaged from encoded values and through
+  a gamma of 2.2; REDS went through a curve of about expm1(4.8 x) / expm1(4.8).
+- What is out of focus, softly shaded or finely patterned must come back unchanged: it has to be
+  among the sharp pictures.
 """
 
 from __future__ import annotations
@@ -24,11 +30,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 _STEPS_PER_PX = 1.3
-_MAX_STEPS = 57
+_MAX_STEPS = 91
 _GAMMA = 2.2
+_EXPONENT = 4.8
+_FRAME_COUNTS = (7, 9, 11, 13)
 # How many warped frames are held at once: bounds memory on a CPU, fills a GPU.
 _FRAMES_AT_ONCE = {"cpu": 48, "cuda": 1024, "mps": 256}
 
@@ -39,27 +48,41 @@ class MotionRange:
 
     Attributes:
         path_px: longest camera path; lengths are drawn with more short ones than long ones.
+        weak: share of pictures whose camera path is at most 4 px.
         curvature: typical bend of a path: how far its ends lie beside the tangent in its
             middle, as a share of its length.
         rotation_degrees: largest camera roll during the exposure.
         zoom: largest relative change of scale during the exposure.
         shaky: share of pictures whose camera path is an irregular walk instead of an arc.
         still: share of pictures that nothing blurs (do no harm).
-        objects: largest number of objects that move on their own.
-        linear_light: share averaged through a 2.2 gamma curve, as light adds up in a camera;
-            the others average encoded values, as the linear GOPRO set does.
+        frames: share averaged from 7 to 13 frames, each blurred a little in itself, instead of
+            a continuous exposure.
+        objects: largest number of objects that move on their own, or are seen at another depth.
+        encoded: share averaged as encoded values, as the linear GOPRO set is.
+        exponential: share averaged through expm1(4.8 x) / expm1(4.8), about as REDS is.
+        any_gamma: share averaged through a gamma curve of a random exponent from 1 to 5. The
+            rest goes through a gamma of 2.2, nearly as light adds up in a camera.
         highlights: share of pictures whose brightest spots saturate.
+        defocus: share of scenes that are out of focus, before anything moves; a third of them
+            doesn't move.
+        patterns: share of scenes that are stripes, grids or text instead of a photo's part.
     """
 
-    path_px: float = 34.0
+    path_px: float = 80.0
+    weak: float = 0.15
     curvature: float = 0.15
     rotation_degrees: float = 1.6
     zoom: float = 0.02
     shaky: float = 0.2
     still: float = 0.08
-    objects: int = 2
-    linear_light: float = 0.5
+    frames: float = 0.35
+    objects: int = 3
+    encoded: float = 0.35
+    exponential: float = 0.25
+    any_gamma: float = 0.1
     highlights: float = 0.3
+    defocus: float = 0.12
+    patterns: float = 0.04
 
 
 @dataclass(frozen=True)
@@ -71,14 +94,20 @@ class Exposure:
             time step, relative to the pose in the middle of the exposure.
         objects: one (T, 4) path per moving object, likewise.
         masks: one (h, w) float32 in [0, 1] per object, at a quarter of the region's size.
-        linear_light: average through the gamma curve.
+        middle_steps: how many steps around the middle make the sharp picture: 1, or the steps of
+            the frame in the middle.
+        gamma: exponent of the curve that values go through to be averaged; 1 averages them as
+            they are encoded; 0 stands for expm1(4.8 x) / expm1(4.8).
+        defocus_px: radius of the disc that blurs the scene without moving it.
         highlight_gain: how far the brightest spots exceed white, 1 for not at all.
     """
 
     camera: NDArray[np.float32]
     objects: tuple[NDArray[np.float32], ...] = ()
     masks: tuple[NDArray[np.float32], ...] = ()
-    linear_light: bool = False
+    middle_steps: int = 1
+    gamma: float = 1.0
+    defocus_px: float = 0.0
     highlight_gain: float = 1.0
     steps: int = field(init=False)
 
@@ -104,20 +133,33 @@ def draw_exposure(rng: np.random.Generator, motion: MotionRange, region_px: int)
         motion: what may be drawn.
         region_px: side of the sharp region that the picture is made from.
     """
-    still = rng.random() < motion.still
-    scale = 0.0 if still else 1.0
-    camera_px = scale * motion.path_px * rng.beta(1.1, 1.9)
+    defocused = rng.random() < motion.defocus
+    still = rng.random() < (max(motion.still, 1 / 3) if defocused else motion.still)
+    weak = rng.random() < motion.weak
+    lengths_px = min(rng.uniform(0, 4), motion.path_px), motion.path_px * rng.beta(1, 2.2)
+    camera_px = 0.0 if still else lengths_px[not weak]
     count = 0 if still else int(rng.integers(0, motion.objects + 1))
     # An object's path on the picture is the camera's, seen at another distance, plus its own.
-    depths = rng.uniform(0.3, 1.3, count)
-    own_px = np.where(rng.random(count) < 0.7, motion.path_px * rng.beta(1.1, 2.2, count), 0.0)
-    rotation = scale * math.radians(motion.rotation_degrees) * rng.normal(0, 0.4)
-    zoom = scale * motion.zoom * rng.normal(0, 0.4)
+    depths = rng.uniform(0, 2, count)
+    own_px = np.where(rng.random(count) < 0.6, motion.path_px * rng.beta(1, 3, count), 0.0)
+    rotation = 0.0 if still else math.radians(motion.rotation_degrees) * rng.normal(0, 0.4)
+    zoom = 0.0 if still else motion.zoom * rng.normal(0, 0.4)
+    if weak:
+        rotation, zoom, own_px = rotation / 8, zoom / 8, own_px / 8
     longest = max([camera_px, *(camera_px * depths + own_px)], default=0.0)
     longest = min(longest, motion.path_px) + region_px / 2 * (abs(rotation) + abs(zoom))
-    # An odd number: one step is the very middle.
-    steps = int(np.clip(math.ceil(_STEPS_PER_PX * longest), 1, _MAX_STEPS)) | 1
-    time = (np.arange(steps) + 0.5) / steps - 0.5
+    # Odd numbers: one step is the very middle.
+    if not still and rng.random() < motion.frames:
+        frames, open_share = int(rng.choice(_FRAME_COUNTS)), rng.uniform(0.1, 0.6)
+        within = math.ceil(_STEPS_PER_PX * longest * open_share / frames) | 1
+        starts = (np.arange(frames) + 0.5) / frames - 0.5
+        offsets = ((np.arange(within) + 0.5) / within - 0.5) * open_share / frames
+        time = (starts[:, None] + offsets).ravel()
+    else:
+        within = 1
+        steps = min(math.ceil(_STEPS_PER_PX * longest), _MAX_STEPS) | 1
+        time = (np.arange(steps) + 0.5) / steps - 0.5
+    steps = len(time)
 
     camera = np.zeros((steps, 4))
     camera[:, :2] = _draw_path(rng, time, motion, camera_px)
@@ -136,9 +178,25 @@ def draw_exposure(rng: np.random.Generator, motion: MotionRange, region_px: int)
         camera=camera.astype(np.float32),
         objects=tuple(objects),
         masks=tuple(masks),
-        linear_light=bool(rng.random() < motion.linear_light),
+        middle_steps=within,
+        gamma=_draw_gamma(rng, motion),
+        defocus_px=float(np.exp(rng.uniform(0, math.log(12)))) if defocused else 0.0,
         highlight_gain=float(rng.uniform(1.5, 6.0)) if rng.random() < motion.highlights else 1.0,
     )
+
+
+def _draw_gamma(rng: np.random.Generator, motion: MotionRange) -> float:
+    """1 for encoded values, 0 for the exponential curve, else an exponent."""
+    kind, exponent = rng.random(), float(rng.uniform(1, 5))
+    for share, gamma in (
+        (motion.encoded, 1.0),
+        (motion.exponential, 0.0),
+        (motion.any_gamma, exponent),
+    ):
+        kind -= share
+        if kind < 0:
+            return gamma
+    return _GAMMA
 
 
 def _draw_path(
@@ -181,7 +239,8 @@ def _draw_mask(rng: np.random.Generator, side_px: int) -> NDArray[np.float32]:
     y, x = np.mgrid[0:side_px, 0:side_px] / side_px - rng.uniform(0.2, 0.8, (2, 1, 1))
     turn = rng.uniform(0, math.pi)
     u, v = math.cos(turn) * x + math.sin(turn) * y, math.cos(turn) * y - math.sin(turn) * x
-    width, height = rng.uniform(0.06, 0.35, 2)
+    # Small things that move, or a large part of the scene that is nearer than the rest.
+    width, height = rng.uniform(0.06, 0.35, 2) if rng.random() < 0.65 else rng.uniform(0.3, 0.9, 2)
     bearing = np.arctan2(v / height, u / width)
     outline = 1.0 + sum(
         rng.normal(0, 0.18 / n) * np.cos(n * bearing + rng.uniform(0, 6.3)) for n in (1, 2, 3, 5)
@@ -208,11 +267,11 @@ def render(
     """
     device, region_px = regions.device, regions.shape[-1]
     gains = torch.tensor([e.highlight_gain for e in exposures], device=device).view(-1, 1, 1, 1)
-    linear = torch.tensor([e.linear_light for e in exposures], device=device).view(-1, 1, 1, 1)
-    layers = [_to_light(regions, gains, linear)]
+    gammas = torch.tensor([e.gamma for e in exposures], device=device).view(-1, 1, 1, 1)
+    layers = [_to_light(_defocus(regions, exposures), gains, gammas)]
     depth = max((len(e.objects) for e in exposures), default=0)
     if depth:
-        light = _to_light(fillings, gains, linear)
+        light = _to_light(fillings, gains, gammas)
         for index in range(depth):
             masks = [e.masks[index] if index < len(e.masks) else None for e in exposures]
             alpha = _stack_masks(masks, region_px, device)
@@ -222,6 +281,14 @@ def render(
     # All (picture, time step) pairs of the batch in one list, warped a piece at a time.
     pictures = np.concatenate([np.full(e.steps, n) for n, e in enumerate(exposures)])
     shares = np.concatenate([np.full(e.steps, 1 / e.steps, np.float32) for e in exposures])
+    of_middle = np.concatenate(
+        [
+            np.where(
+                np.abs(2 * np.arange(e.steps) + 1 - e.steps) < e.middle_steps, 1 / e.middle_steps, 0
+            )
+            for e in exposures
+        ]
+    ).astype(np.float32)
     paths = [np.concatenate([e.camera for e in exposures])]
     present = [np.ones(len(pictures), bool)]
     for index in range(depth):
@@ -234,9 +301,9 @@ def render(
         present.append(np.asarray(has)[pictures])
 
     total = torch.zeros(len(exposures), 3, size_px, size_px, device=device)
-    piece = _FRAMES_AT_ONCE.get(device.type, 48)
-    for start in range(0, len(pictures), piece):
-        part = slice(start, start + piece)
+    middle = torch.zeros_like(total)
+    for start in range(0, len(pictures), _FRAMES_AT_ONCE[device.type]):
+        part = slice(start, start + _FRAMES_AT_ONCE[device.type])
         frames: Tensor | None = None
         for layer, path, shown in zip(layers, paths, present, strict=True):
             chosen = np.flatnonzero(shown[part])
@@ -251,35 +318,57 @@ def render(
                 behind = frames[where] * (1 - warped[:, 3:])
                 frames = frames.index_copy(0, where, behind + warped[:, :3])
         assert frames is not None
+        whose = torch.from_numpy(pictures[part]).to(device)
         weight = torch.from_numpy(shares[part]).to(device).view(-1, 1, 1, 1)
-        total.index_add_(0, torch.from_numpy(pictures[part]).to(device), frames * weight)
-    blurred = _from_light(total, linear)
+        total.index_add_(0, whose, frames * weight)
+        chosen = np.flatnonzero(of_middle[part])
+        if len(chosen):
+            weight = torch.from_numpy(of_middle[part][chosen]).to(device).view(-1, 1, 1, 1)
+            picked = torch.from_numpy(chosen).to(device)
+            middle.index_add_(0, whose[picked], frames[picked] * weight)
 
     edge = (region_px - size_px) // 2
-    middle = (..., slice(edge, edge + size_px), slice(edge, edge + size_px))
-    scene = layers[0][middle]
+    inside = (..., slice(edge, edge + size_px), slice(edge, edge + size_px))
+    scene = layers[0][inside]
     for layer in layers[1:]:
-        scene = scene * (1 - layer[middle][:, 3:]) + layer[middle][:, :3]
-    sharp = _from_light(scene, linear)
+        scene = scene * (1 - layer[inside][:, 3:]) + layer[inside][:, :3]
     # Warping by nothing is exact to some 1e-5 px only: too much for black beside white in light.
+    momentary = torch.tensor([e.middle_steps == 1 for e in exposures], device=device)
+    sharp = _from_light(torch.where(momentary.view(-1, 1, 1, 1), scene, middle), gammas)
     still = torch.tensor([e.is_still for e in exposures], device=device).view(-1, 1, 1, 1)
-    return torch.where(still, sharp, blurred), sharp
+    return torch.where(still, sharp, _from_light(total, gammas)), sharp
 
 
-def _to_light(image: Tensor, gains: Tensor, linear: Tensor) -> Tensor:
-    """What is averaged: light or encoded values; bright spots may exceed white."""
-    light = torch.where(linear, image.clamp_min(1e-4) ** _GAMMA, image)
-    if not bool((gains > 1).any()):
-        return light
+def _defocus(images: Tensor, exposures: list[Exposure]) -> Tensor:
+    """Blurs each picture with a disc of its exposure's radius."""
+    images = images.clone()
+    for n, exposure in enumerate(exposures):
+        if exposure.defocus_px:
+            reach = math.ceil(exposure.defocus_px)
+            axis = torch.arange(-reach, reach + 1.0, device=images.device)
+            disc = (exposure.defocus_px + 0.5 - torch.hypot(axis[:, None], axis[None])).clamp(0, 1)
+            kernel = (disc / disc.sum()).expand(3, 1, -1, -1)
+            padded = F.pad(images[n : n + 1], (reach,) * 4, mode="reflect")
+            images[n] = F.conv2d(padded, kernel, groups=3)[0]
+    return images
+
+
+def _to_light(image: Tensor, gains: Tensor, gammas: Tensor) -> Tensor:
+    """What is averaged: encoded values or light; bright spots may exceed white."""
+    powers = torch.where(gammas == 1, image, image.clamp_min(1e-4) ** gammas)
+    exponential = torch.expm1(_EXPONENT * image) / math.expm1(_EXPONENT)
+    light = torch.where(gammas == 0, exponential, powers)
     # Only what is nearly white already may really have been brighter.
     brightest = image.amin(dim=1, keepdim=True)
     excess = ((brightest - 0.92) / 0.08).clamp(0, 1)
     return light * (1 + (gains - 1) * excess)
 
 
-def _from_light(light: Tensor, linear: Tensor) -> Tensor:
+def _from_light(light: Tensor, gammas: Tensor) -> Tensor:
     light = light.clamp(0, 1)  # the sensor saturates
-    return torch.where(linear, light.clamp_min(1e-8) ** (1 / _GAMMA), light)
+    roots = light.clamp_min(1e-8) ** (1 / gammas.clamp_min(1))
+    exponential = torch.log1p(light * math.expm1(_EXPONENT)) / _EXPONENT
+    return torch.where(gammas == 0, exponential, torch.where(gammas == 1, light, roots))
 
 
 def _stack_masks(
@@ -311,3 +400,44 @@ def _warp(layer: Tensor, index: Tensor, poses: Tensor, size_px: int) -> Tensor:
     return F.grid_sample(
         layer[index], grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
+
+
+def draw_pattern(rng: np.random.Generator, side_px: int) -> NDArray[np.uint8]:
+    """Draws stripes, a grid, a chequerboard or lines of text: fine repeated structure.
+
+    Returns:
+        (side_px, side_px, 3) uint8.
+    """
+    ink, paper = rng.uniform(0, 0.45, 3), rng.uniform(0.5, 1, 3)
+    if rng.random() < 0.5:
+        ink, paper = paper, ink
+    if rng.random() < 0.3:
+        coverage = _draw_text(rng, side_px)
+    else:
+        y, x = np.mgrid[0:side_px, 0:side_px]
+        angle = rng.choice([0, math.pi / 2, rng.uniform(0, math.pi)])
+        u, v = math.cos(angle) * x + math.sin(angle) * y, math.cos(angle) * y - math.sin(angle) * x
+        periods = np.exp(rng.uniform(math.log(3), math.log(40), 2))
+        crispness = rng.uniform(0.6, 8)  # from nearly a sine to hard edges
+        waves = [
+            np.clip(0.5 + crispness * np.sin(2 * math.pi * t / period + rng.uniform(0, 6.3)), 0, 1)
+            for t, period in zip((u, v), periods, strict=True)
+        ]
+        kind = rng.integers(4)  # stripes, twice as often as a grid or a chequerboard
+        both = np.maximum(*waves) if kind == 2 else np.abs(waves[0] - waves[1])
+        coverage = waves[0] if kind < 2 else both
+    shade = np.linspace(1, rng.uniform(0.5, 1), side_px)[:: rng.choice([-1, 1]), None, None]
+    picture = (paper + (ink - paper) * coverage[..., None]) * shade
+    return np.asarray(np.rint(255 * np.clip(picture, 0, 1)), dtype=np.uint8)
+
+
+def _draw_text(rng: np.random.Generator, side_px: int) -> NDArray[np.float64]:
+    """(side_px, side_px) in [0, 1], lines of random letters."""
+    canvas = Image.new("L", (side_px, side_px))
+    size = int(rng.uniform(9, 40))
+    font = ImageFont.load_default(size)
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyzABCDEGHKMRST0123456789.,    "))
+    for top in range(0, side_px, int(size * rng.uniform(1.1, 1.6))):
+        line = "".join(rng.choice(letters, 3 * side_px // size))
+        ImageDraw.Draw(canvas).text((-rng.uniform(0, size), top), line, fill=255, font=font)
+    return np.asarray(canvas) / 255

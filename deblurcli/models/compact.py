@@ -41,9 +41,11 @@ class UNetLevel(nn.Module):
 
     pads_mirrored = True  # up to 31 px are added: better picture than streaks
 
-    def __init__(self, config: GeneratorConfig, *, coarsest: bool) -> None:
+    def __init__(self, config: GeneratorConfig, level: int) -> None:
         super().__init__()
-        channels, k = config.channels, config.kernel_px
+        coarsest = level == config.scales - 1
+        depths = config.depths[level] if config.depths else len(config.channels)
+        channels, k = config.channels[:depths], config.kernel_px
         block = GatedBlock if config.block == "gated" else ResidualBlock
         self.unshuffle = config.unshuffle
         pixels = 3 * config.unshuffle**2
@@ -54,13 +56,13 @@ class UNetLevel(nn.Module):
         self.head = nn.Conv2d(incoming, channels[0], k, padding=k // 2)
         self.encoders = nn.ModuleList(
             nn.Sequential(*(block(c, k) for _ in range(n)))
-            for c, n in zip(channels, config.encoder_blocks, strict=True)
+            for c, n in zip(channels, config.encoder_blocks, strict=False)
         )
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(channels))
         self.ups = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(channels))
         self.decoders = nn.ModuleList(
             nn.Sequential(*(block(c, k) for _ in range(n)))
-            for c, n in zip(channels, config.decoder_blocks, strict=False)
+            for c, n in zip(channels[:-1], config.decoder_blocks, strict=False)
         )
         self.tail = nn.Conv2d(channels[0], pixels, k, padding=k // 2)
         # On the meta device a file will bring the values; and drawing random numbers there makes
@@ -69,8 +71,9 @@ class UNetLevel(nn.Module):
             self._initialise()
 
     @staticmethod
-    def alignment_px(config: GeneratorConfig) -> int:
-        return int(config.unshuffle * 2 ** (len(config.channels) - 1))
+    def alignment_px(config: GeneratorConfig, level: int) -> int:
+        depths = config.depths[level] if config.depths else len(config.channels)
+        return int(config.unshuffle * 2 ** (depths - 1))
 
     def _initialise(self) -> None:
         # Without normalisation layers the sizes of the features have to be right from the

@@ -23,6 +23,8 @@ class GeneratorConfig:
         unshuffle: the body works on pixel-unshuffled input at 1/unshuffle of its level's
             resolution (``unet``).
         block: ``"residual"`` or ``"gated"`` (``unet``).
+        depths: how many of the depths each level uses, finest level first; all where it is
+            empty (``unet``).
         value_range: the span of pixel values inside the network: 1 for ours, 255 for the
             weights that the authors publish. The generator's own input and output are always
             in [0, 1].
@@ -37,6 +39,7 @@ class GeneratorConfig:
     unshuffle: int = 1
     block: Literal["residual", "gated"] = "residual"
     value_range: float = 1.0
+    depths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for what is no network: the fields may come from a foreign file."""
@@ -49,6 +52,8 @@ class GeneratorConfig:
             and self.scales <= 8
             and len(self.channels) == len(self.encoder_blocks) == depths >= 1
             and len(self.decoder_blocks) == depths - 1
+            and (not self.depths or len(self.depths) == self.scales)
+            and all(type(n) is int and 1 <= n <= depths for n in self.depths)
             and all(type(n) is int and n >= 0 for n in self.decoder_blocks)
             and type(self.kernel_px) is int
             and self.kernel_px % 2 == 1

@@ -27,8 +27,9 @@ class ResNetLevel(nn.Module):
 
     pads_mirrored = False  # as the authors' release does
 
-    def __init__(self, config: GeneratorConfig, *, coarsest: bool) -> None:
+    def __init__(self, config: GeneratorConfig, level: int) -> None:
         super().__init__()
+        coarsest = level == config.scales - 1
         (features,), (blocks,) = config.channels, config.encoder_blocks
         k, pad = config.kernel_px, config.kernel_px // 2
         self.from_coarser = None if coarsest else nn.Conv2d(3, 12, k, padding=pad)
@@ -37,8 +38,8 @@ class ResNetLevel(nn.Module):
         self.tail = nn.Conv2d(features, 3, k, padding=pad)
 
     @staticmethod
-    def alignment_px(config: GeneratorConfig) -> int:
-        del config
+    def alignment_px(config: GeneratorConfig, level: int) -> int:
+        del config, level
         return 1
 
     def forward(self, blurred: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -51,10 +51,10 @@ class MultiScaleGenerator(nn.Module):
         }
         level = bodies[config.body]
         # Index 0 is the finest level, as in the authors' release.
-        self.levels = nn.ModuleList(
-            level(config, coarsest=k == config.scales - 1) for k in range(config.scales)
+        self.levels = nn.ModuleList(level(config, k) for k in range(config.scales))
+        self.alignment_px: int = max(
+            level.alignment_px(config, k) * 2**k for k in range(config.scales)
         )
-        self.alignment_px: int = level.alignment_px(config) * 2 ** (config.scales - 1)
         self.pads_mirrored = level.pads_mirrored
 
     def forward(self, blurred: Tensor) -> Tensor:
@@ -83,6 +83,30 @@ class MultiScaleGenerator(nn.Module):
             output[..., : -(-height // 2**k), : -(-width // 2**k)]
             for k, output in enumerate(outputs)
         ]
+
+
+def grow(network: MultiScaleGenerator, config: GeneratorConfig) -> MultiScaleGenerator:
+    """A larger network that computes the same at first: more blocks, depths or coarser levels.
+
+    What both have is copied. What is new adds nothing yet, because the last convolution on its
+    way is zero; training changes that.
+
+    Raises:
+        ValueError: something of `network` has no place in `config`.
+    """
+    grown = MultiScaleGenerator(config)
+    old, new = network.state_dict(), grown.state_dict()
+    if not old.keys() <= new.keys():
+        raise ValueError("the network can't be grown to this configuration: it would lose parts")
+    for name, tensor in new.items():
+        if name not in old:
+            if ".conv2." in name or ".ups." in name:
+                tensor.zero_()
+        elif old[name].shape == tensor.shape:
+            tensor.copy_(old[name])
+        else:  # a level that was the coarsest: its head gets the features of a coarser one, too
+            tensor.zero_()[:, : old[name].shape[1]] = old[name]
+    return grown
 
 
 def gaussian_pyramid(image: Tensor, levels: int) -> list[Tensor]:

@@ -38,11 +38,13 @@ class Schedule:
 
     def learning_rate(self, step: int, share: float) -> float:
         """A linear rise over the first steps, then down to the final rate: along half a cosine,
-        or at once after a third of the training."""
+        straight over the last fifth, or at once after a third of the training."""
         r = self.recipe
         warmup = min(1.0, (step + 1) / r.warmup_steps) if r.warmup_steps else 1.0
         if r.schedule == "step":
             height = 1.0 if share < 1 / 3 else 0.0
+        elif r.schedule == "trapezoid":
+            height = min(1.0, 5 * (1 - share))
         else:
             height = 0.5 * (1 + math.cos(math.pi * share))
         return r.learning_rate * warmup * (r.final_rate + (1 - r.final_rate) * height)

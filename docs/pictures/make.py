@@ -42,7 +42,7 @@ def shake(steps: int = 49) -> Exposure:
     poses[:, 0] = math.cos(turn) * along - math.sin(turn) * across
     poses[:, 1] = math.sin(turn) * along + math.cos(turn) * across
     poses[:, 2] = math.radians(ROTATION_DEGREES) * time
-    return Exposure(camera=poses.astype(np.float32), linear_light=True, highlight_gain=1.5)
+    return Exposure(camera=poses.astype(np.float32), gamma=2.2, highlight_gain=1.5)
 
 
 def take(picture: NDArray[np.uint8]) -> Image.Image:

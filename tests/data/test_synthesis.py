@@ -17,10 +17,17 @@ from torch import Tensor
 
 from deblurcli.data import degradations
 from deblurcli.data.degradations import Degradation, degrade, draw_degradation
-from deblurcli.data.synthesis import Exposure, MotionRange, draw_exposure, margin_px, render
+from deblurcli.data.synthesis import (
+    Exposure,
+    MotionRange,
+    draw_exposure,
+    draw_pattern,
+    margin_px,
+    render,
+)
 
 SIZE_PX = 64
-MOTION = MotionRange(path_px=20.0)
+MOTION = MotionRange(path_px=20.0, weak=0.0, frames=0.0, objects=2, defocus=0.0)
 REGION_PX = SIZE_PX + 2 * margin_px(MOTION)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -156,22 +163,20 @@ def test_time_steps_are_close_enough_to_show_no_ghosts(seed: int) -> None:
 @given(seed=seeds)
 def test_linear_averaging_keeps_the_mean(seed: int) -> None:
     """Light is neither made nor lost: a spot that stays inside keeps its sum."""
-    exposure = replace(
-        draw(seed, still=0.0, objects=0, highlights=0.0, zoom=0.0), linear_light=False
-    )
+    exposure = replace(draw(seed, still=0.0, objects=0, highlights=0.0, zoom=0.0), gamma=1.0)
     blurred, sharp = render(blob(), blob(), [exposure], SIZE_PX)
     assert float(blurred.sum()) == pytest.approx(float(sharp.sum()), rel=2e-3)
     assert float(blurred.max()) <= float(sharp.max()) + 1e-5
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=seeds)
-def test_averaging_light_comes_out_brighter(seed: int) -> None:
-    """As GOPRO's blur_gamma does: the power mean exceeds the mean."""
+@given(seed=seeds, gamma=st.sampled_from([2.2, 4.0, 0.0]))
+def test_averaging_light_comes_out_brighter(seed: int, gamma: float) -> None:
+    """As GOPRO's blur_gamma does: the power mean exceeds the mean, and so does the exponential."""
     exposure = draw(seed, still=0.0, highlights=0.0)
     pictures = [
-        render(scene(seed), scene(1), [replace(exposure, linear_light=linear)], SIZE_PX)[0]
-        for linear in (False, True)
+        render(scene(seed), scene(1), [replace(exposure, gamma=g)], SIZE_PX)[0]
+        for g in (1.0, gamma)
     ]
     assert float((pictures[1] - pictures[0]).min()) > -0.01
     assert float((pictures[1] - pictures[0]).mean()) >= -1e-6
@@ -211,6 +216,65 @@ def test_the_same_seed_draws_the_same() -> None:
     np.testing.assert_array_equal(first.camera, second.camera)
     assert first.highlight_gain == second.highlight_gain
     assert first.camera.shape != other.camera.shape or (first.camera != other.camera).any()
+
+
+def test_frames_leave_copies_and_the_one_in_the_middle_is_sharp() -> None:
+    """GOPRO's kind of blur: a spot on a straight path leaves as many spots as there were frames."""
+    path_px = 60.0
+    motion = replace(MOTION, path_px=path_px, still=0.0, frames=1.0, objects=0, shaky=0.0)
+    region_px = SIZE_PX + 2 * margin_px(motion)
+    seen = set()
+    for seed in range(40):
+        exposure = draw_exposure(np.random.default_rng(seed), motion, region_px)
+        frames = exposure.steps // exposure.middle_steps
+        assert exposure.steps == frames * exposure.middle_steps
+        seen.add(frames)
+        first, second = exposure.camera[: 2 * exposure.middle_steps, :2].reshape(2, -1, 2)
+        gap = np.hypot(*(second[0] - first[-1]))
+        within = max([0.0, *np.hypot(*np.diff(first, axis=0).T)])
+        assert gap >= within  # a shutter that is closed between the frames
+    assert seen == {7, 9, 11, 13}
+
+    path = np.zeros((21, 4), np.float32)  # 7 frames of 3 steps, 9 px apart
+    path[:, 0] = (9 * np.arange(-3, 4)[:, None] + np.array([-1, 0, 1])).ravel()
+    exposure = Exposure(path, middle_steps=3)
+    blurred, sharp = render(blob(sigma_px=1.0), blob(), [exposure], SIZE_PX)
+    row = blurred[0, 0, SIZE_PX // 2]
+    peaks = (row[1:-1] > row[:-2]) & (row[1:-1] >= row[2:]) & (row[1:-1] > 0.03)
+    assert int(peaks.sum()) == 7
+    momentary = render(blob(sigma_px=1.0), blob(), [Exposure(path)], SIZE_PX)[1]
+    assert distance_px(sharp, momentary) < 0.05
+    assert float(sharp.max()) < 0.9 * float(momentary.max())  # blurred a little in itself
+
+
+def test_a_defocused_scene_is_its_own_target() -> None:
+    plain = Exposure(np.zeros((1, 4), np.float32))
+    soft = replace(plain, defocus_px=5.0)
+    sharp = render(scene(), scene(), [plain], SIZE_PX)[1]
+    blurred, target = render(scene(), scene(), [soft], SIZE_PX)
+    torch.testing.assert_close(blurred, target, rtol=0, atol=0)
+    assert float((target[..., 1:] - target[..., :-1]).abs().mean()) < 0.5 * float(
+        (sharp[..., 1:] - sharp[..., :-1]).abs().mean()
+    )
+    assert float(target.mean()) == pytest.approx(float(sharp.mean()), abs=0.02)
+
+
+def test_weak_motion_is_weak() -> None:
+    for seed in range(40):
+        exposure = draw(seed, still=0.0, weak=1.0, shaky=0.0, frames=0.5)
+        length = np.hypot(*np.diff(exposure.camera[:, :2], axis=0).T).sum()
+        assert length <= 2.2 * 4
+
+
+def test_patterns_are_of_every_kind_and_fine() -> None:
+    pictures = [draw_pattern(np.random.default_rng(seed), 96) for seed in range(60)]
+    for picture in pictures:
+        assert picture.shape == (96, 96, 3)
+        assert picture.dtype == np.uint8
+    contrasts = [picture.astype(float).std() for picture in pictures]
+    assert np.mean(np.array(contrasts) > 10) > 0.8
+    assert not np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(pictures[7], draw_pattern(np.random.default_rng(7), 96))
 
 
 def test_shapes_and_ranges() -> None:

@@ -19,7 +19,7 @@ from deblurcli.config import Recipe
 from deblurcli.data.degradations import degrade, draw_degradation
 from deblurcli.data.make_pairs.pair_folder import PairFolder
 from deblurcli.data.sampling import PictureCache, draw_region
-from deblurcli.data.synthesis import draw_exposure, margin_px, render
+from deblurcli.data.synthesis import draw_exposure, draw_pattern, margin_px, render
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
 from deblurcli.io import media
 from deblurcli.io.photos import images
@@ -135,7 +135,12 @@ class PhotoBlurrer:
         side = blurring.region_px
         rng = np.random.default_rng((blurring.seed, zlib.crc32(name.encode())))
         pixels = self._read(photo)
-        region = draw_region(rng, pixels, side, photo.path)
+        patterned = rng.random() < recipe.motion.patterns
+        region = (
+            torch.from_numpy(draw_pattern(rng, side).transpose(2, 0, 1))
+            if patterned
+            else draw_region(rng, pixels, side, photo.path)
+        )
         filling = self._draw_filling(rng, side, photo)
         exposure = draw_exposure(rng, recipe.motion, side)
         degradation = draw_degradation(rng, recipe.noise, recipe.jpeg, recipe.noise_kind)
