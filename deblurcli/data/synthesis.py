@@ -355,7 +355,7 @@ def _defocus(images: Tensor, exposures: list[Exposure]) -> Tensor:
 
 def _to_light(image: Tensor, gains: Tensor, gammas: Tensor) -> Tensor:
     """What is averaged: encoded values or light; bright spots may exceed white."""
-    powers = torch.where(gammas == 1, image, image.clamp_min(1e-4) ** gammas)
+    powers = torch.where(gammas == 1, image, image**gammas)
     exponential = torch.expm1(_EXPONENT * image) / math.expm1(_EXPONENT)
     light = torch.where(gammas == 0, exponential, powers)
     # Only what is nearly white already may really have been brighter.
@@ -366,7 +366,7 @@ def _to_light(image: Tensor, gains: Tensor, gammas: Tensor) -> Tensor:
 
 def _from_light(light: Tensor, gammas: Tensor) -> Tensor:
     light = light.clamp(0, 1)  # the sensor saturates
-    roots = light.clamp_min(1e-8) ** (1 / gammas.clamp_min(1))
+    roots = light ** (1 / gammas.clamp_min(1))
     exponential = torch.log1p(light * math.expm1(_EXPONENT)) / _EXPONENT
     return torch.where(gammas == 0, exponential, torch.where(gammas == 1, light, roots))
 
