@@ -522,7 +522,7 @@ def test_bad_photos_are_named_and_the_rest_is_made(photos: Path, tmp_path: Path)
     errors = [result for result in results if isinstance(result, DeblurError)]
     assert len(results) == 8
     assert [Path(error.subject).name for error in errors] == ["torn.png", "narrow.png"]
-    assert "smaller than the 152" in errors[1].reason
+    assert "smaller than the 208" in errors[1].reason
     assert [result for result in results if isinstance(result, str)] == [
         pair.name for pair in find_pairs(tmp_path / "set")
     ]
