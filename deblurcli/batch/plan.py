@@ -45,7 +45,8 @@ def plan(
         recursive: look into sub-folders too.
         videos: take the videos in folders too (one named by itself is always taken), animated
             pictures with all their frames, and a folder of numbered frames as one clip.
-        to_frames: a video becomes a folder of frames instead of a video.
+        to_frames: a video becomes a folder of frames instead of a video; of a single one,
+            `output` is that folder itself where it is not there yet.
         suffix: ending of the output photos, with its dot; None keeps each input's own.
         overwrite: outputs may replace files, an input included if it is its own output.
         skip_existing: leave out jobs whose output exists.
@@ -64,7 +65,7 @@ def plan(
         result.kinds.add(result.jobs[0].kind)
         settle_existing(result, overwrite, skip_existing)
         return result
-    into_folder = _names_folder(inputs, output, videos, recursive)
+    into_folder = _names_folder(inputs, output, videos, recursive, to_frames)
     found: list[Job] = []
     for source, relative in _find_sources(inputs, output, recursive, videos):
         kind = _kind(source, videos)
@@ -113,10 +114,19 @@ def _plan_pipe(inputs: Sequence[str], output: str | None, suffix: str | None) ->
     return Job(source, target)
 
 
-def _names_folder(inputs: Sequence[str], output: str | None, videos: bool, recursive: bool) -> bool:
-    """Whether `output` means a folder."""
+def _names_folder(
+    inputs: Sequence[str], output: str | None, videos: bool, recursive: bool, to_frames: bool
+) -> bool:
+    """Whether `output` means a folder that the results lie in."""
     if output is None:
         return False
+    if (
+        to_frames
+        and not _is_folder(output)
+        and len(inputs) == 1
+        and media.kind_of(Path(inputs[0])) == "video"
+    ):
+        return False  # the folder is the result: -o frames/ then holds the frames themselves
     if _is_folder(output) or output.endswith(tuple(filter(None, (os.sep, os.altsep)))):
         return True
     if len(inputs) == 1 and (

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("deblurcli")
 
+DEFAULT_MINUTES = 480.0  # what the default weights were trained for
+
 EPILOG = """\b
 Data, in one of these layouts; several --data are mixed:
   GOPRO_Large   train/SEQUENCE/blur|blur_gamma|sharp/NNNNNN.png
@@ -81,7 +83,11 @@ def train(
     minutes: Annotated[
         float | None,
         typer.Option(
-            "--minutes", metavar="N", min=0.01, show_default=False, help="Train so many minutes."
+            "--minutes",
+            metavar="N",
+            min=0.01,
+            show_default=False,
+            help="Train so many minutes. [default: 480, without --steps]",
         ),
     ] = None,
     resume: Annotated[
@@ -125,7 +131,12 @@ def train(
     if not data:
         raise UsageError("train", "nothing to train on", "give --data DIR")
     if steps is None and minutes is None:
-        raise UsageError("train", "no end given", "add --steps N or --minutes N")
+        minutes = DEFAULT_MINUTES
+        _log.warning(
+            "trains for %g hours, as neither --steps nor --minutes is given; Ctrl-C saves, "
+            "--resume goes on",
+            minutes / 60,
+        )
     if resume and weights:
         raise UsageError(
             "--weights", "can't go with --resume, which has its own", "leave one of them out"

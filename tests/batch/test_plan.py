@@ -237,3 +237,19 @@ def test_frames_of_a_video_lie_in_a_folder_of_its_whole_name(tree: Callable[...,
     assert pairs(plan(["my.holiday.mp4"], to_frames=True)) == [
         ("my.holiday.mp4", "my.holiday-sharp")
     ]
+
+
+@pytest.mark.parametrize(
+    ("output", "folder"),
+    [
+        ("frames", "frames"),
+        ("frames/", "frames"),
+        ("there", "there/clip"),
+        ("there/", "there/clip"),
+    ],
+)
+def test_frames_of_a_single_video_lie_in_the_folder_that_is_named(
+    tree: Callable[..., Path], output: str, folder: str
+) -> None:
+    tree("clip.mp4", "there/other.png")
+    assert pairs(plan(["clip.mp4"], output, to_frames=True)) == [("clip.mp4", folder)]
