@@ -24,8 +24,7 @@ from deblurcli.io.videos import probe
 from deblurcli.io.videos.info import fraction_of, open_video, video_stream
 from deblurcli.io.videos.overlap import read_ahead
 from deblurcli.io.videos.pixels import display_matrix_of, pixels_of, turn_upright
-from deblurcli.io.videos.reading import Reading
-from deblurcli.io.videos.streams import Cut
+from deblurcli.io.videos.reading import VideoReader
 
 Pixels = NDArray[Any]
 
@@ -93,9 +92,9 @@ class Clip:
     def _video_frames(self) -> Iterator[Frame]:
         with closing(open_video(self.source)) as container:
             stream = video_stream(container, self.source)
-            reading = Reading(self.source, container, stream, Cut(None, None, Fraction(0)), set())
+            reader = VideoReader(self.source, container, stream)
             before: Fraction | None = None
-            with closing(read_ahead(reading.steps(), _FRAMES_AHEAD)) as steps:
+            with closing(read_ahead(reader.steps(), _FRAMES_AHEAD)) as steps:
                 for step in steps:
                     frame = step.frame
                     if frame is None:
@@ -108,8 +107,8 @@ class Clip:
                     yield Frame(pixels if matrix is None else turn_upright(pixels, matrix), not gap)
                     before = time
             if before is None:
-                raise reading.failure()
-            damage = reading.damage()
+                raise reader.failure()
+            damage = reader.damage()
             if damage:
                 raise DeblurError(
                     self.source, "; ".join(damage), "pairs were made from the rest of it"

@@ -134,7 +134,7 @@ def choose_encoding(
     depth = max(component.bits for component in source_format.components)
     name = codec or _default_codec(container_format, source_codec, depth)
     encoder = _find_encoder(name)
-    if container_format == "avi" and encoder.name == "libx264":
+    if container_format == "avi":
         # AVI has no room for the order in which B-frames are shown.
         encoder = replace(encoder, options={**encoder.options, "bf": "0"})
     if encoder.name == "libsvtav1":

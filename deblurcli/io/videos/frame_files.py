@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -15,11 +16,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 
-from deblurcli.errors import DeblurError, UsageError
-from deblurcli.io.files import atomic_output, output_error
+from deblurcli.errors import DeblurError, UsageError, cannot_write
+from deblurcli.io.files import atomic_output
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of, open_video, video_stream
-from deblurcli.io.videos.overlap import WriteBehind, read_ahead
+from deblurcli.io.videos.overlap import read_ahead, write_behind
 from deblurcli.io.videos.pixels import (
     RGB16,
     Colour,
@@ -28,7 +29,7 @@ from deblurcli.io.videos.pixels import (
     pixels_of,
     turn_upright,
 )
-from deblurcli.io.videos.reading import Reading, choose_cut
+from deblurcli.io.videos.reading import Step, VideoReader, choose_time_range
 from deblurcli.io.videos.restoring import (
     Progress,
     Restore,
@@ -96,12 +97,15 @@ def restore_frames(
             VideoWriter(
                 part, container_format, encoding, picture, time_base=1 / rate, rate=rate, tags={}
             ) as writer,
-            WriteBehind(writer.add_frame, depth_for(width, height)) as behind,
+            write_behind(writer.write, depth_for(width, height)) as write,
         ):
-            for number, blurred in enumerate(_chain(first, pictures)):
+            for number, blurred in enumerate(itertools.chain([first], pictures)):
                 _require_size(blurred, first, sources[number])
                 restored = check_restored(restore(blurred), blurred)
-                behind.put(_frame(restored, number, 1 / rate))
+                kind = RGB16 if restored.dtype == np.uint16 else "rgb24"
+                frame = VideoFrame.from_ndarray(np.ascontiguousarray(restored), kind)
+                frame.pts, frame.time_base, frame.duration = number, 1 / rate, 1
+                write(Step(frame))
                 if progress is not None:
                     progress(number + 1, len(sources))
     return VideoResult(len(sources), encoding.notes)
@@ -114,11 +118,6 @@ def exact_rate(fps: float) -> Fraction:
     return broadcast if meant else Fraction(fps).limit_denominator(1000)
 
 
-def _chain(first: Pixels, rest: Iterator[Pixels]) -> Iterator[Pixels]:
-    yield first
-    yield from rest
-
-
 def _require_size(pixels: Pixels, first: Pixels, source: Path) -> None:
     if pixels.shape != first.shape or pixels.dtype != first.dtype:
         size, wanted = ("{1}x{0}".format(*a.shape) for a in (pixels, first))
@@ -128,13 +127,6 @@ def _require_size(pixels: Pixels, first: Pixels, source: Path) -> None:
             f"is {size}, the frames before it {wanted}{depth}",
             "leave it out: the frames of a video have one size",
         )
-
-
-def _frame(pixels: Pixels, number: int, tick: Fraction) -> VideoFrame:
-    kind = RGB16 if pixels.dtype == np.uint16 else "rgb24"
-    frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), kind)
-    frame.pts, frame.time_base, frame.duration = number, tick, 1
-    return frame
 
 
 def restore_to_frames(
@@ -165,22 +157,22 @@ def restore_to_frames(
     _require_replaceable(folder, overwrite)
     with closing(open_video(source)) as container:
         stream = video_stream(container, source)
-        cut = choose_cut(container, "png", start, end)
-        reading = Reading(source, container, stream, cut, set())
+        part = choose_time_range(container, "png", start, end)
+        reader = VideoReader(source, container, stream, part)
         total = count_within(container, stream, start, end)
         depth = depth_for(stream.width, stream.height)
-        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.part")
         done = 0
         try:
-            part.mkdir()
+            unfinished.mkdir()
 
-            def write(item: tuple[int, Pixels]) -> None:
+            def write_png(item: tuple[int, Pixels]) -> None:
                 number, pixels = item
-                (part / f"frame-{number:06}.png").write_bytes(encode_png(pixels))
+                (unfinished / f"frame-{number:06}.png").write_bytes(encode_png(pixels))
 
             with (
-                closing(read_ahead(reading.steps(), depth)) as steps,
-                WriteBehind(write, depth) as behind,
+                closing(read_ahead(reader.steps(), depth)) as steps,
+                write_behind(write_png, depth) as write,
             ):
                 for step in steps:
                     if step.frame is None:
@@ -189,19 +181,19 @@ def restore_to_frames(
                     blurred = pixels_of(step.frame)
                     restored = check_restored(restore(blurred), blurred)
                     done += 1
-                    behind.put((done, turn_upright(restored, matrix) if matrix else restored))
+                    write((done, turn_upright(restored, matrix) if matrix else restored))
                     if progress is not None:
                         progress(done, total)
             if not done:
-                raise reading.failure()
+                raise reader.failure()
             if folder.exists():
                 shutil.rmtree(folder)
-            part.rename(folder)
+            unfinished.rename(folder)
         except OSError as error:
-            raise output_error(folder, error) from error
+            raise cannot_write(folder, error) from error
         finally:
-            shutil.rmtree(part, ignore_errors=True)
-        return VideoResult(done, tuple(reading.notes), reading.damage())
+            shutil.rmtree(unfinished, ignore_errors=True)
+        return VideoResult(done, tuple(reader.notes), reader.damage())
 
 
 def _require_replaceable(folder: Path, overwrite: bool) -> None:

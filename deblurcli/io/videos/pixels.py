@@ -18,12 +18,15 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 Pixels = NDArray[Any]
+"""(H, W, 3) uint8 or uint16 sRGB."""
+
+DisplayMatrix = tuple[int, ...]
+"""The nine numbers that say how a player shall turn a video."""
 
 # swscale's numbers; PyAV has names for all of them only since 18.
 _BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE = 1 << 2, 1 << 13, 1 << 14, 1 << 18
 _FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE
 _LIMITED, _FULL = 1, 2
-_UNSPECIFIED = 2
 _BT709, _BT601, _RGB = 1, 5, 0
 # FFmpeg's matrices -> swscale's, where both know them.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
@@ -68,6 +71,14 @@ class PixelReader:
         )
 
 
+def exceeds_rgb(frame: VideoFrame) -> bool:
+    """Whether a frame of limited range is somewhere brighter than white, as cameras record
+    highlights: RGB cuts that off."""
+    if _range_of(frame) == _FULL or not frame.format.is_planar:
+        return False
+    return bool(_samples(frame, 0).max() > 235 << (frame.format.components[0].bits - 8))
+
+
 class PixelWriter:
     """Turns RGB frames into frames for an encoder. For one thread."""
 
@@ -82,23 +93,56 @@ class PixelWriter:
         self._colour = colour
         self._reformatter = VideoReformatter()
 
-    def from_rgb(self, frame: VideoFrame) -> VideoFrame:
-        matrix = _MATRICES.get(self._colour.matrix) or _guess_matrix(self._width, self._height)
-        converted = self._reformatter.reformat(
-            frame,
-            width=self._width,
-            height=self._height,
-            format=self._format,
-            interpolation=_FLAGS,
-            dst_colorspace=matrix,
-            src_color_range=_FULL,
-            dst_color_range=_FULL if self._colour.range == _FULL else _LIMITED,
+    def from_rgb(self, frame: VideoFrame, original: VideoFrame | None = None) -> VideoFrame:
+        """The frame as the encoder takes it.
+
+        Args:
+            frame: restored, in RGB.
+            original: the decoded frame, where `exceeds_rgb`: what RGB could not hold of it is
+                added again. Left out of account where the output has another size or range.
+        """
+        converted = self._convert(frame)
+        is_alike = (
+            original is not None
+            and (original.width, original.height) == (self._width, self._height)
+            and len(converted.planes) == 3
+            and self._colour.range != _FULL
         )
+        if original is not None and is_alike:
+            held = self._convert(PixelReader(original.format.components[0].bits).to_rgb(original))
+            whole = self._convert(original)
+            top = (1 << converted.format.components[0].bits) - 1
+            for plane in range(3):
+                samples = _samples(converted, plane)
+                lost = _samples(whole, plane).astype(np.int32) - _samples(held, plane)
+                samples[:] = np.clip(samples + lost, 0, top)
         converted.colorspace = self._colour.matrix
         converted.color_range = self._colour.range
         # Else the encoder would repeat the input's choice of key frames.
         converted.pict_type = 0
         return converted
+
+    def _convert(self, frame: VideoFrame) -> VideoFrame:
+        matrix = _MATRICES.get(self._colour.matrix) or _guess_matrix(self._width, self._height)
+        return self._reformatter.reformat(
+            frame,
+            width=self._width,
+            height=self._height,
+            format=self._format,
+            interpolation=_FLAGS,
+            src_colorspace=None if frame.format.is_rgb else matrix,
+            dst_colorspace=matrix,
+            src_color_range=_range_of(frame),
+            dst_color_range=_FULL if self._colour.range == _FULL else _LIMITED,
+        )
+
+
+def _samples(frame: VideoFrame, number: int) -> Pixels:
+    """One plane of a planar YUV frame, not copied: (H, W) uint8 or uint16."""
+    plane = frame.planes[number]
+    kind = np.uint8 if frame.format.components[number].bits == 8 else np.uint16
+    rows = np.frombuffer(cast(Any, plane), kind).reshape(plane.height, -1)
+    return rows[:, : plane.width]
 
 
 def pixels_of(frame: VideoFrame) -> Pixels:
@@ -141,8 +185,8 @@ def _range_of(frame: VideoFrame) -> int:
     return _FULL if full else _LIMITED
 
 
-def display_matrix_of(frame: VideoFrame) -> tuple[int, ...] | None:
-    """The nine numbers that say how a player shall turn the frame, or None."""
+def display_matrix_of(frame: VideoFrame) -> DisplayMatrix | None:
+    """How a player shall turn the frame; None for not at all."""
     try:
         data = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:
@@ -157,7 +201,7 @@ def display_matrix_of(frame: VideoFrame) -> tuple[int, ...] | None:
     return None if numbers[:2] + numbers[3:5] == (1 << 16, 0, 0, 1 << 16) else numbers
 
 
-def turn_upright(pixels: Pixels, display_matrix: tuple[int, ...]) -> Pixels:
+def turn_upright(pixels: Pixels, display_matrix: DisplayMatrix) -> Pixels:
     """Turns and mirrors `pixels` (H, W, 3) as a player would: quarter turns only."""
     a, b, _, c, d = display_matrix[:5]
     if abs(a) + abs(d) >= abs(b) + abs(c):

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
 
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.io.videos.encoding import rate_of_stream
-from deblurcli.io.videos.info import bits_of, seconds_of, start_seconds_of, tick_of
-from deblurcli.io.videos.pixels import PixelReader
-from deblurcli.io.videos.streams import Cut, move_packet
+from deblurcli.io.videos.info import bits_of, fraction_of, seconds_of, start_seconds_of, tick_of
+from deblurcli.io.videos.pixels import PixelReader, exceeds_rgb
+from deblurcli.io.videos.streams import TimeRange, move_packet
 
 # Packets of one time lie at most so far apart in a file, in terms of time.
 _STRAGGLE_SECONDS = 5
+# Where a file has no index, a jump may end behind the wanted time or between key frames: then
+# the next one goes back further, and the last to the beginning (None).
+_SECONDS_BACK = (0, 3, 20, 120, None)
+_BROADCAST_FORMATS = ("mpegts", "mpeg")
+_INTERLACED = "is interlaced: its fields are restored together, deinterlace it first for more"
 
 
-def choose_cut(
+def choose_time_range(
     container: InputContainer, container_format: str, start: float | None, end: float | None
-) -> Cut:
+) -> TimeRange:
     """The part of a video that is wanted, from playing times in seconds.
 
     Raises:
@@ -43,89 +48,155 @@ def choose_cut(
             "--start", f"lies behind the end of the video at {seconds:.2f} s", "give less"
         )
     origin = start_seconds_of(container)
-    first = None if start is None else origin + _exact(start)
-    last = None if end is None else origin + _exact(end)
+    first, last = (
+        None if time is None else origin + Fraction(time).limit_denominator(1_000_000)
+        for time in (start, end)
+    )
     # Broadcast streams begin at any time of day; files for playing begin at 0, and a stream
     # that begins later than the others there does so on purpose.
-    from_broadcast = container.format.name in ("mpegts", "mpeg") and container_format != "mpegts"
-    shift = first if first is not None else origin if from_broadcast else Fraction(0)
-    return Cut(first, last, shift)
-
-
-def _exact(seconds: float) -> Fraction:
-    return Fraction(seconds).limit_denominator(1_000_000)
+    is_broadcast = container.format.name in _BROADCAST_FORMATS and container_format != "mpegts"
+    shift = first if first is not None else origin if is_broadcast else Fraction(0)
+    return TimeRange(first, last, shift)
 
 
 @dataclass
 class Step:
-    """One frame, or none at the end, and the copied packets that lay before it in the file.
+    """One frame, or none at the end, and the copied packets that lay before it in the file; all
+    with their times in the output.
 
     Attributes:
-        frame: in RGB, with its time in the output.
-        packets: with the index of their stream, with their times in the output.
-        last_duration: at the end, how long the last frame is shown, in ticks of the video.
+        frame: in RGB.
+        original: the frame as it was decoded, where RGB can't hold all of it.
     """
 
     frame: VideoFrame | None
-    packets: list[tuple[int, Packet[Any]]]
-    last_duration: int = 0
+    packets: list[Packet[Stream]] = field(default_factory=list)
+    original: VideoFrame | None = None
 
 
-@dataclass
-class Reading:
+class VideoReader:
     """Decodes a video, and remembers what could not be decoded."""
 
-    source: str | os.PathLike[str]
-    container: InputContainer
-    stream: VideoStream
-    cut: Cut
-    copied: set[int]
-    notes: list[str] = field(default_factory=list)
-    _bad: list[tuple[float, float]] = field(default_factory=list)
-    _cause: BaseException | None = None
-    _seen_packets: int = 0
-    _end_seconds: float = 0.0
-    _finished: bool = False
-    _unshown: deque[int] = field(default_factory=deque)
-    _last_pts: int = 0
-    _last_duration: int = 0
+    def __init__(
+        self,
+        source: str | os.PathLike[str],
+        container: InputContainer,
+        stream: VideoStream,
+        time_range: TimeRange | None = None,
+        copied: Collection[int] = (),
+    ) -> None:
+        """
+        Args:
+            source: what errors call the file.
+            container, stream: the open file, and the stream in it to decode.
+            time_range: the part that is wanted; None is all, with its times as they are.
+            copied: indices of the streams whose packets are given beside the frames.
+        """
+        self.notes: list[str] = []
+        self._source, self._container, self._stream = source, container, stream
+        self._range = time_range or TimeRange(None, None, Fraction(0))
+        self._copied = copied
+        # AVI says only when a frame is decoded; what FFmpeg guesses from it may go back.
+        self._has_dts_only = container.format.name == "avi"
+        self._bad: list[tuple[float, float]] = []
+        self._cause: BaseException | None = None
+        self._seen_packets = 0
+        self._end_seconds = 0.0
+        self._finished = False
 
     def steps(self) -> Iterator[Step]:
-        """Yields the frames in RGB, in the order of their times."""
+        """Yields the frames in the order of their times, and a last step without one."""
         # Decoding several frames at once would lose good frames beside a damaged one.
-        self.stream.thread_type = "SLICE"
-        pixels = PixelReader(bits_of(self.stream))
-        packets: list[tuple[int, Packet[Any]]] = []
-        for frame in self._frames(packets):
-            yield Step(pixels.to_rgb(frame), packets.copy())
+        self._stream.thread_type = "SLICE"
+        pixels = PixelReader(bits_of(self._stream))
+        tick, wanted = tick_of(self._stream), self._range
+        packets: list[Packet[Stream]] = []
+        for back in _SECONDS_BACK if wanted.start is not None else (None,):
+            self._seek(back)
             packets.clear()
-        yield Step(None, packets, self._last_duration)
-
-    def _frames(self, packets: list[tuple[int, Packet[Any]]]) -> Iterator[VideoFrame]:
-        tick = tick_of(self.stream)
-        if self.cut.first is not None:
-            self.container.seek(int(self.cut.first * 1_000_000))
-        for packet in self._packets():
-            index = packet.stream_index
-            if index in self.copied:
-                if move_packet(packet, self.cut):
-                    packets.append((index, packet))
-                continue
-            for frame in self._decode(packet):
-                self._note_interlaced(frame)
-                frame.pts = self._pts_of(frame)
-                seconds = frame.pts * tick
-                if frame.is_corrupt and self.cut.holds(seconds):
+            has_landed = back is None
+            for item in self._packets_and_frames():
+                if isinstance(item, Packet):
+                    if move_packet(item, wanted):
+                        packets.append(item)
+                    continue
+                seconds = (item.pts or 0) * tick
+                if not has_landed and wanted.start is not None:
+                    if seconds > wanted.start:
+                        break
+                    has_landed = item.key_frame
+                if not (has_landed and wanted.holds(seconds)):
+                    continue
+                if item.is_corrupt:
                     self._bad.append((float(seconds), float(seconds)))
-                if self.cut.holds(seconds):
-                    frame.pts -= self.cut.shift_ticks(tick)
-                    frame.time_base = tick
-                    yield frame
+                if item.interlaced_frame and _INTERLACED not in self.notes:
+                    self.notes.append(_INTERLACED)
+                item.pts = (item.pts or 0) - wanted.shift_ticks(tick)
+                item.time_base = tick
+                yield Step(pixels.to_rgb(item), packets, item if exceeds_rgb(item) else None)
+                packets = []
+            if has_landed:
+                break
+        yield Step(None, packets)
 
-    def _packets(self) -> Iterator[Packet[Any]]:
-        wanted = [s for s in self.container.streams if s.index in self.copied]
-        running = {self.stream.index, *self.copied}
-        demuxed = self.container.demux(self.stream, *wanted)
+    def _seek(self, seconds_back: int | None) -> None:
+        """Goes to a key frame so long before the wanted part; None is the beginning."""
+        self._bad.clear()
+        start = self._range.start
+        # Which frame comes out first after a jump into AVI with B-frames can't be known.
+        counts_frames = self._has_dts_only and self._stream.codec_context.has_b_frames
+        if start is None or counts_frames:
+            return
+        origin = start_seconds_of(self._container)
+        if seconds_back is not None:
+            origin = max(origin, start - seconds_back)
+        elif self._container.format.name in _BROADCAST_FORMATS:
+            # FFmpeg searches these for times, and finds none at the very beginning.
+            self._container.seek(0, unsupported_byte_offset=True)
+            return
+        self._container.seek(int(origin * 1_000_000))
+
+    def _packets_and_frames(self) -> Iterator[Packet[Stream] | VideoFrame]:
+        """The frames with a time each, and the packets of the copied streams."""
+        video = self._stream
+        tick = tick_of(video)
+        frame_ticks = max(1, round(1 / (rate_of_stream(video) * tick)))
+        # As frames leave the decoder in the order of showing, times of decoding are given to
+        # them in turn where there are no others.
+        unshown: deque[int] = deque()
+        last_pts = -frame_ticks
+        for packet in self._packets():
+            if packet.stream.index != video.index:
+                yield packet
+                continue
+            time = packet.dts if packet.dts is not None else packet.pts
+            no_pts = packet.pts is None or self._has_dts_only
+            if packet.size and packet.dts is not None and no_pts:
+                unshown.append(packet.dts)
+            try:
+                frames = video.decode(packet if packet.size else None)
+            except EOFError:
+                continue
+            except av.FFmpegError as error:
+                self._cause = error
+                if not no_pts:
+                    time = packet.pts
+                elif unshown:
+                    unshown.popleft()
+                seconds = self._end_seconds if time is None else float(time * tick)
+                self._bad.append((seconds, seconds))
+                continue
+            for frame in frames:
+                if frame.pts is None or self._has_dts_only:
+                    frame.pts = unshown.popleft() if unshown else last_pts + frame_ticks
+                last_pts = frame.pts
+                yield frame
+
+    def _packets(self) -> Iterator[Packet[Stream]]:
+        """The packets of the wanted part, and at the end one that empties the decoder."""
+        wanted = [s for s in self._container.streams if s.index in self._copied]
+        running = {self._stream.index, *self._copied}
+        demuxed = self._container.demux(self._stream, *wanted)
         while running:
             try:
                 packet = next(demuxed, None)
@@ -136,104 +207,60 @@ class Reading:
             if packet is None:
                 self._finished = True
                 return
-            if packet.stream_index == self.stream.index and packet.size:
-                self._seen_packets += 1
-                self._last_duration = packet.duration or 0
-                if packet.dts is not None and (packet.pts is None or self._has_dts_only()):
-                    self._unshown.append(packet.dts)
+            # An empty packet's own index is 0, whatever stream it ends.
+            index = packet.stream.index
+            self._seen_packets += index == self._stream.index and packet.size > 0
             time = packet.dts if packet.dts is not None else packet.pts
-            if time is not None and packet.time_base:
-                seconds = time * packet.time_base
-                self._end_seconds = max(
-                    self._end_seconds,
-                    float(seconds + (packet.duration or 0) * packet.time_base),
-                )
-                if self.cut.is_over(seconds):
-                    running.discard(packet.stream_index)
-                if self.cut.is_over(seconds - _STRAGGLE_SECONDS):
+            tick = fraction_of(packet.time_base)
+            if time is not None and tick:
+                end_seconds = float((time + (packet.duration or 0)) * tick)
+                self._end_seconds = max(self._end_seconds, end_seconds)
+                if self._range.is_over(time * tick):
+                    running.discard(index)
+                if self._range.is_over(time * tick - _STRAGGLE_SECONDS):
                     break
             yield packet
-        empty: Packet[Any] = Packet()
-        empty.stream = self.stream
-        yield empty  # makes the decoder give what it still holds
-
-    def _decode(self, packet: Packet[Any]) -> list[VideoFrame]:
-        try:
-            return self.stream.decode(packet if packet.size else None)
-        except EOFError:
-            return []
-        except av.FFmpegError as error:
-            self._cause = error
-            time = packet.pts if packet.pts is not None else packet.dts
-            seconds = self._end_seconds if time is None else float(time * packet.time_base)
-            if self._unshown:
-                self._unshown.popleft()
-            self._bad.append((seconds, seconds))
-            return []
-
-    def _pts_of(self, frame: VideoFrame) -> int:
-        """The frame's time.
-
-        AVI says only when a frame is to be decoded (what FFmpeg guesses from it may go back).
-        As frames leave the decoder in the order of showing, the times of decoding are given to
-        them in turn.
-        """
-        pts = None if self._has_dts_only() else frame.pts
-        if pts is None and self._unshown:
-            pts = self._unshown.popleft()
-        if pts is None:
-            tick = tick_of(self.stream)
-            pts = self._last_pts + max(1, round(1 / (rate_of_stream(self.stream) * tick)))
-        self._last_pts = pts
-        return pts
-
-    def _has_dts_only(self) -> bool:
-        return self.container.format.name == "avi"
-
-    def _note_interlaced(self, frame: VideoFrame) -> None:
-        note = "is interlaced: its fields are restored together, deinterlace it first for more"
-        if frame.interlaced_frame and note not in self.notes:
-            self.notes.append(note)
+        flush: Packet[Stream] = Packet()
+        flush.stream = self._stream
+        yield flush
 
     def failure(self) -> DeblurError:
         """What to say when not a single frame could be decoded."""
-        if self.cut.first is not None or self.cut.end is not None:
-            return DeblurError(self.source, "has no frame in that part", "change --start or --end")
+        if self._range.start is not None or self._range.end is not None:
+            return DeblurError(self._source, "has no frame in that part", "change --start or --end")
         detail = "" if self._cause is None else f" ({type(self._cause).__name__})"
         return DeblurError(
-            self.source, f"not one frame of it can be decoded{detail}", "copy it again"
+            self._source, f"not one frame of it can be decoded{detail}", "copy it again"
         )
 
     def damage(self) -> tuple[str, ...]:
         """The damaged parts in words, in playing time; short gaps between them are joined."""
-        origin = float(start_seconds_of(self.container))
+        origin = float(start_seconds_of(self._container))
         spans: list[tuple[float, float]] = []
         for begin, end in sorted(self._bad):
             if spans and begin - spans[-1][1] < 0.5:
                 spans[-1] = (spans[-1][0], max(spans[-1][1], end))
             else:
                 spans.append((begin, end))
-        told = [_words(begin - origin, end - origin) for begin, end in spans]
-        if self._finished and self.cut.end is None and self._is_cut_off():
-            seconds = seconds_of(self.container) or 0.0
+        told = []
+        for begin, end in spans:
+            until = "" if end - begin < 0.01 else f" to {end - origin:.2f}"
+            if end == float("inf"):
+                told.append(f"damaged from {begin - origin:.2f} s on")
+            else:
+                told.append(f"damaged at {begin - origin:.2f}{until} s")
+        if self._finished and self._range.end is None and self._is_cut_off():
+            seconds = seconds_of(self._container) or 0.0
             told.append(f"ends after {self._end_seconds - origin:.2f} s of {seconds:.2f} s")
         return tuple(told)
 
     def _is_cut_off(self) -> bool:
         """Whether the file ends before its header says."""
-        named = self.stream.frames
-        if named and self.cut.first is None and "mov" in self.container.format.name:
+        named = self._stream.frames
+        if named and self._range.start is None and "mov" in self._container.format.name:
             return self._seen_packets < named
-        seconds = seconds_of(self.container)
-        if seconds is None or self.container.format.name in ("mpegts", "mpeg"):
+        seconds = seconds_of(self._container)
+        if seconds is None or self._container.format.name in _BROADCAST_FORMATS:
             return False  # there the length is an estimate
-        end = self._end_seconds - float(start_seconds_of(self.container))
+        end = self._end_seconds - float(start_seconds_of(self._container))
         return end < seconds - max(0.5, 0.01 * seconds)
-
-
-def _words(begin: float, end: float) -> str:
-    if end == float("inf"):
-        return f"damaged from {begin:.2f} s on"
-    if end - begin < 0.01:
-        return f"damaged at {begin:.2f} s"
-    return f"damaged at {begin:.2f} to {end:.2f} s"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -25,9 +26,10 @@ from deblurcli.io.videos.info import (
     tick_of,
     video_stream,
 )
-from deblurcli.io.videos.overlap import WriteBehind, read_ahead
+from deblurcli.io.videos.overlap import read_ahead, write_behind
 from deblurcli.io.videos.pixels import (
     Colour,
+    DisplayMatrix,
     Pixels,
     display_matrix_of,
     matrix_of,
@@ -35,8 +37,8 @@ from deblurcli.io.videos.pixels import (
     turn_upright,
     with_pixels,
 )
-from deblurcli.io.videos.reading import Reading, Step, choose_cut
-from deblurcli.io.videos.streams import Cut, Passengers, choose_passengers
+from deblurcli.io.videos.reading import VideoReader, choose_time_range
+from deblurcli.io.videos.streams import CopiedStreams, choose_copied_streams
 from deblurcli.io.videos.writing import Picture, VideoWriter, unusual_tags
 
 Restore = Callable[[Pixels], Pixels]
@@ -106,8 +108,8 @@ def restore_video(
     container_format = container_of(target)
     with closing(open_video(source)) as container:
         stream = video_stream(container, source)
-        cut = choose_cut(container, container_format, start, end)
-        passengers = choose_passengers(container, stream, container_format, strip=strip)
+        part = choose_time_range(container, container_format, start, end)
+        copied = choose_copied_streams(container, stream, container_format, strip=strip)
         encoding = choose_encoding(
             container_format,
             stream.codec_context.name,
@@ -116,31 +118,55 @@ def restore_video(
             crf=crf,
             preset=preset,
         )
-        reading = Reading(source, container, stream, cut, set(passengers.copied))
-        with closing(read_ahead(reading.steps(), depth_for(stream.width, stream.height))) as steps:
-            first = next(steps, None)
-            if first is None or first.frame is None:
-                raise reading.failure()
-            job = _Writing(stream, container_format, encoding, first.frame, strip)
+        reader = VideoReader(source, container, stream, part, copied.streams)
+        total = count_within(container, stream, start, end)
+        depth = depth_for(stream.width, stream.height)
+        with closing(read_ahead(reader.steps(), depth)) as steps:
+            first = next(steps)
+            if first.frame is None:
+                raise reader.failure()
+            matrix = display_matrix_of(first.frame)
+            turn = None if container_format in _ROTATION_HOLDERS else matrix
+            picture = _picture_of(stream, first.frame, encoding, turn)
+            notes = [*copied.notes, *encoding.notes]
+            notes += _lost_in(container_format, encoding, container, picture, copied, strip)
+            size, done = (first.frame.width, first.frame.height), 0
             with (
-                atomic_output(target, overwrite=overwrite) as part,
-                refused_by_ffmpeg(target, part),
+                atomic_output(target, overwrite=overwrite) as file,
+                refused_by_ffmpeg(target, file),
+                VideoWriter(
+                    file,
+                    container_format,
+                    encoding,
+                    picture,
+                    time_base=tick_of(stream),
+                    rate=rate_of_stream(stream),
+                    tags=container.metadata,
+                    strip=strip,
+                    has_cover=copied.has_cover,
+                ) as writer,
             ):
-                done = job.write(
-                    part,
-                    _chain(first, steps),
-                    restore,
-                    copy=(container, stream, passengers, cut),
-                    progress=progress,
-                    total=count_within(container, stream, start, end),
-                )
-        notes = (
-            *passengers.notes,
-            *encoding.notes,
-            *reading.notes,
-            *job.notes(container, passengers),
-        )
-        return VideoResult(done, notes, reading.damage())
+                writer.copy_from(container, stream, copied, part)
+                with write_behind(writer.write, depth) as write:
+                    for step in itertools.chain([first], steps):
+                        frame = step.frame
+                        if frame is not None:
+                            if size != (frame.width, frame.height):
+                                size = (frame.width, frame.height)
+                                notes.append(
+                                    f"its size changes to {size[0]}x{size[1]} at frame {done + 1}: "
+                                    f"scaled to {picture.width}x{picture.height}"
+                                )
+                            blurred = pixels_of(frame)
+                            restored = check_restored(restore(blurred), blurred)
+                            if turn is not None:
+                                restored, step.original = turn_upright(restored, turn), None
+                            step.frame = with_pixels(frame, restored)
+                            done += 1
+                        write(step)
+                        if progress is not None and frame is not None:
+                            progress(done, total)
+        return VideoResult(done, (*notes, *reader.notes), reader.damage())
 
 
 @contextmanager
@@ -168,11 +194,6 @@ def depth_for(width: int, height: int) -> int:
     return max(1, min(6, _PIXELS_ON_THE_WAY // (width * height)))
 
 
-def _chain(first: Step, rest: Iterator[Step]) -> Iterator[Step]:
-    yield first
-    yield from rest
-
-
 def count_within(
     container: InputContainer, stream: VideoStream, start: float | None, end: float | None
 ) -> int | None:
@@ -182,97 +203,6 @@ def count_within(
         return count
     part = min(end if end is not None else seconds, seconds) - (start or 0)
     return max(1, round(count * part / seconds)) if seconds else count
-
-
-@dataclass
-class _Writing:
-    """Writes the frames of one video."""
-
-    stream: VideoStream
-    container_format: str
-    encoding: Encoding
-    first: VideoFrame
-    strip: bool = False
-
-    def notes(self, container: InputContainer, passengers: Passengers) -> list[str]:
-        """What is written differently."""
-        notes = []
-        unusual = unusual_tags(self.container_format, container.metadata)
-        if unusual and passengers.has_cover and not self.strip:
-            told = ", ".join(unusual)
-            notes.append(f"tags left out, as {self.container_format} has a cover picture: {told}")
-        aspect = fraction_of(self.stream.sample_aspect_ratio) or 1
-        in_container = self.container_format in ("mp4", "mov")
-        if aspect != 1 and not in_container and self.encoding.encoder not in _ASPECT_HOLDERS:
-            what = f"{self.encoding.encoder} in {self.container_format}"
-            notes.append(
-                f"its pixels are {aspect} as wide as high, which {what} can't say here: .mp4 would"
-            )
-        return notes
-
-    def write(
-        self,
-        part: Path,
-        steps: Iterator[Step],
-        restore: Restore,
-        *,
-        copy: tuple[InputContainer, VideoStream, Passengers, Cut],
-        progress: Progress | None,
-        total: int | None,
-    ) -> int:
-        """Restores and writes all `steps` to the file `part`; gives the number of frames."""
-        matrix = display_matrix_of(self.first)
-        in_header = self.container_format in _ROTATION_HOLDERS
-        turn = None if in_header else matrix
-        picture = self._picture(matrix if in_header else None, turn)
-        done = 0
-        with VideoWriter(
-            part,
-            self.container_format,
-            self.encoding,
-            picture,
-            time_base=tick_of(self.stream),
-            rate=rate_of_stream(self.stream),
-            tags=copy[0].metadata,
-            strip=self.strip,
-            has_cover=copy[2].has_cover,
-        ) as writer:
-            writer.copy_from(*copy)
-
-            def write(step: Step) -> None:
-                for index, packet in step.packets:
-                    writer.add_packet(packet, index)
-                if step.frame is not None:
-                    writer.add_frame(step.frame)
-                else:
-                    writer.set_last_duration(step.last_duration)
-
-            with WriteBehind(write, depth_for(self.stream.width, self.stream.height)) as behind:
-                for step in steps:
-                    if step.frame is not None:
-                        step.frame = _restored(step.frame, restore, turn)
-                        done += 1
-                    behind.put(step)
-                    if progress is not None and step.frame is not None:
-                        progress(done, total)
-        return done
-
-    def _picture(self, matrix: tuple[int, ...] | None, turn: tuple[int, ...] | None) -> Picture:
-        colour = _colour_of(self.stream, self.first)
-        if self.encoding.encoder == "mjpeg":
-            colour = replace(colour, range=2, matrix=5)  # what JPEG is by definition
-        width, height = self.first.width, self.first.height
-        aspect = fraction_of(self.stream.sample_aspect_ratio)
-        if turn is not None and not turn[0]:
-            width, height = height, width
-            aspect = None if aspect is None else 1 / aspect
-        return Picture(width, height, colour, matrix, aspect)
-
-
-def _restored(frame: VideoFrame, restore: Restore, turn: tuple[int, ...] | None) -> VideoFrame:
-    blurred = pixels_of(frame)
-    restored = check_restored(restore(blurred), blurred)
-    return with_pixels(frame, restored if turn is None else turn_upright(restored, turn))
 
 
 def check_restored(restored: Pixels, blurred: Pixels) -> Pixels:
@@ -285,12 +215,47 @@ def check_restored(restored: Pixels, blurred: Pixels) -> Pixels:
     return restored
 
 
-def _colour_of(stream: VideoStream, rgb: VideoFrame) -> Colour:
+def _picture_of(
+    stream: VideoStream, first: VideoFrame, encoding: Encoding, turn: DisplayMatrix | None
+) -> Picture:
+    """What the written frames are like; `turn` is how the pixels themselves are turned."""
     context = stream.codec_context
     colour = Colour(
         context.colorspace, context.color_range, context.color_trc, context.color_primaries
     )
     if stream.format.is_rgb or colour.matrix == 0:
         # The output is YUV: its matrix must be named, and limited range plays everywhere.
-        return replace(colour, matrix=matrix_of(rgb), range=1)
-    return replace(colour, range=2) if "yuvj" in stream.format.name else colour
+        colour = replace(colour, matrix=matrix_of(first), range=1)
+    elif "yuvj" in stream.format.name:
+        colour = replace(colour, range=2)
+    if encoding.encoder == "mjpeg":
+        colour = replace(colour, range=2, matrix=5)  # what JPEG is by definition
+    aspect = fraction_of(stream.sample_aspect_ratio)
+    if turn is None:
+        return Picture(first.width, first.height, colour, display_matrix_of(first), aspect)
+    if turn[0]:
+        return Picture(first.width, first.height, colour, None, aspect)
+    return Picture(first.height, first.width, colour, None, aspect and 1 / aspect)
+
+
+def _lost_in(
+    container_format: str,
+    encoding: Encoding,
+    container: InputContainer,
+    picture: Picture,
+    copied: CopiedStreams,
+    strip: bool,
+) -> list[str]:
+    """What of a video the output can't say, in words."""
+    notes = []
+    unusual = unusual_tags(container_format, container.metadata)
+    if unusual and copied.has_cover and not strip:
+        told = ", ".join(unusual)
+        notes.append(f"tags left out, as {container_format} has a cover picture: {told}")
+    has_place = container_format in ("mp4", "mov") or encoding.encoder in _ASPECT_HOLDERS
+    if picture.aspect not in (None, 1) and not has_place:
+        notes.append(
+            f"its pixels are {picture.aspect} as wide as high, which {encoding.encoder} in "
+            f"{container_format} can't say here: .mp4 would"
+        )
+    return notes

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import av
 from av.audio.stream import AudioStream
@@ -66,21 +66,21 @@ _STALE_PREFIXES = ("number_of_", "_statistics_", "bps")
 
 
 @dataclass(frozen=True)
-class Cut:
+class TimeRange:
     """The part of a video that is wanted, and how its times become the output's.
 
     Attributes:
-        first: time stamp in seconds at which the output begins; None is the file's beginning.
+        start: time stamp in seconds at which the output begins; None is the file's beginning.
         end: time stamp in seconds before which it ends; None is the file's end.
         shift: seconds to subtract from every time stamp.
     """
 
-    first: Fraction | None
+    start: Fraction | None
     end: Fraction | None
     shift: Fraction
 
     def holds(self, seconds: Fraction) -> bool:
-        return (self.first is None or seconds >= self.first) and not self.is_over(seconds)
+        return (self.start is None or seconds >= self.start) and not self.is_over(seconds)
 
     def is_over(self, seconds: Fraction) -> bool:
         return self.end is not None and seconds >= self.end
@@ -90,33 +90,33 @@ class Cut:
 
 
 @dataclass
-class Passengers:
+class CopiedStreams:
     """The streams that are copied beside the restored video.
 
     Attributes:
-        copied: input streams, with the stream index they have in the input.
+        streams: those of the input, with the stream index they have in the input.
         encoded: of these, the audio that has to be encoded again, with its encoder's name.
         notes: what can't come along, and why.
     """
 
-    copied: dict[int, Stream] = field(default_factory=dict)
+    streams: dict[int, Stream] = field(default_factory=dict)
     encoded: dict[int, str] = field(default_factory=dict)
     covers: list[tuple[str, str, bytes]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def has_cover(self) -> bool:
-        return any(isinstance(s, VideoStream) and is_cover(s) for s in self.copied.values())
+        return any(isinstance(s, VideoStream) and is_cover(s) for s in self.streams.values())
 
 
-def choose_passengers(
+def choose_copied_streams(
     container: InputContainer, video: VideoStream, container_format: str, *, strip: bool = False
-) -> Passengers:
+) -> CopiedStreams:
     """Decides which streams beside `video` a file of `container_format` can hold.
 
     With `strip`, telemetry (places, mostly) and cover pictures stay behind.
     """
-    passengers = Passengers()
+    copied = CopiedStreams()
     for stream in container.streams:
         if stream.index == video.index:
             continue
@@ -131,22 +131,22 @@ def choose_passengers(
             continue  # the titles of the chapters, which are copied as chapters
         if isinstance(stream, VideoStream) and is_cover(stream):
             if container_format == "matroska":
-                passengers.covers.append(_cover(container.name, stream))
+                copied.covers.append(_cover(container.name, stream))
                 continue
         elif stream.type == "video":
-            passengers.notes.append(f"{label} left out: only the first video is restored")
+            copied.notes.append(f"{label} left out: only the first video is restored")
             continue
         if fits:
-            passengers.copied[stream.index] = stream
+            copied.streams[stream.index] = stream
         elif isinstance(stream, AudioStream) and stream.codec_context is not None:
-            passengers.copied[stream.index] = stream
-            passengers.encoded[stream.index] = _AUDIO_ENCODERS[container_format]
-            passengers.notes.append(f"{label} encoded again: {container_format} can't hold it")
+            copied.streams[stream.index] = stream
+            copied.encoded[stream.index] = _AUDIO_ENCODERS[container_format]
+            copied.notes.append(f"{label} encoded again: {container_format} can't hold it")
         else:
             known = stream.type != "data" and _codec(stream) is not None
             hint = "; .mkv would" if known else ""
-            passengers.notes.append(f"{label} left out: {container_format} can't hold it{hint}")
-    return passengers
+            copied.notes.append(f"{label} left out: {container_format} can't hold it{hint}")
+    return copied
 
 
 def _label(stream: Stream) -> str:
@@ -185,14 +185,14 @@ def _cover(path: str, stream: VideoStream) -> tuple[str, str, bytes]:
         return name, f"image/{kind}", bytes(packet)
 
 
-def add_passengers(
-    output: OutputContainer, passengers: Passengers, *, strip: bool = False
+def add_streams(
+    output: OutputContainer, copied: CopiedStreams, *, strip: bool = False
 ) -> dict[int, Stream]:
     """Adds a stream to `output` for each copied one: input index -> output stream."""
     added: dict[int, Stream] = {}
-    for index, stream in passengers.copied.items():
-        if isinstance(stream, AudioStream) and index in passengers.encoded:
-            copy: Stream = _add_encoder(output, stream, passengers.encoded[index])
+    for index, stream in copied.streams.items():
+        if isinstance(stream, AudioStream) and index in copied.encoded:
+            copy: Stream = _add_encoder(output, stream, copied.encoded[index])
         else:
             copy = output.add_stream_from_template(stream)
             if stream.time_base and not isinstance(stream, AttachmentStream):
@@ -209,9 +209,25 @@ def add_passengers(
         copy.metadata.update(clean_tags(stream.metadata, strip=strip))
         copy.disposition = stream.disposition
         added[index] = copy
-    for name, kind, data in passengers.covers:
+    for name, kind, data in copied.covers:
         output.add_attachment(name, kind, data)
     return added
+
+
+@dataclass(frozen=True)
+class EncodedAudio:
+    """Sound that the output's container can't hold: its input stream and its encoder."""
+
+    source: AudioStream
+    encoder: AudioStream
+
+    def encode(self, packet: Packet[Stream] | None) -> list[Packet[Any]]:
+        """The packets of the new codec; None ends the stream."""
+        packets: list[Packet[Any]] = []
+        with suppress(av.FFmpegError):  # damaged sound is left out
+            for frame in self.source.decode(packet):
+                packets += self.encoder.encode(frame)
+        return packets if packet is not None else packets + self.encoder.encode(None)
 
 
 def _add_encoder(output: OutputContainer, stream: AudioStream, name: str) -> AudioStream:
@@ -240,23 +256,23 @@ def clean_tags(tags: Mapping[str, str], *, strip: bool = False) -> dict[str, str
     }
 
 
-def copy_chapters(source: Container, output: Container, cut: Cut) -> None:
-    """Copies the chapters that lie within `cut`, shortened where it cuts them."""
+def copy_chapters(source: Container, output: Container, time_range: TimeRange) -> None:
+    """Copies the chapters that lie within `time_range`, shortened at its ends."""
     chapters: list[Chapter] = []
     for chapter in source.chapters():
         tick = fraction_of(chapter["time_base"]) or Fraction(1, 1_000_000)
         start, end = chapter["start"] * tick, chapter["end"] * tick
-        start = max(start, cut.first) if cut.first is not None else start
-        end = min(end, cut.end) if cut.end is not None else end
+        start = max(start, time_range.start) if time_range.start is not None else start
+        end = min(end, time_range.end) if time_range.end is not None else end
         if start < end:
-            chapter["start"] = max(0, round((start - cut.shift) / tick))
-            chapter["end"] = round((end - cut.shift) / tick)
+            chapter["start"] = max(0, round((start - time_range.shift) / tick))
+            chapter["end"] = round((end - time_range.shift) / tick)
             chapters.append(chapter)
     if chapters:
         output.set_chapters(chapters)
 
 
-def move_packet(packet: Packet[Stream], cut: Cut) -> bool:
+def move_packet(packet: Packet[Stream], time_range: TimeRange) -> bool:
     """Shifts the times of a copied packet to the output's; says whether it belongs there."""
     tick = fraction_of(packet.time_base)
     time = packet.pts if packet.pts is not None else packet.dts
@@ -266,17 +282,17 @@ def move_packet(packet: Packet[Stream], cut: Cut) -> bool:
     if not tick:
         return False
     seconds = time * tick
-    if cut.is_over(seconds):
+    if time_range.is_over(seconds):
         return False
-    if cut.first is not None and seconds < cut.first:
+    if time_range.start is not None and seconds < time_range.start:
         end = time + (packet.duration or 0)
-        if packet.stream.type != "subtitle" or end * tick <= cut.first:
+        if packet.stream.type != "subtitle" or end * tick <= time_range.start:
             return False
         # A line of text that is being shown where the part begins.
-        begin = round(cut.first / tick)
+        begin = round(time_range.start / tick)
         packet.pts = packet.dts = begin
         packet.duration = end - begin
-    ticks = cut.shift_ticks(tick)
+    ticks = time_range.shift_ticks(tick)
     packet.pts = None if packet.pts is None else packet.pts - ticks
     packet.dts = None if packet.dts is None else packet.dts - ticks
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Mapping
@@ -17,20 +18,23 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from deblurcli.errors import UsageError
 from deblurcli.io.videos.encoding import Encoding
 from deblurcli.io.videos.info import fraction_of
-from deblurcli.io.videos.pixels import Colour, PixelWriter
+from deblurcli.io.videos.pixels import Colour, DisplayMatrix, PixelWriter
+from deblurcli.io.videos.reading import Step
 from deblurcli.io.videos.streams import (
-    Cut,
-    Passengers,
-    add_passengers,
+    CopiedStreams,
+    EncodedAudio,
+    TimeRange,
+    add_streams,
     clean_tags,
     copy_chapters,
 )
+
+log = logging.getLogger("deblurcli")
 
 # fmt: off
 _MOV_TAGS = frozenset({
@@ -53,7 +57,7 @@ class Picture:
     width: int
     height: int
     colour: Colour
-    display_matrix: tuple[int, ...] | None = None
+    display_matrix: DisplayMatrix | None = None
     aspect: Fraction | None = None
     """Width of a pixel over its height; None where it is not said."""
 
@@ -92,9 +96,11 @@ class VideoWriter:
         """
         self._strip = strip
         any_tag = bool(unusual_tags(container_format, tags)) and not (strip or has_cover)
-        options = _muxer_options(container_format, any_tag=any_tag)
         self._output: OutputContainer = av.open(
-            os.fspath(target.absolute()), "w", format=container_format, container_options=options
+            os.fspath(target.absolute()),
+            "w",
+            format=container_format,
+            container_options=_muxer_options(container_format, any_tag=any_tag),
         )
         self._output.metadata.update(clean_tags(tags, strip=strip))
         try:
@@ -107,30 +113,13 @@ class VideoWriter:
             ) from error
         if not isinstance(stream, VideoStream):
             raise TypeError(f"{encoding.encoder} is no video encoder")
-        self._stream = stream
-        self._source_time_base = time_base
         if container_format == "avi" or encoding.encoder in _GRID_ENCODERS:
             # Frames lie on a grid there: its step is the frame, as fine as 16 bits count.
             time_base = Fraction(1) / rate.limit_denominator(65_535)
-        self._time_base = time_base
-        self._set_picture(encoding, picture)
-        self._open_encoder(encoding)
-        self._pixels = PixelWriter(
-            picture.width, picture.height, encoding.pixel_format, picture.colour
-        )
-        self._added: dict[int, Stream] = {}
-        self._audio: dict[int, tuple[AudioStream, AudioStream]] = {}
-        self._waiting: deque[Packet[Any]] = deque()
-        self._durations: dict[int, int] = {}
-        self._last_pts: int | None = None
-        self._refused = 0
-
-    def _set_picture(self, encoding: Encoding, picture: Picture) -> None:
-        stream, context = self._stream, self._stream.codec_context
+        context = stream.codec_context
         context.width, context.height = picture.width, picture.height
         context.pix_fmt = encoding.pixel_format
-        context.time_base = self._time_base
-        stream.time_base = self._time_base
+        context.time_base = stream.time_base = time_base
         context.color_range = picture.colour.range
         context.colorspace = picture.colour.matrix
         context.color_trc = picture.colour.transfer
@@ -141,11 +130,9 @@ class VideoWriter:
             stream.set_display_matrix(picture.display_matrix)
         if picture.aspect is not None:
             context.sample_aspect_ratio = picture.aspect
-
-    def _open_encoder(self, encoding: Encoding) -> None:
-        """Now, not with the first frame: some need hardware that is not here, or other frames."""
         try:
-            self._stream.codec_context.open()
+            # Now, not with the first frame: some need hardware that is not here, or other frames.
+            context.open()
         except (av.FFmpegError, ValueError) as error:
             self._output.close()
             raise UsageError(
@@ -153,77 +140,56 @@ class VideoWriter:
                 f"{encoding.encoder} can't encode this here ({getattr(error, 'strerror', error)})",
                 "give another --codec, such as h264",
             ) from error
+        self._stream, self._time_base = stream, time_base
+        self._pixels = PixelWriter(
+            picture.width, picture.height, encoding.pixel_format, picture.colour
+        )
+        self._copies: dict[int, Stream] = {}
+        self._encoded: dict[int, EncodedAudio] = {}
+        self._waiting: deque[Packet[Any]] = deque()
+        self._durations: dict[int, int] = {}
+        self._last_pts: int | None = None
 
     def copy_from(
-        self, source: InputContainer, video: VideoStream, passengers: Passengers, cut: Cut
+        self, source: InputContainer, video: VideoStream, copied: CopiedStreams, part: TimeRange
     ) -> None:
         """Takes over tags, chapters and the streams to copy; before the first frame."""
         self._stream.metadata.update(clean_tags(video.metadata, strip=self._strip))
         with suppress(AttributeError):
             self._stream.disposition = video.disposition
-        self._added = add_passengers(self._output, passengers, strip=self._strip)
-        self._audio = {
-            index: (stream, encoder)
-            for index in passengers.encoded
-            if isinstance(stream := passengers.copied[index], AudioStream)
-            and isinstance(encoder := self._added[index], AudioStream)
+        self._copies = add_streams(self._output, copied, strip=self._strip)
+        self._encoded = {
+            index: EncodedAudio(stream, encoder)
+            for index in copied.encoded
+            if isinstance(stream := copied.streams[index], AudioStream)
+            and isinstance(encoder := self._copies[index], AudioStream)
         }
-        copy_chapters(source, self._output, cut)
+        copy_chapters(source, self._output, part)
 
-    @property
-    def refused_packets(self) -> int:
-        """How many copied packets the container did not take: those of a damaged input."""
-        return self._refused
-
-    def add_packet(self, packet: Packet[Any], index: int) -> None:
-        """Takes a packet of the copied input stream `index`."""
-        if index in self._audio:
-            self._encode_audio(index, packet)
+    def write(self, step: Step) -> None:
+        """Takes packets of copied streams, and an RGB frame with its time, if there is one; a
+        time that does not come after the last frame's is moved on."""
+        for packet in step.packets:
+            index = packet.stream.index
+            if index in self._encoded:
+                self._waiting.extend(self._encoded[index].encode(packet))
+            else:
+                packet.stream = self._copies[index]
+                self._waiting.append(packet)
+        if step.frame is None:
             return
-        packet.stream = self._added[index]
-        self._waiting.append(packet)
-
-    def _encode_audio(self, index: int, packet: Packet[Any] | None) -> None:
-        """Encodes a packet of sound anew; None ends it."""
-        source, encoder = self._audio[index]
-        try:
-            frames = source.decode(packet)
-        except av.FFmpegError:
-            self._refused += 1
-            frames = []
-        for frame in frames:
-            self._waiting.extend(encoder.encode(frame))
-        if packet is None:
-            self._waiting.extend(encoder.encode(None))
-
-    def add_frame(self, frame: VideoFrame) -> None:
-        """Encodes an RGB frame that carries its own time; times must not go back."""
-        encoded = self._pixels.from_rgb(frame)
-        encoded.pts = self._rising_pts(frame)
-        encoded.time_base = self._time_base
-        encoded.duration = 0
-        self._mux(self._stream.encode(encoded))
-
-    def _ticks(self, time: int, time_base: Fraction) -> int:
-        return round(time * time_base / self._time_base)
-
-    def _rising_pts(self, frame: VideoFrame) -> int:
-        """The frame's time in our ticks, moved on where it does not come after the last."""
-        tick = fraction_of(frame.time_base) or self._time_base
-        pts = self._ticks(frame.pts or 0, tick)
+        frame = self._pixels.from_rgb(step.frame, step.original)
+        per_tick = (fraction_of(step.frame.time_base) or self._time_base) / self._time_base
+        pts = round((step.frame.pts or 0) * per_tick)
         if self._last_pts is not None:
             pts = max(pts, self._last_pts + 1)
             self._durations[self._last_pts] = pts - self._last_pts
-        self._durations[pts] = self._ticks(frame.duration or 0, tick)
+        self._durations[pts] = round((step.frame.duration or 0) * per_tick)
         self._last_pts = pts
-        return pts
+        frame.pts, frame.time_base = pts, self._time_base
+        self._mux(self._stream.encode(frame))
 
-    def set_last_duration(self, ticks: int) -> None:
-        """How long the last frame is shown, in ticks of `time_base`."""
-        if self._last_pts is not None and self._last_pts in self._durations and ticks:
-            self._durations[self._last_pts] = self._ticks(ticks, self._source_time_base)
-
-    def _mux(self, packets: list[Packet[Any]]) -> None:
+    def _mux(self, packets: list[Packet[VideoStream]]) -> None:
         for packet in packets:
             duration = self._durations.pop(packet.pts, 0) if packet.pts is not None else 0
             if duration:
@@ -247,8 +213,8 @@ class VideoWriter:
                 self._output.mux(packet)
             except OSError:
                 raise
-            except (av.FFmpegError, ValueError):
-                self._refused += 1
+            except (av.FFmpegError, ValueError) as error:
+                log.debug("a packet of a damaged stream is left out: %s", error)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -260,8 +226,8 @@ class VideoWriter:
         traceback: TracebackType | None,
     ) -> None:
         if error is None:
-            for index in self._audio:
-                self._encode_audio(index, None)
+            for audio in self._encoded.values():
+                self._waiting.extend(audio.encode(None))
             self._mux(self._stream.encode(None))
             self._mux_waiting(None)
             self._output.close()
