@@ -8,6 +8,7 @@ pixels, so that memory does not grow with the number of jobs.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import time
@@ -26,6 +27,8 @@ from deblurcli.batch.job import ClipOptions, Job
 from deblurcli.errors import DeblurError, DeviceError, WeightsError, cannot_write
 from deblurcli.io.media import Kind
 from deblurcli.io.photos import images
+
+log = logging.getLogger("deblurcli")
 
 Status = Literal["done", "skipped", "failed"]
 
@@ -115,8 +118,8 @@ def _run_photos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
             batch = [reading.popleft()]
             try:
                 photo = batch[0][1].result()
-            except DeblurError as error:
-                yield Outcome(batch[0][0], "failed", error)
+            except Exception as error:
+                yield Outcome(batch[0][0], "failed", failure_of(batch[0][0], error))
                 continue
             restorer = restorer or settings.load()
             # Photos of one folder are mostly alike: the next ones will be as large as this one.
@@ -139,6 +142,16 @@ def _run_photos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
     finally:
         for executor in (readers, writers):
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+def failure_of(job: Job, error: Exception) -> DeblurError:
+    """What to tell of any failure of one input; a bug's traceback goes to the log, as the other
+    inputs must not suffer from it."""
+    if isinstance(error, DeblurError):
+        return error
+    log.error("%s: a bug in deblur or in a library that it uses", job.source_name, exc_info=error)
+    what = " ".join(f"{type(error).__name__}: {error}".split())
+    return DeblurError(job.source_name, f"failed unexpectedly ({what})", "please report it")
 
 
 def _is_ready_and_alike(future: Future[images.Photo], photo: images.Photo) -> bool:
@@ -243,6 +256,8 @@ def _run_clip(job: Job, settings: Settings) -> Outcome:
         if error.subject.startswith("--"):
             raise
         return Outcome(job, "failed", error, seconds)
+    except Exception as error:
+        return Outcome(job, "failed", failure_of(job, error), seconds)
     if result.damage:
         return Outcome(job, "failed", damage_error(job, result), seconds, result.notes)
     return Outcome(job, "done", None, seconds, result.notes)

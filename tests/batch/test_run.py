@@ -183,3 +183,26 @@ def test_threads_end_when_the_run_is_left(disk: Callable[..., Disk], tmp_path: P
     time.sleep(0.05)
     assert stand_in.written == written
     assert len(written) < 50
+
+
+def test_a_bug_met_with_one_file_stops_no_other(
+    tmp_path: Path, make_photo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """Whatever a library raises: the file failed, the traceback is kept, the rest is done."""
+    read = images.read
+
+    def read_or_fail(source: Path, *, name: str | None = None) -> images.Photo:
+        if source.name == "odd.png":
+            raise ValueError("31 is not a valid Type")
+        return read(source, name=name)
+
+    monkeypatch.setattr(images, "read", read_or_fail)
+    clip = Job(tmp_path / "odd.mp4", tmp_path / "out.mp4", "video")
+    monkeypatch.setattr("deblurcli.batch.clips.restore_clip", lambda *a, **k: 1 / 0)
+    photos = [make_photo(tmp_path / name) for name in ("odd.png", "good.png")]
+    jobs = [clip, *(Job(path, path.with_suffix(".out.png")) for path in photos)]
+    outcomes = list(run(jobs, Settings(Inverter)))
+    assert [outcome.status for outcome in outcomes] == ["failed", "failed", "done"]
+    assert "31 is not a valid Type" in str(outcomes[1].error)
+    assert "ZeroDivisionError" in caplog.text
+    assert "Traceback" in caplog.text
