@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from deblurcli.cli import console, options, weights_table
+from deblurcli.cli import console, options
 from deblurcli.cli.fetching import find_weights
 from deblurcli.errors import DeblurError, UsageError, WeightsError
 from deblurcli.weights import hub
-from deblurcli.weights.hub import Listing
-from deblurcli.weights.manifest import describe, is_plain, read_manifest, register
+from deblurcli.weights.manifest import Entry, check_name, describe, read_manifest, register
 
 app = typer.Typer(
     help="List, get, check, import and export weights.",
@@ -21,8 +21,6 @@ app = typer.Typer(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-_FAILED = WeightsError.exit_code
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME|FILE", help="A name from 'deblur weights list', or a file.")
@@ -50,11 +48,49 @@ def list_weights(
     default = hub.catalogue().default
     found = hub.listings()
     if json:
-        console.print_json([weights_table.document(listing, default) for listing in found])
-    elif found:
-        print(weights_table.table(found, default))
-    else:
+        rows = [
+            {
+                **listing.entry.__dict__,
+                "sources": list(listing.entry.sources),
+                "default": listing.entry.name == default,
+                "state": listing.state,
+                "place": listing.place or None,
+                "path": str(listing.path) if listing.path else None,
+            }
+            for listing in found
+        ]
+        console.print_json(rows)
+        return
+    if not found:
         console.say(f"no weights; they would be looked for in {hub.storage_folder()}")
+        return
+    table = [("NAME", "NETWORK", "SIZE", "STATE", "LICENCE")]
+    for listing in found:
+        entry, network = listing.entry, listing.entry.network
+        size = f"{network.get('parameters', 0) / 1e6:.2f} M"
+        table.append(
+            (
+                entry.name + (" *" if entry.name == default else ""),
+                f"{network.get('body', '?')}, K={network.get('scales', '?')}, {size}",
+                f"{entry.bytes / 1e6:.1f} MB",
+                listing.state,
+                entry.licence,
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells, about in zip(table, (None, *found), strict=True):
+        print("  ".join(map(str.ljust, cells, widths)).rstrip())
+        if about is None:
+            continue
+        if about.path:
+            print(f"    {about.path}")
+        elif about.entry.sources:
+            print(f"    not here; get it: deblur weights pull {about.entry.name}")
+        scores = about.entry.scores.items()
+        figures = [f"{name} {v['psnr_db']:.2f} dB" for name, v in scores if "psnr_db" in v]
+        if figures:
+            text = f"PSNR: {', '.join(figures)}"
+            print(textwrap.indent(textwrap.fill(text, 76, break_long_words=False), "    "))
 
 
 @app.command()
@@ -102,16 +138,36 @@ def verify(
     What is compared is the sha256 that the manifest gives for the file.
     """
     console.start(quiet=quiet, verbose=verbose)
-    rows = [_verified(name) for name in names] if names else _verified_all()
+    known, default = hub.listings(), hub.catalogue().default
+    rows: list[tuple[str, str, Path | None]] = []
+    if not names:
+        rows = [(about.entry.name, about.state, about.path) for about in known if about.path]
+    for name in names or ():
+        wanted = default if name == "default" else name
+        listed = next((about for about in known if about.entry.name == wanted), None)
+        if listed is not None:
+            rows.append((listed.entry.name, listed.state, listed.path))
+            continue
+        file = Path(name)
+        state: str = hub.state_of(file)
+        if state == "unlisted":
+            try:
+                describe(file, name=file.stem)
+            except DeblurError as error:
+                console.say_error(error)
+                state = "damaged"
+        rows.append((name, state, file if file.exists() else None))
     if json:
-        console.print_json(rows)
+        keys = ("name", "state", "path")
+        console.print_json([dict(zip(keys, (n, s, p and str(p)), strict=True)) for n, s, p in rows])
     else:
-        width = max((len(row["name"]) for row in rows), default=0)
-        for row in rows:
-            print(f"{row['name']:<{width}}  {row['state']:<8}  {row['path'] or ''}".rstrip())
+        width = max((len(name) for name, _, _ in rows), default=0)
+        for name, state, path in rows:
+            print(f"{name:<{width}}  {state:<8}  {path or ''}".rstrip())
     if not rows:
         console.say("no weights are here; get some with 'deblur weights pull'")
-    return 0 if all(row["state"] in ("intact", "unlisted") for row in rows) else _FAILED
+    intact = all(state in ("intact", "unlisted") for _, state, _ in rows)
+    return 0 if intact else WeightsError.exit_code
 
 
 @app.command("import")
@@ -242,38 +298,35 @@ def register_weights(
         )
 
 
-def _place_of(file: Path) -> hub.Place | None:
-    """Where --weights would find the file by its name; None where it would not look."""
-    folder = file.parent.resolve()
-    return next((p for p in hub.places() if p.folder.resolve() == folder), None)
-
-
 def _refuse_taken_name(file: Path, name: str | None) -> None:
     """Raises UsageError for a name by which --weights would find another file."""
     manifest = read_manifest(file.parent)
     old = manifest.entry_of_file(file.name)
     wanted = name or (old.name if old else file.stem)
-    others = [entry for entry in manifest.entries if entry.file != file.name]
-    place = _place_of(file)
-    if place is not None and place.label not in hub.SHIPPED:
+    others: list[Entry] = [entry for entry in manifest.entries if entry.file != file.name]
+    if _place_of(file) in ("DEBLUR_WEIGHTS_DIR", "cache"):
         others += [e for e in hub.catalogue().entries if e not in manifest.entries]
     # A copy of what is shipped may keep its name.
     if any(entry.name == wanted and not entry.matches(file) for entry in others):
         raise UsageError(wanted, "the name of other weights", "give another --name")
 
 
+def _place_of(file: Path) -> str | None:
+    """Which place it is where --weights would find the file by its name, if any."""
+    folder = file.parent.resolve()
+    return next((p.label for p in hub.places() if p.folder.resolve() == folder), None)
+
+
 def _place_for(name: str, *, overwrite: bool) -> Path:
     """The file that ``--weights NAME`` will find, in a folder that exists."""
+    check_name(name)
     target = hub.storage_folder() / f"{name}{hub.SUFFIX}"
-    if not is_plain(name):
-        raise UsageError(name, "not a name for weights", "use letters, digits, '.', '-' and '_'")
     own = {entry.name for entry in read_manifest(target.parent).entries}
     if name == "default" or name in {e.name for e in hub.catalogue().entries} - own:
         raise UsageError(name, "the name of other weights", "give another --name")
     if target.exists() and not overwrite:
-        raise UsageError(
-            name, "weights of that name are here", "give another --name, or --overwrite"
-        )
+        remedy = "give another --name, or --overwrite"
+        raise UsageError(name, "weights of that name are here", remedy)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -283,29 +336,3 @@ def _place_for(name: str, *, overwrite: bool) -> Path:
             "set DEBLUR_WEIGHTS_DIR to a folder that you may write to, or give -o",
         ) from error
     return target
-
-
-def _verified(name: str) -> dict[str, Any]:
-    """One row of `verify` for a name or file that the user gave."""
-    for listing in hub.listings():
-        is_default = name == "default" and listing.entry.name == hub.catalogue().default
-        if is_default or listing.entry.name == name:
-            return _row(listing)
-    file = Path(name)
-    state: str = hub.state_of(file)
-    if state == "unlisted":
-        try:
-            describe(file, name=file.stem)
-        except DeblurError as error:
-            console.say_error(error)
-            state = "damaged"
-    return {"name": name, "state": state, "path": str(file) if file.exists() else None}
-
-
-def _verified_all() -> list[dict[str, Any]]:
-    return [_row(listing) for listing in hub.listings() if listing.path is not None]
-
-
-def _row(listing: Listing) -> dict[str, Any]:
-    path = str(listing.path) if listing.path else None
-    return {"name": listing.entry.name, "state": listing.state, "path": path}

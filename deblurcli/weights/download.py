@@ -1,255 +1,230 @@
-"""Getting one file whose sha256 is known from the first source that has it intact.
+"""Getting one file from the first source that has it intact, by `pooch.retrieve`.
 
-The file gets its name only when every byte is there and right; until then it is a ``.part``
-beside it. A lock makes processes that want the same file at the same time download it once.
+The file gets its name only when every byte is there and right. A lock makes processes that want
+the same file at the same time download it once.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
 import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from deblurcli.errors import WeightsError
-from deblurcli.weights.manifest import Entry
-
-Progress = Callable[[int, int], None]
-"""Called with (bytes so far, bytes in all) while a download runs."""
 
 logger = logging.getLogger("deblurcli")
 
 
+class ProgressBar(Protocol):
+    """The part of a tqdm bar that pooch uses."""
+
+    total: float | None
+
+    def update(self, n: float | None = 1) -> bool | None: ...
+
+    def reset(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+ShowProgress = Callable[[int], ProgressBar]
+"""Called with the size in bytes (1 if unknown) for each attempt; gives the bar that shows it."""
+
+
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a download waits and how often it tries.
 
     Attributes:
         rounds: how often each source is tried before giving up.
-        back_off_seconds: wait after the first round; twice as long after each further one.
+        wait_seconds: after the first round; twice as long after each further one.
         connect_seconds: until a server must have accepted the connection.
         stall_seconds: the longest pause between two pieces of the file.
     """
 
     rounds: int = 4
-    back_off_seconds: float = 1.0
+    wait_seconds: float = 1.0
     connect_seconds: float = 10.0
     stall_seconds: float = 30.0
 
 
-class _SourceFailedError(Exception):
-    """A source did not give the file. `passing`: it may do so if asked again."""
+@dataclass(frozen=True)
+class Wanted:
+    """A file to download.
 
-    def __init__(self, reason: str, *, passing: bool) -> None:
-        super().__init__(reason)
-        self.passing = passing
+    Attributes:
+        target: where it shall lie. A file there that has that sha256 is left as it is, any
+            other is replaced.
+        sha256: of the file, 64 hex digits; None takes whatever comes.
+        size_bytes: of the file, if known: what announces another size is not even read.
+    """
+
+    target: Path
+    sha256: str | None = None
+    size_bytes: int | None = None
 
 
 def fetch(
-    wanted: Entry,
+    wanted: Wanted,
     sources: Sequence[str],
-    target: Path,
     *,
-    progress: Progress | None = None,
-    patience: Patience | None = None,
+    show_progress: ShowProgress | None = None,
+    retry: RetryPolicy | None = None,
 ) -> Path:
-    """Downloads `wanted` to `target` from the first of `sources` that has it intact.
+    """Downloads a file from the first of `sources` that has it intact, and gives its path.
 
     Every source is tried in turn; those that fail for a passing reason (no connection, a stall,
     a truncated or damaged file, a server error) are tried again in later rounds. Proxies are
     taken from the environment (``https_proxy`` and the like).
 
     Args:
-        wanted: the manifest's entry, for its sha256 and size.
         sources: http(s) or file URLs, or paths, of the file itself.
-        target: where it shall lie. A file there that is intact already is left as it is, any
-            other is replaced.
 
     Raises:
-        WeightsError: no source gave it, or `target` can't be written. Nothing is left behind.
+        WeightsError: no source gave it, or it can't be written. Nothing is left behind.
     """
-    patience = patience or Patience()
+    import filelock
+    import pooch
+
+    pooch.get_logger().setLevel(logging.ERROR)  # it would say on the terminal what we say
+    target = wanted.target
+    incoming = target.with_name(f".{target.name}.part")
+    lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target):
-            # Another process may have finished it while this one waited for the lock.
-            if wanted.matches(target):
-                return target
-            part = target.with_name(target.name + ".part")
-            try:
-                _try_sources(wanted, list(sources), part, progress, patience)
-                part.replace(target)
-            finally:
-                with suppress(OSError):
-                    part.unlink(missing_ok=True)
+        try:
+            lock.acquire(timeout=2)
+        except filelock.Timeout:
+            logger.info("%s: another process is downloading it; waiting", target.name)
+            lock.acquire()
+        # Another process may have finished it while this one waited for the lock.
+        if wanted.sha256 and target.is_file() and pooch.file_hash(target) == wanted.sha256:
+            return target
+        shutil.rmtree(incoming, ignore_errors=True)  # of a download that was killed
+        incoming.mkdir()
+        part = _from_first(sources, wanted, incoming, show_progress, retry or RetryPolicy())
+        normal = incoming / "mode"
+        normal.touch()
+        part.chmod(normal.stat().st_mode)  # pooch makes private files
+        return part.replace(target)
     except OSError as error:
-        raise _cannot_store(target, error) from error
-    return target
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason = "the disk is full"
+        elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            reason = "no permission to write there"
+        else:
+            reason = f"can't be written ({error.strerror or error})"
+        remedy = "set DEBLUR_WEIGHTS_DIR to a folder with space that you may write to"
+        raise WeightsError(target, reason, remedy) from error
+    finally:
+        if lock.is_locked:
+            shutil.rmtree(incoming, ignore_errors=True)
+        lock.release()
 
 
-def _try_sources(
-    wanted: Entry,
-    sources: list[str],
-    part: Path,
-    progress: Progress | None,
-    patience: Patience,
-) -> None:
+def _from_first(
+    sources: Sequence[str],
+    wanted: Wanted,
+    incoming: Path,
+    show_progress: ShowProgress | None,
+    retry: RetryPolicy,
+) -> Path:
+    """The file in the folder `incoming`, checked. OSErrors are the local disk's."""
     failures: dict[str, str] = {}
-    for round_ in range(patience.rounds):
-        if round_ and sources:
-            seconds = patience.back_off_seconds * 2 ** (round_ - 1) * random.uniform(0.75, 1.25)
-            logger.info("%s: trying again in %.1f s", wanted.name, seconds)
+    left = list(sources)
+    for round_ in range(retry.rounds):
+        if round_ and left:
+            seconds = retry.wait_seconds * 2 ** (round_ - 1) * random.uniform(0.75, 1.25)
+            logger.info("%s: trying again in %.1f s", wanted.target.name, seconds)
             time.sleep(seconds)
-        for source in tuple(sources):
+        for source in tuple(left):
             try:
-                _receive(wanted, source, part, progress, patience)
-                return
-            except _SourceFailedError as failure:
-                logger.info("%s: %s: %s", wanted.name, source, failure)
-                failures[source] = str(failure)
-                if not failure.passing:
-                    sources.remove(source)
+                return _retrieve(source, wanted, incoming, show_progress, retry)
+            except (OSError, ValueError) as error:
+                about_disk = getattr(error, "filename", None)
+                if (isinstance(about_disk, str) and os.fspath(incoming) in about_disk) or (
+                    getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+                ):
+                    raise  # no other source would help
+                failures[source], passing = _explain(error)
+                logger.info("%s: %s: %s", wanted.target.name, source, failures[source])
+                if not passing:
+                    left.remove(source)
     raise WeightsError(
-        wanted.name,
+        wanted.target.name,
         "could not be downloaded: " + ", ".join(f"{s} ({why})" for s, why in failures.items()),
         "check the connection, or name another source with DEBLUR_WEIGHTS_URL",
     )
 
 
-def _receive(
-    wanted: Entry, source: str, part: Path, progress: Progress | None, patience: Patience
-) -> None:
-    """Copies `source` to `part` and checks it. Only OSErrors of writing pass through."""
-    with part.open("wb") as file:
-        receiver = _Receiver(file.write, wanted.bytes, progress)
-        if urlsplit(source).scheme in ("http", "https"):
-            _receive_http(source, receiver, patience)
-        else:
-            _receive_local(source, receiver)
-        file.flush()
-        os.fsync(file.fileno())
-    if receiver.count < wanted.bytes:
-        raise _SourceFailedError(
-            f"ended after {receiver.count} of {wanted.bytes} bytes", passing=True
-        )
-    if receiver.digest.hexdigest() != wanted.sha256:
-        raise _SourceFailedError("another file: its sha256 is wrong", passing=True)
-
-
-class _Receiver:
-    """What a download writes to: counts, hashes, reports, and stops when it gets too much."""
-
-    def __init__(
-        self, write: Callable[[bytes], int], expected: int, progress: Progress | None
-    ) -> None:
-        self._write, self._expected, self._progress = write, expected, progress
-        self.count = 0
-        self.digest = hashlib.sha256()
-
-    def write(self, block: bytes) -> int:
-        self.count += len(block)
-        if self.count > self._expected:
-            raise _SourceFailedError("another file: it is too long", passing=True)
-        self.digest.update(block)
-        try:
-            written = self._write(block)
-        except OSError as error:
-            raise _LocalWriteError(error) from error
-        if self._progress:
-            self._progress(self.count, self._expected)
-        return written
-
-    def flush(self) -> None:
-        """For file-like use; nothing to do, the file is flushed at its end."""
-
-
-class _LocalWriteError(Exception):
-    """Carries an OSError of the local disk past code that takes OSErrors for the network's."""
-
-
-def _receive_http(url: str, receiver: _Receiver, patience: Patience) -> None:
+def _retrieve(
+    source: str,
+    wanted: Wanted,
+    incoming: Path,
+    show_progress: ShowProgress | None,
+    retry: RetryPolicy,
+) -> Path:
     import pooch
     import requests
 
-    responses: list[requests.Response] = []  # pooch leaves those open that break off
-    download = pooch.HTTPDownloader(
-        chunk_size=1 << 16,
-        timeout=(patience.connect_seconds, patience.stall_seconds),
-        hooks={"response": lambda response, **_: responses.append(response)},
-    )
+    responses: list[requests.Response] = []  # pooch leaves open what breaks off
+
+    def check_size(response: requests.Response, **_: object) -> None:
+        responses.append(response)
+        size = wanted.size_bytes
+        announced = int(response.headers.get("Content-Length", size or 0))
+        if response.status_code == 200 and size is not None and announced != size:
+            raise ValueError(f"another file: {announced} bytes, not {size}")
+
+    def copy(source: str, part: str, _: object) -> None:
+        from urllib.request import url2pathname  # slow to import: it brings http.client
+
+        is_url = source.startswith("file:")
+        shutil.copyfile(url2pathname(urlsplit(source).path) if is_url else source, part)
+
+    bar = show_progress(wanted.size_bytes or 1) if show_progress else None
+    download: object = copy
+    if urlsplit(source).scheme in ("http", "https"):
+        download = pooch.HTTPDownloader(
+            progressbar=bar or False,
+            chunk_size=1 << 16,
+            timeout=(retry.connect_seconds, retry.stall_seconds),
+            hooks={"response": check_size},
+        )
     try:
-        download(url, receiver, None)
-    except _LocalWriteError as error:
-        raise error.args[0] from error
-    except requests.HTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        passing = status >= 500 or status in (408, 425, 429)
-        raise _SourceFailedError(f"HTTP status {status}", passing=passing) from error
-    except requests.Timeout as error:
-        raise _SourceFailedError("no answer in time", passing=True) from error
-    except requests.exceptions.ProxyError as error:
-        raise _SourceFailedError("the proxy does not answer", passing=True) from error
-    except requests.exceptions.SSLError as error:
-        reason = "its certificate is not trusted here; REQUESTS_CA_BUNDLE may name others"
-        raise _SourceFailedError(reason, passing=False) from error
-    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-        # A stall in the middle of a body arrives as a ConnectionError.
-        stalled = "timed out" in str(error)
-        reason = "no answer in time" if stalled else "no connection, or it broke off"
-        raise _SourceFailedError(reason, passing=True) from error
-    except (OSError, ValueError) as error:  # requests' own errors are OSErrors too
-        raise _SourceFailedError(str(error) or type(error).__name__, passing=False) from error
+        name = wanted.target.name
+        return Path(pooch.retrieve(source, wanted.sha256, name, incoming, downloader=download))
     finally:
-        for response in responses:
-            response.close()
+        for open_still in (bar, *responses):
+            if open_still is not None:
+                open_still.close()
 
 
-def _receive_local(source: str, receiver: _Receiver) -> None:
-    from urllib.request import url2pathname  # slow to import: it brings http.client
+def _explain(error: Exception) -> tuple[str, bool]:
+    """Why a source failed, and whether it may give the file if asked again."""
+    from requests import HTTPError, RequestException, Timeout
+    from requests.exceptions import ProxyError, SSLError
 
-    path = Path(source)
-    if source.startswith("file:"):
-        path = Path(url2pathname(urlsplit(source).path))
-    try:
-        with path.open("rb") as file:
-            shutil.copyfileobj(file, receiver)
-    except _LocalWriteError as error:
-        raise error.args[0] from error
-    except OSError as error:
-        raise _SourceFailedError(error.strerror or str(error), passing=False) from error
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    import filelock
-
-    lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        lock.acquire(timeout=2)
-    except filelock.Timeout:
-        logger.info("%s: another process is downloading it; waiting", target.name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _cannot_store(target: Path, error: OSError) -> WeightsError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason = "the disk is full"
-    elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
-        reason = "no permission to write there"
-    else:
-        reason = f"can't be written ({error.strerror or error})"
-    return WeightsError(
-        target, reason, "set DEBLUR_WEIGHTS_DIR to a folder with space that you may write to"
-    )
+    if isinstance(error, HTTPError) and error.response is not None:
+        status = error.response.status_code
+        return f"HTTP status {status}", status >= 500 or status in (408, 425, 429)
+    if isinstance(error, SSLError):
+        return "its certificate is not trusted here; REQUESTS_CA_BUNDLE may name others", False
+    reason, passing = getattr(error, "strerror", None) or str(error), False
+    if isinstance(error, Timeout) or "timed out" in str(error):
+        reason, passing = "no answer in time", True  # a stall in the middle: a ConnectionError
+    elif isinstance(error, ProxyError):
+        reason, passing = "the proxy does not answer", True
+    elif isinstance(error, RequestException) and not isinstance(error, ValueError):
+        reason, passing = "no connection, or it broke off", True
+    elif "does not match the known hash" in str(error):
+        reason, passing = "another file: its sha256 is wrong", True
+    return reason, passing or reason.startswith("another file")

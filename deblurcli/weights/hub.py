@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,7 +25,7 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from deblurcli.errors import WeightsError
-from deblurcli.weights.download import Patience, Progress, fetch
+from deblurcli.weights.download import RetryPolicy, ShowProgress, Wanted, fetch
 from deblurcli.weights.manifest import MANIFEST_NAME, Entry, Manifest, describe, read_manifest
 
 DEFAULT_NAME = "compact"
@@ -65,8 +64,8 @@ class Listing:
 
     entry: Entry
     state: State
-    path: Path | None
-    place: str
+    path: Path | None = None
+    place: str = ""
 
 
 def cache_folder() -> Path:
@@ -76,14 +75,12 @@ def cache_folder() -> Path:
 
 def places() -> tuple[Place, ...]:
     """Where weights are looked for, in this order. Some of the folders may not exist."""
-    found = []
-    if own := os.environ.get("DEBLUR_WEIGHTS_DIR"):
-        found.append(Place("DEBLUR_WEIGHTS_DIR", Path(own).expanduser()))
-    found.append(Place("package", _PACKAGE / "_weights"))
+    found = [Place("package", _PACKAGE / "_weights"), Place("cache", cache_folder())]
     checkout = _PACKAGE.parent
     if (checkout / "pyproject.toml").is_file() and (checkout / "weights" / MANIFEST_NAME).is_file():
-        found.append(Place("checkout", checkout / "weights"))
-    found.append(Place("cache", cache_folder()))
+        found.insert(1, Place("checkout", checkout / "weights"))
+    if own := os.environ.get("DEBLUR_WEIGHTS_DIR"):
+        found.insert(0, Place("DEBLUR_WEIGHTS_DIR", Path(own).expanduser()))
     return tuple(found)
 
 
@@ -113,8 +110,8 @@ def find(
     name_or_path: str | os.PathLike[str] = "default",
     *,
     offline: bool = False,
-    progress: Progress | None = None,
-    patience: Patience | None = None,
+    show_progress: ShowProgress | None = None,
+    retry: RetryPolicy | None = None,
 ) -> Path:
     """The path of an intact weights file, downloaded first if it has to be.
 
@@ -122,8 +119,8 @@ def find(
         name_or_path: a name from ``deblur weights list``, "default", or a path: something that
             ends in ``.safetensors``, holds a path separator, or is no known name but a file.
         offline: never download.
-        progress: called with (bytes so far, bytes in all) while a download runs.
-        patience: time limits and retries of a download.
+        show_progress: gives the bar that shows a download.
+        retry: time limits and retries of a download.
 
     Returns:
         The path of a file whose sha256 is what the manifest says. A file that no manifest
@@ -132,24 +129,53 @@ def find(
     Raises:
         WeightsError: the name is unknown, or the file is missing, damaged, or can't be had.
     """
-    if _is_path(name_or_path):
-        return _checked_path(Path(name_or_path))
     name = os.fspath(name_or_path)
+    if (
+        not isinstance(name_or_path, str)
+        or Path(name).suffix in (SUFFIX, ".pt", ".pth", ".zip", ".onnx")
+        or any(separator in name for separator in (os.sep, os.altsep) if separator)
+    ):
+        return _checked_path(Path(name))
     known = catalogue()
-    if name == "default":
-        name = known.default or DEFAULT_NAME
-    entry = next((e for e in known.entries if e.name == name), None)
-    if entry is None:
-        return _find_unlisted(name, known)
-    damaged: Path | None = None
-    for place in places():
-        path = place.folder / entry.file
-        if path.is_file():
-            if entry.matches(path):
+    name = known.default or DEFAULT_NAME if name == "default" else name
+    listing = next((_locate(entry) for entry in known.entries if entry.name == name), None)
+    if listing is None:
+        for place in places():
+            path = place.folder / f"{name}{SUFFIX}"
+            if path.is_file():
+                logger.warning("%s: in no manifest, so its sha256 can't be checked", path)
                 return path
-            logger.warning("%s: damaged: its sha256 is not the manifest's; not used", path)
-            damaged = path
-    return _download(entry, damaged, offline=offline, progress=progress, patience=patience)
+        if Path(name).is_file():
+            return _checked_path(Path(name))
+        names = ", ".join(entry.name for entry in known.entries) or "none"
+        reason = f"no weights of that name (known: {names})"
+        raise WeightsError(name, reason, "see 'deblur weights list'")
+    if listing.state == "intact" and listing.path is not None:
+        return listing.path
+    entry = listing.entry
+    missing = f"damaged ({listing.path})" if listing.path else "not here"
+    if offline:
+        reason = f"{missing}, and --offline forbids the download"
+        raise WeightsError(name, reason, f"while online: deblur weights pull {name}")
+    # DEBLUR_WEIGHTS_URL names the file or its folder.
+    sources = entry.sources
+    if own := os.environ.get("DEBLUR_WEIGHTS_URL"):
+        if own.startswith(("http://", "https://", "file:")):
+            url = urlsplit(own)
+            folder = url.path.removesuffix("/")
+            path_in_url = url.path if folder.endswith(SUFFIX) else f"{folder}/{entry.file}"
+            sources = (url._replace(path=path_in_url).geturl(), *sources)
+        else:
+            local = Path(own).expanduser()
+            sources = (str(local / entry.file if local.is_dir() else local), *sources)
+    if not sources:
+        raise WeightsError(
+            name,
+            f"{missing}, and no source to download it from is known",
+            f"put {entry.file} into {storage_folder()}, or set DEBLUR_WEIGHTS_URL",
+        )
+    wanted = Wanted(storage_folder() / entry.file, entry.sha256, entry.bytes)
+    return fetch(wanted, sources, show_progress=show_progress, retry=retry)
 
 
 def listings() -> tuple[Listing, ...]:
@@ -161,7 +187,7 @@ def listings() -> tuple[Listing, ...]:
         WeightsError: a manifest can't be understood.
     """
     known = catalogue()
-    found = [_listing(entry) for entry in known.entries]
+    found = [_locate(entry) for entry in known.entries]
     seen = {entry.file for entry in known.entries}
     for place in places():
         for path in sorted(place.folder.glob(f"*{SUFFIX}")):
@@ -176,22 +202,17 @@ def listings() -> tuple[Listing, ...]:
 
 
 def state_of(path: Path) -> State:
-    """Whether the weights file at `path` is what the manifests say."""
+    """Whether the weights file at `path` is what the manifest beside it says, or, where it lies
+    in one of the places, any of theirs."""
     if not path.is_file():
         return "absent"
-    entry = _entry_of(path)
+    entry = read_manifest(path.parent).entry_of_file(path.name)
+    folder = path.parent.resolve()
+    if entry is None and any(place.folder.resolve() == folder for place in places()):
+        entry = catalogue().entry_of_file(path.name)
     if entry is None:
         return "unlisted"
     return "intact" if entry.matches(path) else "damaged"
-
-
-def _is_path(name_or_path: str | os.PathLike[str]) -> bool:
-    if not isinstance(name_or_path, str):
-        return True
-    separators = {os.sep, os.altsep} - {None}
-    return Path(name_or_path).suffix in (SUFFIX, ".pt", ".pth", ".zip", ".onnx") or any(
-        str(separator) in name_or_path for separator in separators
-    )
 
 
 def _checked_path(path: Path) -> Path:
@@ -207,88 +228,20 @@ def _checked_path(path: Path) -> Path:
             f"import it once: deblur weights import {path.name}",
         )
     if state_of(path) == "damaged":
-        raise WeightsError(
-            path, "damaged: its sha256 is not the manifest's", "get it again: deblur weights pull"
-        )
+        reason = "damaged: its sha256 is not the manifest's"
+        raise WeightsError(path, reason, "get it again: deblur weights pull")
     return path
 
 
-def _entry_of(path: Path) -> Entry | None:
-    """What is said of the file at `path`: by the manifest beside it, or, where it lies in one
-    of the places, by any of theirs."""
-    beside = read_manifest(path.parent).entry_of_file(path.name)
-    if beside is None and any(_same_folder(path.parent, place.folder) for place in places()):
-        return catalogue().entry_of_file(path.name)
-    return beside
-
-
-def _same_folder(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
-
-
-def _find_unlisted(name: str, known: Manifest) -> Path:
-    """A file that is called after `name`, but of which no manifest knows the sha256."""
-    for place in places():
-        path = place.folder / f"{name}{SUFFIX}"
-        if path.is_file():
-            logger.warning("%s: in no manifest, so its sha256 can't be checked", path)
-            return path
-    if Path(name).is_file():
-        return _checked_path(Path(name))
-    names = ", ".join(entry.name for entry in known.entries) or "none"
-    raise WeightsError(
-        name, f"no weights of that name (known: {names})", "see 'deblur weights list'"
-    )
-
-
-def _listing(entry: Entry) -> Listing:
-    damaged: tuple[Path, str] | None = None
+def _locate(entry: Entry) -> Listing:
+    """Where the entry's file is: the first intact one, else the first that is damaged."""
+    damaged = Listing(entry, "absent")
     for place in places():
         path = place.folder / entry.file
         if path.is_file():
             if entry.matches(path):
                 return Listing(entry, "intact", path, place.label)
-            damaged = damaged or (path, place.label)
-    if damaged:
-        return Listing(entry, "damaged", *damaged)
-    return Listing(entry, "absent", None, "")
-
-
-def _sources(entry: Entry) -> Iterator[str]:
-    """Where to get the file, best first. ``DEBLUR_WEIGHTS_URL`` names the file or its folder."""
-    if own := os.environ.get("DEBLUR_WEIGHTS_URL"):
-        if own.startswith(("http://", "https://", "file:")):
-            url = urlsplit(own)
-            folder = url.path.removesuffix("/")
-            path = url.path if folder.endswith(SUFFIX) else f"{folder}/{entry.file}"
-            yield url._replace(path=path).geturl()
-        else:
-            local = Path(own).expanduser()
-            yield str(local / entry.file if local.is_dir() else local)
-    yield from entry.sources
-
-
-def _download(
-    entry: Entry,
-    damaged: Path | None,
-    *,
-    offline: bool,
-    progress: Progress | None,
-    patience: Patience | None,
-) -> Path:
-    missing = f"damaged ({damaged})" if damaged else "not here"
-    if offline:
-        raise WeightsError(
-            entry.name,
-            f"{missing}, and --offline forbids the download",
-            f"while online: deblur weights pull {entry.name}",
-        )
-    sources = tuple(_sources(entry))
-    if not sources:
-        raise WeightsError(
-            entry.name,
-            f"{missing}, and no source to download it from is known",
-            f"put {entry.file} into {storage_folder()}, or set DEBLUR_WEIGHTS_URL",
-        )
-    target = storage_folder() / entry.file
-    return fetch(entry, sources, target, progress=progress, patience=patience)
+            logger.warning("%s: damaged: its sha256 is not the manifest's; not used", path)
+            if damaged.path is None:
+                damaged = Listing(entry, "damaged", path, place.label)
+    return damaged

@@ -24,17 +24,25 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from deblurcli.errors import UsageError, WeightsError
 from deblurcli.io.files import atomic_output
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+class NetworkFacts(TypedDict, total=False):
+    """What a manifest says of a network, to show: its body, levels, parameters, GMACs at 256²."""
+
+    body: str
+    scales: int
+    parameters: int
+    gmacs: float
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Entry:
         file: the file's name in its folder, without any path.
         sha256: of the whole file, 64 lower-case hex digits.
         bytes: size of the file.
-        network: ``body``, ``scales`` and ``parameters`` of the network, to show.
+        network: facts to show.
         licence: SPDX identifier of the weights.
         scores: set name to figures.
         sources: URLs of the file, best first.
@@ -57,14 +65,14 @@ class Entry:
     file: str
     sha256: str
     bytes: int
-    network: dict[str, Any] = field(default_factory=dict)
+    network: NetworkFacts = field(default_factory=NetworkFacts)
     licence: str = "unknown"
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     packaged: bool = False
 
     def __post_init__(self) -> None:
-        if not _SHA256.fullmatch(self.sha256):
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"not a sha256 of 64 lower-case hex digits: {self.sha256!r}")
 
     def matches(self, path: Path) -> bool:
@@ -73,12 +81,6 @@ class Entry:
             return path.stat().st_size == self.bytes and sha256_of(path) == self.sha256
         except OSError:
             return False
-
-
-def is_plain(name: str) -> bool:
-    """Whether a manifest may hold `name`. Names become file names and parts of URLs: one with a
-    path in it could point anywhere."""
-    return _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -91,10 +93,12 @@ class Manifest:
     def entry_of_file(self, file_name: str) -> Entry | None:
         return next((e for e in self.entries if e.file == file_name), None)
 
-    def with_entry(self, entry: Entry) -> Manifest:
-        """This manifest with `entry` added, or put in place of the one of the same name."""
-        kept = tuple(e for e in self.entries if entry.name != e.name and entry.file != e.file)
-        return Manifest((*kept, entry), self.default)
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a name that no manifest may hold. Names become file names and parts
+    of URLs: one with a path in it could point anywhere."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(name, "not a name for weights", "use letters, digits, '.', '-' and '_'")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -107,15 +111,14 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document.get("format", FORMAT_VERSION) > FORMAT_VERSION:
-            raise WeightsError(
-                path, "made by a newer deblurcli", "update: pip install -U deblurcli"
-            )
+            remedy = "update: pip install -U deblurcli"
+            raise WeightsError(path, "made by a newer deblurcli", remedy)
         entries = tuple(
             Entry(**{**fields, "sources": tuple(fields.get("sources", ()))})
             for fields in document["weights"]
         )
         for entry in entries:
-            if not is_plain(entry.name) or not is_plain(entry.file):
+            if not _NAME.fullmatch(entry.name) or not _NAME.fullmatch(entry.file):
                 raise ValueError(f"not a plain name: {entry.name!r}, {entry.file!r}")
         return Manifest(entries, document.get("default"))
     except (FileNotFoundError, NotADirectoryError):
@@ -132,13 +135,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     Raises:
         DeblurError: it can't be written.
     """
-    document = {
-        "format": FORMAT_VERSION,
-        "default": manifest.default,
-        "weights": [asdict(entry) for entry in manifest.entries],
-    }
-    if manifest.default is None:
-        del document["default"]
+    default = {} if manifest.default is None else {"default": manifest.default}
+    entries = [asdict(entry) for entry in manifest.entries]
+    document = {"format": FORMAT_VERSION, **default, "weights": entries}
     with atomic_output(folder / MANIFEST_NAME, overwrite=True) as part:
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         part.write_text(text, encoding="utf-8")
@@ -170,21 +169,17 @@ def register(
     manifest = read_manifest(path.parent)
     old = manifest.entry_of_file(path.name)
     entry = describe(path, name=name or (old.name if old else path.stem))
-    for plain in (entry.file, entry.name):
-        if not is_plain(plain):
-            remedy = "use letters, digits, '.', '-' and '_'"
-            raise UsageError(plain, "not a name for weights", remedy)
-    entry = Entry(
-        **{
-            **entry.__dict__,
-            "sources": sources if sources is not None else (old.sources if old else ()),
-            "packaged": packaged if packaged is not None else bool(old and old.packaged),
-        }
-    )
-    manifest = manifest.with_entry(entry)
-    if default:
-        manifest = Manifest(manifest.entries, entry.name)
-    write_manifest(path.parent, manifest)
+    if old:
+        entry = replace(entry, sources=old.sources, packaged=old.packaged)
+    if sources is not None:
+        entry = replace(entry, sources=sources)
+    if packaged is not None:
+        entry = replace(entry, packaged=packaged)
+    check_name(entry.file)
+    check_name(entry.name)
+    kept = (e for e in manifest.entries if entry.name != e.name and entry.file != e.file)
+    chosen = entry.name if default else manifest.default
+    write_manifest(path.parent, Manifest((*kept, entry), chosen))
     return entry
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import random
 import socket
@@ -14,19 +15,25 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from deblurcli.errors import WeightsError
 from deblurcli.weights import hub
-from deblurcli.weights.download import Patience, fetch
+from deblurcli.weights.download import RetryPolicy, Wanted, fetch
 from deblurcli.weights.manifest import Entry, Manifest, write_manifest
 
 CONTENT = random.Random(5).randbytes(300_000)
 ENTRY = Entry("theirs", "theirs.safetensors", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
-HASTE = Patience(rounds=4, back_off_seconds=0.01, connect_seconds=2, stall_seconds=0.25)
+HASTE = RetryPolicy(rounds=4, wait_seconds=0.01, connect_seconds=2, stall_seconds=0.25)
+
+
+def wanted(target: Path) -> Wanted:
+    return Wanted(target, ENTRY.sha256, ENTRY.bytes)
 
 
 class Server(ThreadingHTTPServer):
@@ -153,7 +160,7 @@ FAULTS = [
 def test_a_passing_fault_is_survived(server: Server, tmp_path: Path, fault: str) -> None:
     server.play(fault)
     target = tmp_path / "new folder" / ENTRY.file
-    assert fetch(ENTRY, [server.file_url], target, patience=HASTE).read_bytes() == CONTENT
+    assert fetch(wanted(target), [server.file_url], retry=HASTE).read_bytes() == CONTENT
     assert len(server.requests) == 2
     assert visible(target.parent) == {ENTRY.file}
 
@@ -161,9 +168,9 @@ def test_a_passing_fault_is_survived(server: Server, tmp_path: Path, fault: str)
 @pytest.mark.parametrize("fault", [f for f in FAULTS if f != "redirect"])
 def test_a_lasting_fault_leaves_nothing_behind(server: Server, tmp_path: Path, fault: str) -> None:
     server.play(*[fault] * 2)
-    two_rounds = Patience(2, 0.01, connect_seconds=2, stall_seconds=0.2)
+    two_rounds = RetryPolicy(2, 0.01, connect_seconds=2, stall_seconds=0.2)
     with pytest.raises(WeightsError) as caught:
-        fetch(ENTRY, [server.file_url], tmp_path / ENTRY.file, patience=two_rounds)
+        fetch(wanted(tmp_path / ENTRY.file), [server.file_url], retry=two_rounds)
     assert server.file_url in str(caught.value)
     assert visible(tmp_path) == set()
 
@@ -178,7 +185,7 @@ def test_any_few_faults_in_a_row_are_survived(
     server.play(*faults)
     target = tmp_path / ENTRY.file
     target.write_bytes(b"damaged before")
-    fetch(ENTRY, [server.file_url], target, patience=HASTE)
+    fetch(wanted(target), [server.file_url], retry=HASTE)
     assert target.read_bytes() == CONTENT
 
 
@@ -188,7 +195,7 @@ def test_a_source_that_says_no_is_not_asked_again(
 ) -> None:
     server.play(*[status] * 9)
     with pytest.raises(WeightsError, match=f"HTTP status {status}"):
-        fetch(ENTRY, [server.file_url], tmp_path / ENTRY.file, patience=HASTE)
+        fetch(wanted(tmp_path / ENTRY.file), [server.file_url], retry=HASTE)
     assert len(server.requests) == 1
 
 
@@ -197,7 +204,7 @@ def test_a_connection_that_cannot_be_made_safe_is_not_taken_for_a_bad_disk(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
     with pytest.raises(WeightsError, match=r"could not be downloaded: .*certificate"):
-        fetch(ENTRY, ["https://127.0.0.1:9/x"], tmp_path / ENTRY.file, patience=HASTE)
+        fetch(wanted(tmp_path / ENTRY.file), ["https://127.0.0.1:9/x"], retry=HASTE)
 
 
 def test_sources_are_tried_in_order_and_a_dead_one_costs_no_waiting(
@@ -207,24 +214,29 @@ def test_sources_are_tried_in_order_and_a_dead_one_costs_no_waiting(
     with socket.create_server(("127.0.0.1", 0)) as unused:
         dead = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
     sources = [dead, f"{server.url}/first", f"{server.url}/second", f"{server.url}/third"]
-    patience = Patience(back_off_seconds=60)
-    assert fetch(ENTRY, sources, tmp_path / ENTRY.file, patience=patience).is_file()
+    retry = RetryPolicy(wait_seconds=60)
+    assert fetch(wanted(tmp_path / ENTRY.file), sources, retry=retry).is_file()
     assert server.requests == ["/first", "/second"]
 
 
 def test_progress_is_reported_up_to_the_whole(server: Server, tmp_path: Path) -> None:
-    steps: list[tuple[int, int]] = []
+    server.play("500")
+    bars: list[tqdm[NoReturn]] = []
+
+    def show_progress(size_bytes: int) -> tqdm[NoReturn]:
+        bars.append(tqdm(total=size_bytes, file=io.StringIO(), mininterval=0))
+        return bars[-1]
+
     fetch(
-        ENTRY, [server.file_url], tmp_path / ENTRY.file, progress=lambda *step: steps.append(step)
+        wanted(tmp_path / ENTRY.file), [server.file_url], show_progress=show_progress, retry=HASTE
     )
-    assert steps == sorted(steps)
-    assert steps[-1] == (len(CONTENT), len(CONTENT))
-    assert len(steps) > 2
+    assert len(bars) == 2  # one for each attempt
+    assert bars[-1].n == bars[-1].total == len(CONTENT)
 
 
 def test_a_file_has_a_normal_files_mode(server: Server, tmp_path: Path) -> None:
     (tmp_path / "normal").touch()
-    path = fetch(ENTRY, [server.file_url], tmp_path / ENTRY.file)
+    path = fetch(wanted(tmp_path / ENTRY.file), [server.file_url])
     assert path.stat().st_mode == (tmp_path / "normal").stat().st_mode
 
 
@@ -248,7 +260,7 @@ def test_deblur_weights_url_is_the_first_source(
     entry = Entry(**{**ENTRY.__dict__, "sources": (f"{server.url}/listed/{ENTRY.file}",)})
     write_manifest(store, Manifest((entry,)))
     monkeypatch.setenv("DEBLUR_WEIGHTS_URL", forms[form])
-    assert hub.find("theirs", patience=HASTE).read_bytes() == CONTENT
+    assert hub.find("theirs", retry=HASTE).read_bytes() == CONTENT
     asked = f"/mirror/{ENTRY.file}" + ("?key=1" if "key" in form else "")
     assert server.requests == ([asked] if "http" in form else [])
 
@@ -260,7 +272,7 @@ def test_the_wrong_file_at_deblur_weights_url_falls_back_to_the_listed_source(
     entry = Entry(**{**ENTRY.__dict__, "sources": (server.file_url,)})
     write_manifest(store, Manifest((entry,)))
     monkeypatch.setenv("DEBLUR_WEIGHTS_URL", str(tmp_path / "other.safetensors"))
-    assert hub.find("theirs", patience=HASTE) == store / ENTRY.file
+    assert hub.find("theirs", retry=HASTE) == store / ENTRY.file
 
 
 def test_offline_asks_nobody(server: Server, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +281,7 @@ def test_offline_asks_nobody(server: Server, store: Path, monkeypatch: pytest.Mo
         hub.find("theirs", offline=True)
     assert caught.value.exit_code == 4
     assert server.requests == []
-    hub.find("theirs", patience=HASTE)
+    hub.find("theirs", retry=HASTE)
     assert hub.find("theirs", offline=True) == store / ENTRY.file
 
 
@@ -278,7 +290,7 @@ def test_a_damaged_file_in_the_store_is_replaced(
 ) -> None:
     monkeypatch.setenv("DEBLUR_WEIGHTS_URL", server.url)
     (store / ENTRY.file).write_bytes(CONTENT[:-1] + b"x")
-    assert hub.find("theirs", patience=HASTE).read_bytes() == CONTENT
+    assert hub.find("theirs", retry=HASTE).read_bytes() == CONTENT
 
 
 def test_proxies_are_honoured(
@@ -286,7 +298,7 @@ def test_proxies_are_honoured(
 ) -> None:
     monkeypatch.setenv("http_proxy", server.url)
     source = f"http://weights.example/{ENTRY.file}"
-    assert fetch(ENTRY, [source], tmp_path / ENTRY.file, patience=HASTE).is_file()
+    assert fetch(wanted(tmp_path / ENTRY.file), [source], retry=HASTE).is_file()
     assert server.requests == [source]  # a proxy is asked for the whole URL
 
 
@@ -320,9 +332,9 @@ def test_a_killed_download_leaves_no_file_of_that_name_and_the_next_run_works(
     monkeypatch.setenv("DEBLUR_WEIGHTS_URL", server.url)
     server.play("stalled")
     process = subprocess.Popen([sys.executable, "-c", FIND])
-    part = store / f"{ENTRY.file}.part"
+    part = store / f".{ENTRY.file}.part"
     for _ in range(600):
-        if part.exists() and part.stat().st_size:
+        if any(file.stat().st_size for file in part.glob("*")):
             break
         time.sleep(0.05)
     process.kill()
@@ -331,25 +343,24 @@ def test_a_killed_download_leaves_no_file_of_that_name_and_the_next_run_works(
     assert visible(store) == {part.name}
     with pytest.raises(WeightsError):
         hub.find("theirs", offline=True)
-    hub.find("theirs", patience=HASTE)
+    hub.find("theirs", retry=HASTE)
     assert visible(store) == {ENTRY.file}
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_one_line(server: Server, tmp_path: Path) -> None:
-    (tmp_path / f"{ENTRY.file}.part").symlink_to("/dev/full")
+def test_a_full_disk_is_one_line(server: Server, small_disk: Path) -> None:
+    target = small_disk / ENTRY.file
     with pytest.raises(WeightsError, match="the disk is full") as caught:
-        fetch(ENTRY, [server.file_url, server.file_url], tmp_path / ENTRY.file, patience=HASTE)
+        fetch(wanted(target), [server.file_url, server.file_url], retry=HASTE)
     assert "DEBLUR_WEIGHTS_DIR" in caught.value.remedy
     assert len(server.requests) == 1  # no other source would help
-    assert visible(tmp_path) == set()
+    assert visible(small_disk) == set()
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs /sys, read-only even to root")
 @pytest.mark.parametrize("folder", ["/sys/kernel", "/sys/kernel/deblur"])
 def test_a_read_only_cache_is_one_line(server: Server, folder: str) -> None:
     with pytest.raises(WeightsError, match="no permission to write there"):
-        fetch(ENTRY, [server.file_url], Path(folder) / ENTRY.file, patience=HASTE)
+        fetch(wanted(Path(folder) / ENTRY.file), [server.file_url], retry=HASTE)
 
 
 def test_an_intact_file_is_found_without_writing_anything(
