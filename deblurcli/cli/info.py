@@ -9,15 +9,20 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import deblurcli
 from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.weights import hub
+
+Fact: TypeAlias = str | int | bool | None
+Facts: TypeAlias = Mapping[str, Fact]
+Part: TypeAlias = Fact | Facts | Sequence[Facts]
+"""One part of the document: a fact, several by name, or several of each of a few things."""
 
 _LIBRARIES = (
     "torch",
@@ -32,6 +37,9 @@ _LIBRARIES = (
     "pooch",
     "onnxruntime",
 )
+_BARE = {"name", "version", "state", "path", "folder", "place", "model", "machine", "device"}
+_BARE |= {"precision", "reason", "error"}
+"""Facts that speak for themselves; of others the text gives the name, too."""
 _VARIABLES = (
     "DEBLUR_*",
     "CUDA_VISIBLE_DEVICES",
@@ -59,38 +67,75 @@ def info(
     document = gather(device, precision)
     if json:
         console.print_json(document)
-    else:
-        print(_shorten_home("\n".join(_lines(document))))
+        return
+    lines = []
+    for title, part in document.items():
+        things = part if isinstance(part, Sequence) and not isinstance(part, str) else [part]
+        texts = [_text(thing) for thing in things] or ["none"]
+        if title in ("libraries", "environment") and isinstance(part, Mapping):
+            texts = [f"{name} {version or 'missing'}" for name, version in part.items()] or ["none"]
+        heading = title.replace("_", " ")
+        lines += [f"{'' if at else heading:<16} {text}".rstrip() for at, text in enumerate(texts)]
+    text = "\n".join(lines)
+    # The user's name stays out of what is pasted in public.
+    home = os.path.expanduser("~").rstrip(os.sep)  # noqa: PTH111  (may be what is broken)
+    print(text.replace(home + os.sep, "~" + os.sep) if len(home) > 1 else text)
 
 
-def gather(device: str = "auto", precision: str = "auto") -> dict[str, Any]:
+def _text(part: Fact | Facts) -> str:
+    """``{"name": "cpu", "threads": 2, "cuda": None}`` as ``cpu, threads 2``."""
+    if not isinstance(part, Mapping):
+        return str(part)
+    words = []
+    for name, fact in part.items():
+        if fact is None or fact is False:
+            continue
+        if name.endswith("bytes") and isinstance(fact, int):
+            words.append(f"{fact / 2**30:.1f} GiB" if fact > 2**30 else f"{fact / 1e6:.1f} MB")
+        elif fact is True:
+            words.append(name)
+        else:
+            words.append(str(fact) if name in _BARE else f"{name.replace('_', ' ')} {fact}")
+    return ", ".join(words)
+
+
+def gather(device: str = "auto", precision: str = "auto") -> dict[str, Part]:
     """All that `deblur info` knows, as one JSON document.
 
     A part that fails is ``{"error": "..."}``.
     """
+
+    def guarded(part: Callable[[], Part]) -> Part:
+        try:
+            return part()
+        except Exception as error:
+            lines = str(error).splitlines()
+            return {"error": f"{type(error).__name__}: {lines[0] if lines else ''}"}
+
     return {
         "deblurcli": __version__,
         "installed_in": str(Path(deblurcli.__file__).parent),
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": platform.platform(),
+        "processor": {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "usable_cores": len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else None,
+        },
         "libraries": _libraries(),
-        "processor": _guarded(_processor),
-        "torch": _guarded(_torch),
-        "devices": _guarded(_devices),
-        "chosen": _guarded(lambda: _chosen(device, precision)),
-        "weights": _guarded(_weights),
-        "weights_folders": _guarded(_folders),
-        "cache": _guarded(_cache),
+        "torch": guarded(_torch),
+        "devices": guarded(_devices),
+        "chosen": guarded(lambda: _chosen(device, precision)),
+        "weights": guarded(_weights),
+        "weights_folders": [
+            {"place": p.label, "folder": str(p.folder), "exists": p.folder.is_dir()}
+            for p in hub.places()
+        ],
+        "cache": guarded(_cache),
         "environment": _environment(),
     }
-
-
-def _guarded(part: Callable[[], Any]) -> Any:
-    try:
-        return part()
-    except Exception as error:
-        lines = str(error).splitlines()
-        return {"error": f"{type(error).__name__}: {lines[0] if lines else ''}"}
 
 
 def _libraries() -> dict[str, str | None]:
@@ -103,12 +148,7 @@ def _libraries() -> dict[str, str | None]:
     return versions
 
 
-def _processor() -> dict[str, Any]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    return {"machine": platform.machine(), "cores": os.cpu_count(), "usable_cores": usable}
-
-
-def _torch() -> dict[str, Any]:
+def _torch() -> Facts:
     import torch
 
     cudnn = None
@@ -124,7 +164,7 @@ def _torch() -> dict[str, Any]:
     }
 
 
-def _devices() -> list[dict[str, Any]]:
+def _devices() -> list[Facts]:
     from deblurcli.devices import describe_devices
 
     return [
@@ -139,7 +179,7 @@ def _devices() -> list[dict[str, Any]]:
     ]
 
 
-def _chosen(device_name: str, precision_name: str) -> dict[str, Any]:
+def _chosen(device_name: str, precision_name: str) -> Facts:
     from deblurcli.devices import choose_device, choose_precision
 
     device = choose_device(device_name)
@@ -147,10 +187,9 @@ def _chosen(device_name: str, precision_name: str) -> dict[str, Any]:
     return {"device": str(device), "precision": precision.name, "reason": precision.reason}
 
 
-def _weights() -> list[dict[str, Any]]:
+def _weights() -> list[Facts]:
     default = hub.catalogue().default
-    found = hub.listings()
-    rows: list[dict[str, Any]] = [
+    rows: list[Facts] = [
         {
             "name": listing.entry.name,
             "default": listing.entry.name == default,
@@ -159,21 +198,14 @@ def _weights() -> list[dict[str, Any]]:
             "bytes": listing.entry.bytes,
             "sha256": listing.entry.sha256,
         }
-        for listing in found
+        for listing in hub.listings()
     ]
     if not any(row["default"] for row in rows):
         rows.insert(0, {"name": default, "default": True, "state": "absent", "path": None})
     return rows
 
 
-def _folders() -> list[dict[str, Any]]:
-    return [
-        {"place": p.label, "folder": str(p.folder), "exists": p.folder.is_dir()}
-        for p in hub.places()
-    ]
-
-
-def _cache() -> dict[str, Any]:
+def _cache() -> Facts:
     folder = hub.cache_folder()
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     nearest = next(f for f in (folder, *folder.parents) if f.exists())
@@ -191,108 +223,6 @@ def _environment() -> dict[str, str]:
         for pattern in _VARIABLES:
             prefix = pattern.removesuffix("*")
             if name.upper() == pattern or (pattern != prefix and name.startswith(prefix)):
-                found[name] = _without_secrets(value)
+                without_user = re.sub(r"(^|//)[^/@\s]+@", r"\1***@", value)
+                found[name] = re.sub(r"(://[^?#\s]*)[?#]\S*", r"\1?***", without_user)
     return found
-
-
-def _without_secrets(value: str) -> str:
-    value = re.sub(r"(^|//)[^/@\s]+@", r"\1***@", value)
-    return re.sub(r"(://[^?#\s]*)[?#]\S*", r"\1?***", value)
-
-
-def _lines(document: Mapping[str, Any]) -> list[str]:
-    lines = [
-        _fact("deblurcli", f"{document['deblurcli']}  in {document['installed_in']}"),
-        _fact("Python", document["python"]),
-        _fact("system", document["system"]),
-        _fact("processor", _processor_text(document["processor"])),
-        _fact("PyTorch", _torch_text(document["torch"])),
-    ]
-    versions = [f"{n} {v}" for n, v in document["libraries"].items() if v and n != "torch"]
-    lines += [
-        _fact("" if at else "libraries", ", ".join(versions[at : at + 4]))
-        for at in range(0, len(versions), 4)
-    ]
-    missing = [n for n, v in document["libraries"].items() if not v and n != "onnxruntime"]
-    if missing:
-        lines.append(_fact("missing", ", ".join(missing)))
-    lines += ["", *_section("devices", document["devices"], _device_lines)]
-    lines += _section("chosen", [document["chosen"]], _chosen_lines)
-    lines += ["", *_section("weights", document["weights"], _weights_lines)]
-    lines += _section("searched", document["weights_folders"], _folder_lines)
-    lines += _section("cache", [document["cache"]], _cache_lines)
-    lines.append("")
-    variables = [f"{name}={value}" for name, value in document["environment"].items()]
-    lines += _section("environment", variables, lambda line: [line])
-    return lines
-
-
-def _fact(label: str, text: str) -> str:
-    return f"{label:<12} {text}".rstrip()
-
-
-def _section(label: str, items: Any, describe: Callable[[Any], list[str]]) -> list[str]:
-    """The label beside the first line of the items, the others under it."""
-    texts: list[str] = []
-    for item in [items] if isinstance(items, Mapping) else items:
-        failed = isinstance(item, Mapping) and "error" in item
-        texts += [item["error"]] if failed else describe(item)
-    return [_fact("" if at else label, text) for at, text in enumerate(texts or ["none"])]
-
-
-def _processor_text(processor: Mapping[str, Any]) -> str:
-    if "error" in processor:
-        return str(processor["error"])
-    text = f"{processor['machine']}, {processor['cores']} cores"
-    usable = processor["usable_cores"]
-    return text if usable in (None, processor["cores"]) else f"{text}, {usable} of them usable"
-
-
-def _torch_text(torch: Mapping[str, Any]) -> str:
-    if "error" in torch:
-        return f"can't be imported: {torch['error']}"
-    parts = [f"{torch['version']}, {torch['threads']} thread(s), {torch['cpu_capability']}"]
-    parts += [
-        f"{label} {torch[key]}"
-        for key, label in (("cuda", "CUDA"), ("cudnn", "cuDNN"), ("rocm", "ROCm"))
-        if torch[key]
-    ]
-    return ", ".join(parts)
-
-
-def _device_lines(device: Mapping[str, Any]) -> list[str]:
-    memory = device["memory_bytes"]
-    size = f", {memory / 2**30:.1f} GiB" if memory else ""
-    return [
-        f"{device['name']}: {device['model']}{size}",
-        f"  {device['precision']}: {device['reason']}",
-    ]
-
-
-def _chosen_lines(chosen: Mapping[str, Any]) -> list[str]:
-    return [f"{chosen['device']}, {chosen['precision']}: {chosen['reason']}"]
-
-
-def _weights_lines(entry: Mapping[str, Any]) -> list[str]:
-    star = " *" if entry["default"] else ""
-    if not entry["path"]:
-        return [f"{entry['name']}{star}  {entry['state']}"]
-    size = f"{entry['bytes'] / 1e6:.1f} MB"
-    facts = f"{entry['state']}, {size}, sha256 {entry['sha256'][:12]}"
-    return [f"{entry['name']}{star}  {facts}", f"  {entry['path']}"]
-
-
-def _folder_lines(folder: Mapping[str, Any]) -> list[str]:
-    absent = "" if folder["exists"] else "  (not there)"
-    return [f"{folder['place']}: {folder['folder']}{absent}"]
-
-
-def _cache_lines(cache: Mapping[str, Any]) -> list[str]:
-    writable = "" if cache["writable"] else ", not writable"
-    return [f"{cache['folder']}, {cache['bytes'] / 1e6:.1f} MB{writable}"]
-
-
-def _shorten_home(text: str) -> str:
-    """Keeps the user's name out of what is pasted in public."""
-    home = os.path.expanduser("~").rstrip(os.sep)  # noqa: PTH111  (may be what is broken)
-    return text.replace(home + os.sep, "~" + os.sep) if len(home) > 1 else text

@@ -55,7 +55,12 @@ def test_text_says_the_same_and_keeps_the_home_folder_private(
     monkeypatch.setenv("USERPROFILE", str(environment))
     assert main(["info"]) == 0
     text = capsys.readouterr().out
-    for fact in (__version__, platform.python_version(), torch.__version__, "compact *  absent"):
+    for fact in (
+        __version__,
+        platform.python_version(),
+        torch.__version__,
+        "compact, default, absent",
+    ):
         assert fact in text
     assert os.path.join("~", "cache") in text  # noqa: PTH118
     assert str(environment / "cache") not in text
@@ -89,7 +94,7 @@ def test_a_broken_part_is_named_and_hides_nothing_else(
     assert document["deblurcli"] == __version__
     assert main(["info"]) == 0
     text = capsys.readouterr().out
-    assert "can't be imported" in text
+    assert "torch            ModuleNotFoundError" in text
     assert "not a manifest" in text
     assert str(environment / "cache") in text
 
