@@ -26,8 +26,8 @@ from skimage.registration import phase_cross_correlation
 
 from deblurcli import Deblurrer
 from deblurcli.data.layouts import find_pairs
+from deblurcli.data.pictures import read_picture
 from deblurcli.evaluation.metrics import psnr
-from deblurcli.io.photos.pictures import read_picture
 
 PART_PX = 320
 KERNEL_RADIUS_PX = 24

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from deblurcli import Deblurrer
 from deblurcli.data.layouts import find_pairs
+from deblurcli.data.pictures import read_picture
 from deblurcli.data.synthesis import MotionRange, draw_exposure, margin_px, render
 from deblurcli.evaluation.metrics import psnr
-from deblurcli.io.photos.pictures import read_picture
 
 SIDE_PX = 384
 EDGES_DB = (16, 20, 22, 24, 26, 28, 30, 34)

@@ -32,9 +32,9 @@ import torch
 from numpy.typing import NDArray
 
 from deblurcli.data.layouts import find_pairs
+from deblurcli.data.pictures import read_picture, write_png
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.evaluation.metrics import psnr
-from deblurcli.io.photos.pictures import read_picture, write_png
 
 Image = NDArray[np.uint8]
 

@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from deblurcli.io.photos import images
+from deblurcli.io import photos
 
 
 def saved(image: Image.Image, format_: str, **options: object) -> io.BytesIO:
@@ -22,9 +22,9 @@ def saved(image: Image.Image, format_: str, **options: object) -> io.BytesIO:
     return file
 
 
-def written(photo: images.Photo, restored: np.ndarray, **options: object) -> io.BytesIO:
+def written(photo: photos.Photo, restored: np.ndarray, **options: object) -> io.BytesIO:
     """The file that we write."""
     file = io.BytesIO()
-    images.write(photo, restored, file, **options)
+    photos.write(photo, restored, file, **options)
     file.seek(0)
     return file

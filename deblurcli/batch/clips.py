@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from deblurcli.batch.job import ClipOptions, Job
 from deblurcli.errors import DeblurError, UsageError, cannot_write
-from deblurcli.io import media
-from deblurcli.io.photos import images
+from deblurcli.io import media, photos
 from deblurcli.io.videos import (
     VideoResult,
     restore_animation,
@@ -82,7 +81,7 @@ def restore_clip(
 
 
 def _read_frame(path: Path) -> NDArray[Any]:
-    return images.read(path).pixels
+    return photos.read(path).pixels
 
 
 def damage_error(job: Job, result: VideoResult) -> DeblurError:

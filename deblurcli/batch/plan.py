@@ -14,8 +14,7 @@ from deblurcli.errors import (
     cannot_read,
     cannot_write,
 )
-from deblurcli.io import media
-from deblurcli.io.photos import images
+from deblurcli.io import media, photos
 
 PIPE = "-"
 """How the user names standard input and standard output."""
@@ -220,7 +219,7 @@ def _check_file_target(target: Path, to_frames: bool = False, suffix: str | None
             f"{target.suffix} is no format of photos or videos that deblur writes",
             "end the name in .jpg or .png, say",
         )
-    if suffix is not None and target.suffix and not images.is_same_format(target.suffix, suffix):
+    if suffix is not None and target.suffix and not photos.is_same_format(target.suffix, suffix):
         raise UsageError(
             target, f"its ending contradicts --format {suffix[1:]}", "leave one of the two out"
         )

@@ -1,7 +1,7 @@
 """Does the jobs of a plan: reading, computing and writing at the same time.
 
-A photo's way: `images.read` in a reading thread, `Deblurrer.restore` in the calling thread,
-`images.write` in a writing thread. How many photos are on the way at once is bounded by their
+A photo's way: `photos.read` in a reading thread, `Deblurrer.restore` in the calling thread,
+`photos.write` in a writing thread. How many photos are on the way at once is bounded by their
 pixels, so that memory does not grow with the number of jobs.
 """
 
@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 
 from deblurcli.batch.job import ClipOptions, Job
 from deblurcli.errors import DeblurError, DeviceError, WeightsError, cannot_write
+from deblurcli.io import photos
 from deblurcli.io.media import Kind
-from deblurcli.io.photos import images
 
 log = logging.getLogger("deblurcli")
 
@@ -71,7 +71,7 @@ class Settings:
         load: gives the network; called once, when the first input could be read.
         overwrite: outputs may replace existing files.
         strip: leave private metadata out of the outputs.
-        format: of what goes to standard output, as `images.write` takes it; None keeps the
+        format: of what goes to standard output, as `photos.write` takes it; None keeps the
             input's own. A file's name says its format.
         clips: the user's wishes for videos.
         on_frame: told after each frame of a clip the job, how many frames are done, and how
@@ -104,7 +104,7 @@ def run(jobs: Sequence[Job], settings: Settings) -> Generator[Outcome, None, Non
 def _run_photos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
     readers = ThreadPoolExecutor(_THREADS, "deblur-read")
     writers = ThreadPoolExecutor(_THREADS, "deblur-write")
-    reading: deque[tuple[Job, Future[images.Photo]]] = deque()
+    reading: deque[tuple[Job, Future[photos.Photo]]] = deque()
     writing: deque[tuple[Outcome, Future[None]]] = deque()
     waiting = iter(jobs)
     ahead = 1
@@ -127,14 +127,14 @@ def _run_photos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
             if restorer.device.type != "cpu":  # there, one at a time is as fast
                 while reading and _is_ready_and_alike(reading[0][1], photo):
                     batch.append(reading.popleft())
-            photos = [future.result() for _, future in batch]
+            together = [future.result() for _, future in batch]
             start = time.perf_counter()
-            restored = restorer.restore_batch([photo.pixels for photo in photos])
+            restored = restorer.restore_batch([photo.pixels for photo in together])
             seconds = (time.perf_counter() - start) / len(batch)
-            for (job, _), photo, pixels in zip(batch, photos, restored, strict=True):
+            for (job, _), photo, pixels in zip(batch, together, restored, strict=True):
                 outcome = Outcome(job, "done", None, seconds, photo.notes)
                 writing.append((outcome, writers.submit(_write, job, photo, pixels, settings)))
-            del batch, photo, photos, restored, pixels
+            del batch, photo, together, restored, pixels
             while writing and (len(writing) > ahead // 2 or writing[0][1].done()):
                 yield _written(*writing.popleft())
         while writing:
@@ -154,7 +154,7 @@ def failure_of(job: Job, error: Exception) -> DeblurError:
     return DeblurError(job.source_name, f"failed unexpectedly ({what})", "please report it")
 
 
-def _is_ready_and_alike(future: Future[images.Photo], photo: images.Photo) -> bool:
+def _is_ready_and_alike(future: Future[photos.Photo], photo: photos.Photo) -> bool:
     if not future.done() or future.exception() is not None:
         return False
     other = future.result().pixels
@@ -169,11 +169,11 @@ def _written(outcome: Outcome, future: Future[None]) -> Outcome:
     return outcome
 
 
-def _start_reading(job: Job, readers: ThreadPoolExecutor) -> Future[images.Photo]:
+def _start_reading(job: Job, readers: ThreadPoolExecutor) -> Future[photos.Photo]:
     if job.source is not None and job.source.is_file():
         return readers.submit(_read, job)
     # A pipe may keep us waiting for ever, and Ctrl-C only reaches the thread that calls.
-    future: Future[images.Photo] = Future()
+    future: Future[photos.Photo] = Future()
     try:
         future.set_result(_read(job))
     except DeblurError as error:
@@ -181,16 +181,16 @@ def _start_reading(job: Job, readers: ThreadPoolExecutor) -> Future[images.Photo
     return future
 
 
-def _read(job: Job) -> images.Photo:
+def _read(job: Job) -> photos.Photo:
     if job.source is None:
         # Piece by piece: one long read would not hear of a Ctrl-C that came in between.
         stdin = cast(io.BufferedReader, sys.stdin.buffer)
         pieces = iter(lambda: stdin.read1(2**16), b"")
-        return images.read(io.BytesIO(b"".join(pieces)), name=job.source_name)
-    return images.read(job.source)
+        return photos.read(io.BytesIO(b"".join(pieces)), name=job.source_name)
+    return photos.read(job.source)
 
 
-def _write(job: Job, photo: images.Photo, restored: NDArray[Any], settings: Settings) -> None:
+def _write(job: Job, photo: photos.Photo, restored: NDArray[Any], settings: Settings) -> None:
     if job.target is None:
         _write_to_pipe(photo, restored, settings)
         return
@@ -198,7 +198,7 @@ def _write(job: Job, photo: images.Photo, restored: NDArray[Any], settings: Sett
         job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(job.target, error) from error
-    images.write(
+    photos.write(
         photo,
         restored,
         job.target,
@@ -209,10 +209,10 @@ def _write(job: Job, photo: images.Photo, restored: NDArray[Any], settings: Sett
     )
 
 
-def _write_to_pipe(photo: images.Photo, restored: NDArray[Any], settings: Settings) -> None:
+def _write_to_pipe(photo: photos.Photo, restored: NDArray[Any], settings: Settings) -> None:
     out = sys.stdout.buffer
     try:
-        images.write(photo, restored, out, format=settings.format, strip=settings.strip)
+        photos.write(photo, restored, out, format=settings.format, strip=settings.strip)
     except BrokenPipeError:
         raise  # who read it went away, and knows
     except OSError as error:

@@ -192,8 +192,8 @@ def _plain(name: str) -> str:
 def _save_png(target: Path, image: Image, *, overwrite: bool) -> None:
     import numpy as np
 
+    from deblurcli.data.pictures import read_picture, write_png
     from deblurcli.io.files import atomic_output, output_error
-    from deblurcli.io.photos.pictures import read_picture, write_png
 
     if target.exists() and not overwrite:
         # A run that was stopped between picture and line of the table makes the picture again.

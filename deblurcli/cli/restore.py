@@ -206,7 +206,7 @@ def restore(
 def _suffix(format_name: str | None) -> str | None:
     if format_name is None:
         return None
-    from deblurcli.io.photos.images import PHOTO_SUFFIXES
+    from deblurcli.io.photos import PHOTO_SUFFIXES
 
     suffix = f".{format_name.lower().removeprefix('.')}"
     if suffix not in PHOTO_SUFFIXES:

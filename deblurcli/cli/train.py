@@ -168,9 +168,9 @@ def train(
 def _find_sources(data: list[str], recipe: Recipe) -> tuple[list[Source], list[tuple[str, str]]]:
     """Each source, with its folder and what the model card says of it."""
     from deblurcli.data.layouts import check_pairs, find_pairs, find_pictures
+    from deblurcli.data.pictures import keep_large
     from deblurcli.data.sampling import Source, parse_source
     from deblurcli.data.synthesis import margin_px
-    from deblurcli.io.photos.pictures import keep_large
 
     patch_px = max(recipe.patch_px, recipe.early_patch_px if recipe.early_share else 0)
     sources, named = [], []

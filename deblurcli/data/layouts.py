@@ -20,8 +20,8 @@ from pathlib import Path
 
 from natsort import natsorted, ns
 
+from deblurcli.data.pictures import PICTURE_SUFFIXES, check_least, read_sizes
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
-from deblurcli.io.photos.pictures import PICTURE_SUFFIXES, check_least, read_sizes
 
 _PARTNERS = {"blur": "sharp", "blurred": "sharp", "blur_gamma": "sharp", "input": "target"}
 _PARTS = ("train", "test", "val")

@@ -22,9 +22,9 @@ from torch.utils.data import Dataset
 from deblurcli.config import Recipe
 from deblurcli.data.degradations import Degradation, draw_degradation
 from deblurcli.data.layouts import Pair
+from deblurcli.data.pictures import read_picture
 from deblurcli.data.synthesis import Exposure, draw_exposure, draw_pattern, margin_px
 from deblurcli.errors import DeblurError, UsageError
-from deblurcli.io.photos.pictures import read_picture
 
 Pixels = NDArray[np.uint8]
 

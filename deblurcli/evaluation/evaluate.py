@@ -28,7 +28,7 @@ from deblurcli.errors import DeblurError, DeviceError, UsageError, WeightsError
 from deblurcli.evaluation import koehler, metrics
 from deblurcli.evaluation.peak_memory import PeakMemory
 from deblurcli.evaluation.scores import Score, ScoreFile, Summary, summarise
-from deblurcli.io.photos.images import read
+from deblurcli.io.photos import read
 from deblurcli.models.generator import MultiScaleGenerator
 
 Image = NDArray[np.uint8]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from natsort import natsorted, ns
 
-from deblurcli.io.photos.images import PHOTO_SUFFIXES
+from deblurcli.io.photos import PHOTO_SUFFIXES
 
 log = logging.getLogger("deblurcli")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deblurcli.data.pictures import write_png
 from deblurcli.io.files import atomic_output
-from deblurcli.io.photos.pictures import write_png
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from deblurcli.batch import run as run_module
 from deblurcli.batch.job import Job
 from deblurcli.batch.run import Outcome, Settings, run
 from deblurcli.errors import DeblurError, DeviceMemoryError
-from deblurcli.io.photos import images
+from deblurcli.io import photos
 
 Images = Sequence[NDArray[Any]]
 
@@ -45,7 +45,7 @@ class Disk:
         self.on_the_way = self.most_on_the_way = 0
         self.lock = threading.Lock()
 
-    def read(self, source: Path, *, name: str | None = None) -> images.Photo:
+    def read(self, source: Path, *, name: str | None = None) -> photos.Photo:
         with self.lock:
             self.on_the_way += 1
             self.most_on_the_way = max(self.most_on_the_way, self.on_the_way)
@@ -71,7 +71,7 @@ class Disk:
 def disk(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Disk]:
     def make(*arguments: Any, **options: Any) -> Disk:
         disk = Disk(*arguments, **options)
-        monkeypatch.setattr(run_module, "images", disk)
+        monkeypatch.setattr(run_module, "photos", disk)
         monkeypatch.setattr(Path, "is_file", lambda path: True)
         return disk
 

@@ -23,7 +23,7 @@ from deblurcli.batch.run import Outcome
 from deblurcli.cli import main
 from deblurcli.cli.run_report import RunReport
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.io.photos.images import read
+from deblurcli.io.photos import read
 
 MakePhoto = Callable[..., Path]
 Deblur = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from deblurcli.data.layouts import Pair, check_pairs, find_pairs, find_pictures
+from deblurcli.data.pictures import keep_large, read_picture
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
-from deblurcli.io.photos.pictures import keep_large, read_picture
 
 Make = Callable[..., None]
 

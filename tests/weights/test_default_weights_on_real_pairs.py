@@ -10,7 +10,7 @@ import pytest
 from deblurcli import Deblurrer
 from deblurcli.data.layouts import find_pairs
 from deblurcli.evaluation.metrics import psnr
-from deblurcli.io.photos.images import read
+from deblurcli.io.photos import read
 
 
 @pytest.fixture(scope="module")

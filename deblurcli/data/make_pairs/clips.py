@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
-from deblurcli.io import media
-from deblurcli.io.photos import images
+from deblurcli.io import media, photos
 from deblurcli.io.videos import probe
 from deblurcli.io.videos.info import fraction_of, open_video, video_stream
 from deblurcli.io.videos.overlap import read_ahead
@@ -78,7 +77,7 @@ class Clip:
     def _folder_frames(self) -> Iterator[Frame]:
         shape = None
         for path in self.files:
-            pixels = images.read(path).pixels
+            pixels = photos.read(path).pixels
             shape = shape or pixels.shape
             if pixels.shape != shape:
                 raise DeblurError(

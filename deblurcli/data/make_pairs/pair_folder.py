@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deblurcli.data.pictures import write_png
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.io.files import atomic_output, output_error
-from deblurcli.io.photos.pictures import write_png
 
 Pixels = NDArray[np.uint8]
 

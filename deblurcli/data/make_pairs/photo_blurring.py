@@ -21,8 +21,7 @@ from deblurcli.data.make_pairs.pair_folder import PairFolder
 from deblurcli.data.sampling import PictureCache, draw_region
 from deblurcli.data.synthesis import draw_exposure, draw_pattern, margin_px, render
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
-from deblurcli.io import media
-from deblurcli.io.photos import images
+from deblurcli.io import media, photos
 
 KINDS = ("blur", "sharp")
 
@@ -208,7 +207,7 @@ def write_pairs(
 
 def _read_pixels(path: Path) -> NDArray[np.uint8]:
     """A photo in sRGB, upright, 8 bits."""
-    pixels = images.read(path).pixels
+    pixels = photos.read(path).pixels
     if pixels.dtype == np.uint16:
         pixels = np.rint(pixels / 257)
     return np.asarray(pixels, dtype=np.uint8)

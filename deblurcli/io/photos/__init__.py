@@ -1,6 +1,23 @@
-"""What `deblurcli.io.photos.images` is built of: file formats, metadata and colour of photos.
+"""Reading and writing photos: pixels for the network, everything else kept as it was.
 
-A photo is read by `decoding` into a `picture.Picture` and its `metadata.Metadata`, and written
-from them by `encoding`. `jpeg`, `png` and `tiff` know what is special about these formats,
-`exif` the structure of EXIF data, `colour` and `icc` the way to sRGB and back.
+`read` decodes a file into a `Picture` (samples, metadata, how it was encoded), turns it upright
+and gives sRGB pixels; `write` carries the network's change over to the picture's own samples,
+colours and encoding. One module knows each format: `jpeg`, `png`, `tiff`, `heif`, and `pillow`
+for those that Pillow does alone. `colour` knows the way to sRGB and back, `exif` and `metadata`
+what a photo says of itself.
 """
+
+from deblurcli.io.photos.photo import MAX_PIXELS, Encoding, Photo, Picture
+from deblurcli.io.photos.read import read
+from deblurcli.io.photos.write import PHOTO_SUFFIXES, is_same_format, write
+
+__all__ = [
+    "MAX_PIXELS",
+    "PHOTO_SUFFIXES",
+    "Encoding",
+    "Photo",
+    "Picture",
+    "is_same_format",
+    "read",
+    "write",
+]

@@ -6,35 +6,170 @@ the colours that sRGB lacks and round all others. So only the network's change i
     restored_native = native + (from_srgb(restored) - from_srgb(blurred))
 
 A pixel that the network did not change keeps its samples exactly, also one outside sRGB.
-
-Precision: for 8-bit photos each conversion rounds to 8 bits, so a changed pixel is within
-one or two steps of the exact result. For 16-bit photos in matrix profiles (`icc`) and in grey
-it is computed in float and rounded once to 16 bits. For other 16-bit photos (CMYK, lookup-table
-profiles) the change is precise to 8 bits, on top of the photo's own 16 bits.
+Profiles are littlecms' matter, through imagecodecs, which converts 16-bit samples, too.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from deblurcli.io.photos.icc import MatrixProfile, Transforms
-from deblurcli.io.photos.spaces import (
-    ColourSpace,
-    Grey,
-    IccCmyk,
-    IccRgb,
-    InEightBits,
-    MatrixRgb,
-    Neutral,
-    PlainCmyk,
-    Samples,
-    Srgb,
-    bands,
-)
+from deblurcli.io.photos.photo import ColourSpace, Samples, bands
 
 _SAME_WITHIN = 2  # of 255: profiles this near to sRGB are sRGB, in one of its many editions
+
+
+class Srgb:
+    """sRGB itself."""
+
+    def to_srgb(self, native: Samples) -> Samples:
+        return native
+
+    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
+        return restored
+
+
+class Neutral(Srgb):
+    """RGB that holds only greys, as black-and-white photos mostly come: it stays without tint."""
+
+    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
+        return np.repeat(_mean(restored)[..., None], 3, axis=2)
+
+
+class Grey:
+    """One channel, with the tone curve of its profile or that of sRGB.
+
+    Args:
+        curve: sRGB values, from 0 to 1, of evenly spaced grey values.
+    """
+
+    def __init__(self, curve: npt.NDArray[np.float64]) -> None:
+        self._curve = curve
+        self._places = np.linspace(0, 1, len(curve))
+
+    def to_srgb(self, native: Samples) -> Samples:
+        top = np.iinfo(native.dtype).max
+        table = np.interp(np.linspace(0, 1, top + 1), self._places, self._curve)
+        grey = np.rint(table * top).astype(native.dtype)[native[..., 0]]
+        return np.repeat(grey[..., None], 3, axis=2)
+
+    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
+        top = np.iinfo(native.dtype).max
+        table = np.interp(np.linspace(0, 1, top + 1), self._curve, self._places) * top
+        from_srgb = table.astype(np.float32)
+        change = from_srgb[_mean(restored)] - from_srgb[_mean(blurred)]
+        return _add(native, change[..., None])
+
+
+class Icc:
+    """RGB or CMYK with an ICC profile.
+
+    Relative colorimetric with black point compensation, as photo software does by default.
+
+    A CMYK profile turns a change of colour into changes of all four inks by its own black
+    generation. Where the photo splits black otherwise (text in black ink only, say), inks hit
+    0 or 255 and the change falls short; carrying over what is still missing, from where the
+    inks now are, closes the gap after a few rounds. The photo's own split is kept as far as
+    the colour allows.
+
+    Raises:
+        ValueError: littlecms can't use the profile for this many channels.
+    """
+
+    _CMYK_ROUNDS = 4
+
+    def __init__(self, profile: bytes, channels: int) -> None:
+        if profile[16:20] != {1: b"GRAY", 3: b"RGB ", 4: b"CMYK"}[channels]:
+            raise ValueError("the profile is for another kind of picture")
+        self._profile = profile
+        self._space: Literal["gray", "rgb", "cmyk"]
+        self._space = "gray" if channels == 1 else "rgb" if channels == 3 else "cmyk"
+        try:
+            probe = self.to_srgb(np.zeros((1, 1, channels), np.uint8))
+            if channels > 1:
+                self._from_srgb(probe)
+        except RuntimeError as error:
+            raise ValueError(f"littlecms can't use the profile: {error}") from error
+
+    def to_srgb(self, native: Samples) -> Samples:
+        return self._convert(native, self._profile, self._srgb, self._space, "rgb")
+
+    def _from_srgb(self, pixels: Samples) -> npt.NDArray[np.int32]:
+        native = self._convert(pixels, self._srgb, self._profile, "rgb", self._space)
+        return native.astype(np.int32)
+
+    @cached_property
+    def _srgb(self) -> bytes:
+        import imagecodecs
+
+        return imagecodecs.cms_profile("srgb")
+
+    def _convert(
+        self, samples: Samples, profile: bytes, to_profile: bytes, space: str, to_space: str
+    ) -> Samples:
+        from imagecodecs import CMS, cms_transform
+
+        flags = int(CMS.FLAGS.BLACKPOINTCOMPENSATION)
+        if samples.dtype == np.uint16:
+            flags |= CMS.FLAGS.NOOPTIMIZE  # littlecms' tables are good for 8 bits only
+        converted: Samples = cms_transform(
+            samples[..., 0] if space == "gray" else samples,
+            profile,
+            to_profile,
+            colorspace=space,
+            outcolorspace=to_space,
+            intent=CMS.INTENT.RELATIVE_COLORIMETRIC,
+            flags=flags,
+        )
+        return converted
+
+    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
+        result, wanted = native, self._from_srgb(restored)
+        for round_ in range(self._CMYK_ROUNDS if self._space == "cmyk" else 1):
+            now = blurred if round_ == 0 else self.to_srgb(result)
+            result = _add(result, wanted - self._from_srgb(now))
+        changed = (restored != blurred).any(axis=2, keepdims=True)
+        return np.where(changed, result, native)
+
+
+class PlainCmyk:
+    """CMYK without a profile: each channel of RGB is what its ink and the black let through.
+
+    The share of black ink in a pixel's darkness stays as it is.
+    """
+
+    def to_srgb(self, native: Samples) -> Samples:
+        top = int(np.iinfo(native.dtype).max)
+        light = (top - native[..., :3].astype(np.uint32)) * (top - native[..., 3:])
+        pixels: Samples = ((light + top // 2) // top).astype(native.dtype)
+        return pixels
+
+    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
+        top = np.iinfo(native.dtype).max
+        black = native[..., 3].astype(np.float32) / top
+        darkness = 1 - blurred.max(axis=2).astype(np.float32) / top
+        share = np.divide(black, darkness, out=np.zeros_like(black), where=darkness > 0)
+        wanted = restored.astype(np.float32) / top
+        black = np.clip(share, 0, 1) * (1 - wanted.max(axis=2))
+        paper = np.maximum(1 - black, 1e-6)[..., None]
+        inks = np.concatenate([1 - np.minimum(wanted / paper, 1), black[..., None]], axis=2)
+        changed = (restored != blurred).any(axis=2, keepdims=True)
+        return np.where(changed, np.rint(inks * top).astype(native.dtype), native)
+
+
+def _mean(pixels: Samples) -> Samples:
+    total = pixels.sum(axis=2, dtype=np.uint32)
+    mean: Samples = ((total + 1) // 3).astype(pixels.dtype)
+    return mean
+
+
+def _add(native: Samples, change: npt.NDArray[Any]) -> Samples:
+    top = np.iinfo(native.dtype).max
+    result: Samples = np.clip(np.rint(native + change), 0, top).astype(native.dtype)
+    return result
 
 
 def choose_space(samples: Samples, profile: bytes | None) -> tuple[ColourSpace, bool]:
@@ -44,60 +179,43 @@ def choose_space(samples: Samples, profile: bytes | None) -> tuple[ColourSpace, 
         the space, and whether the profile could be used; if not, the samples are taken for
         what they would be without one.
     """
-    usable = True
+    channels = samples.shape[2]
+    space = None
     if profile:
         try:
-            return _space_of_profile(samples, profile), True
+            space = Icc(profile, channels)
         except ValueError:
-            usable = False
-    if samples.shape[2] == 1:
-        return Grey(), usable
-    if samples.shape[2] == 4:
-        return _for_depth(PlainCmyk(), samples), usable
-    return _srgb(samples), usable
-
-
-def _space_of_profile(samples: Samples, profile: bytes) -> ColourSpace:
-    channels = samples.shape[2]
-    transforms = Transforms(profile, {1: "L", 3: "RGB", 4: "CMYK"}[channels])
-    if channels == 1:
-        return _grey(transforms)
+            return choose_space(samples, None)[0], False
     if channels == 4:
-        return _for_depth(IccCmyk(transforms), samples)
+        return space or PlainCmyk(), True
+    if channels == 1:
+        ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
+        curve = ramp[0, :, 0] / 255
+        if space is not None:
+            measured = space.to_srgb(ramp)[0].mean(axis=1) / 255
+            if np.abs(curve - measured).max() * 255 > _SAME_WITHIN:
+                curve = np.maximum.accumulate(measured)
+        return Grey(curve), True
     # Greys are greys in every RGB space; only their curve may differ a bit.
-    if _is_srgb(transforms) or _is_neutral(samples):
-        return _srgb(samples)
-    if samples.dtype == np.uint16:
-        with suppress(ValueError):
-            return MatrixRgb(MatrixProfile(profile))
-    return _for_depth(IccRgb(transforms), samples)
-
-
-def _for_depth(space: ColourSpace, samples: Samples) -> ColourSpace:
-    return space if samples.dtype == np.uint8 else InEightBits(space)
-
-
-def _srgb(samples: Samples) -> ColourSpace:
-    return Neutral() if _is_neutral(samples) else Srgb()
-
-
-def _grey(transforms: Transforms) -> ColourSpace:
-    ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
-    curve = transforms.to_srgb(ramp)[0].mean(axis=1)
-    if np.abs(curve - ramp[0, :, 0]).max() <= _SAME_WITHIN:
-        return Grey()
-    return Grey(np.maximum.accumulate(curve) / 255)
-
-
-def _is_srgb(transforms: Transforms) -> bool:
+    if _is_neutral(samples):
+        return Neutral(), True
     axis = np.linspace(0, 255, 9).astype(np.uint8)
     grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(1, -1, 3)
-    return bool(np.abs(transforms.to_srgb(grid).astype(int) - grid).max() <= _SAME_WITHIN)
+    if space is None or np.abs(space.to_srgb(grid).astype(int) - grid).max() <= _SAME_WITHIN:
+        return Srgb(), True
+    return space, True
+
+
+def _is_neutral(samples: Samples) -> bool:
+    return all(
+        bool((band[..., 0] == band[..., 1]).all() and (band[..., 1] == band[..., 2]).all())
+        for band in (samples[::64], *(samples[rows] for rows in bands(samples)))
+    )
 
 
 def convert_to_srgb(space: ColourSpace, native: Samples) -> Samples:
     """All of a picture as sRGB; the same array where nothing is to do. Works in bands of rows."""
-    if isinstance(space, (Srgb, Neutral)):
+    if isinstance(space, Srgb):
         return native
     pixels = np.empty((*native.shape[:2], 3), native.dtype)
     for rows in bands(native):
@@ -109,16 +227,9 @@ def transfer_change(
     space: ColourSpace, native: Samples, blurred: Samples, restored: Samples
 ) -> Samples:
     """`ColourSpace.transfer` for all of a picture, in bands of rows to save memory."""
-    if isinstance(space, Srgb):
+    if type(space) is Srgb:
         return restored
     result = np.empty_like(native, order="C")
     for rows in bands(native):
         result[rows] = space.transfer(native[rows], blurred[rows], restored[rows])
     return result
-
-
-def _is_neutral(samples: Samples) -> bool:
-    return all(
-        bool((band[..., 0] == band[..., 1]).all() and (band[..., 1] == band[..., 2]).all())
-        for band in (samples[::64], *(samples[rows] for rows in bands(samples)))
-    )

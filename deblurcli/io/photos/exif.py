@@ -22,13 +22,14 @@ ORIENTATION = 0x0112
 THUMBNAIL_OFFSET, THUMBNAIL_BYTES = 0x0201, 0x0202
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
 WIDTH_PX, HEIGHT_PX = 0xA002, 0xA003
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 
 SHORT, LONG, UNDEFINED, BYTE, ASCII, RATIONAL = 3, 4, 7, 1, 2, 5
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _BIG_TYPE_BYTES = {**_TYPE_BYTES, 16: 8, 17: 8, 18: 8}
 _NESTED = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY)
-_MOST_FIELDS = 4096
-_MOST_FIELD_BYTES = 256 << 20
+_MAX_FIELDS = 4096
+_MAX_FIELD_BYTES = 256 << 20
 
 
 class ExifError(ValueError):
@@ -62,6 +63,34 @@ class Tags:
     order: ByteOrder = "<"
     fields: Directory = field(default_factory=dict)
 
+    def integer(self, tag: int, default: int) -> int:
+        """The first value of a field of whole numbers."""
+        item = self.fields.get(tag)
+        return next(iter(item.integers(self.order)), default) if item is not None else default
+
+    @property
+    def dpi(self) -> tuple[float, float] | None:
+        """The resolution, horizontally and vertically; None if it is not given in full."""
+        values = []
+        for tag in (X_RESOLUTION, Y_RESOLUTION):
+            item = self.fields.get(tag)
+            if item is None or item.type != RATIONAL or len(item.data) != 8:
+                return None
+            above, below = struct.unpack(self.order + "II", item.data)
+            if not above or not below:
+                return None
+            values.append(above / below)
+        factor = {2: 1.0, 3: 2.54}.get(self.integer(RESOLUTION_UNIT, 2))
+        return (values[0] * factor, values[1] * factor) if factor is not None else None
+
+
+def dpi_in_exif(data: bytes | None) -> tuple[float, float] | None:
+    """The resolution that EXIF data give, if they are intact and give one."""
+    try:
+        return read_tags(io.BytesIO(data)).dpi if data is not None else None
+    except ExifError:
+        return None
+
 
 def read_tags(file: BinaryIO) -> Tags:
     """Reads the first directory of a TIFF file or of EXIF data, and those below it.
@@ -93,7 +122,7 @@ def _read_directory(
 ) -> Directory:
     file.seek(start)
     (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
-    if count > _MOST_FIELDS:
+    if count > _MAX_FIELDS:
         raise ExifError("too many fields")
     entry = struct.Struct(order + ("HHQ8s" if big else "HHI4s"))
     table = file.read(count * entry.size)
@@ -103,7 +132,7 @@ def _read_directory(
         table[: len(table) // entry.size * entry.size]
     ):
         size = length * sizes.get(type_, 0)
-        if not size or size > _MOST_FIELD_BYTES or tag in fields:
+        if not size or size > _MAX_FIELD_BYTES or tag in fields:
             continue
         data = inline[:size]
         if size > len(inline):
@@ -205,7 +234,7 @@ class ExifEditor:
         """Where each field's entry lies in the directory at `start`, and where the table ends."""
         count = self._integer("H", start)
         after = start + 2 + 12 * count
-        if count > _MOST_FIELDS or after > len(self.data):
+        if count > _MAX_FIELDS or after > len(self.data):
             raise ExifError("directory beyond the end")
         places = {self._integer("H", start + 2 + 12 * i): start + 2 + 12 * i for i in range(count)}
         return places, after
@@ -274,12 +303,3 @@ class ExifEditor:
         if is_jpeg:  # what the old picture showed is nobody's business any more
             self.data[start : start + room] = bytes(room)
         struct.pack_into(self.order + "I", self.data, self._next_pointer, 0)
-
-
-def parse_exif(data: bytes) -> Tags:
-    """The tags of EXIF data.
-
-    Raises:
-        ExifError: the data are damaged.
-    """
-    return read_tags(io.BytesIO(data))

@@ -1,7 +1,7 @@
 """JPEG files: their segments, and encoding no coarser than the input was.
 
-Pillow encodes the pixels; the metadata segments are put in as they were, byte for byte where
-nothing had to change.
+The segments are read here and only what decodes the pixels is given to Pillow, so that no
+metadata, however damaged, can fail a photo.
 
 Source: ITU-T T.81, annex B (segments); XMP specification part 3, 1.1.3 (in JPEG).
 """
@@ -10,177 +10,197 @@ from __future__ import annotations
 
 import functools
 import io
+import re
 import struct
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
+from deblurcli.io.photos.exif import dpi_in_exif
 from deblurcli.io.photos.metadata import Metadata, exif_from, without_stale_resources
-from deblurcli.io.photos.picture import Encoding
+from deblurcli.io.photos.photo import Encoding, PhotoError, Picture, split_alpha
+from deblurcli.io.photos.pillow import opened, to_array, to_image
 
-_LEAST_QUALITY = 92
-_QUALITY_FROM_OTHER_FORMATS = 95
-_MOST_SEGMENT_BYTES = 65533
-
-_APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
-_JFIF = b"JFIF\0"
-_EXIF = b"Exif\0\0"
-_XMP = b"http://ns.adobe.com/xap/1.0/\0"
-_ICC = b"ICC_PROFILE\0"
-_PHOTOSHOP = b"Photoshop 3.0\0"
-_REWRITTEN = {
-    _APP0: (b"JFXX\0",),  # a thumbnail
-    _APP1: (_EXIF, _XMP),
-    # Of further pictures in the file (previews, depth, gain maps), which don't come along.
-    _APP2: (_ICC, b"MPF\0", b"urn:iso:std:iso:ts:21496:-1\0"),
-    _APP13: (_PHOTOSHOP,),
-    _APP14: (b"Adobe",),
-}
+Warn = Callable[[str], None]
+"""Told, in a few plain words, what the format could not hold."""
 
 Segment = tuple[int, bytes]
 """A marker's number and what follows its length."""
 
+_MIN_QUALITY = 92
+_QUALITY_FROM_OTHER_FORMATS = 95
+_MAX_SEGMENT_BYTES = 65533
 
-def read_metadata(image: Any) -> Metadata:
-    """The metadata of an opened JPEG (or MPO) file; `parts` are the segments nobody else knows."""
-    segments: list[Segment] = [
-        (_COMMENT if name == "COM" else _APP0 + int(name[3:]), data) for name, data in image.applist
-    ]
-    photoshop = b"".join(
-        data[len(_PHOTOSHOP) :]
-        for marker, data in segments
-        if marker == _APP13 and data.startswith(_PHOTOSHOP)
-    )
-    return Metadata(
-        exif=exif_from(image.info.get("exif")),
-        xmp=image.info.get("xmp"),
-        photoshop=without_stale_resources(photoshop) if photoshop else None,
-        comment=image.info.get("comment"),
-        dpi=image.info.get("dpi"),
+_APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
+_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_END, _SCAN = 0xD9, 0xDA
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_JFIF = b"JFIF\0"
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_ICC = b"ICC_PROFILE\0"
+_MPF = b"MPF\0"
+_PHOTOSHOP = b"Photoshop 3.0\0"
+_REWRITTEN = {
+    _APP0: (_JFIF, b"JFXX\0"),  # the second is a thumbnail
+    _APP1: (_EXIF, _XMP),
+    # Of further pictures in the file (previews, depth, gain maps), which don't come along.
+    _APP2: (_ICC, _MPF, b"urn:iso:std:iso:ts:21496:-1\0"),
+    _APP13: (_PHOTOSHOP,),
+    _APP14: (b"Adobe",),
+}
+
+
+def read(file: BinaryIO) -> Picture:
+    """Reads a JPEG file, or the first picture of an MPO file.
+
+    Raises:
+        PhotoError: too large, or of a kind that is not supported.
+        Exception: whatever Pillow raises for damaged files.
+    """
+    data = file.read()
+    segments, pixels, rest = _split(data)
+    precision = next((body[0] for marker, body in segments if marker in _FRAMES and body), 8)
+    if precision != 8:
+        raise PhotoError(f"{precision}-bit JPEG is not supported", "convert it to 16-bit TIFF")
+    with opened(io.BytesIO(pixels), "JPEG") as image:
+        assert isinstance(image, JpegImageFile)
+        tables = [tuple(table) for _, table in sorted(image.quantization.items())]
+        encoding = Encoding(
+            # One for each chroma channel: the finer of the two for both.
+            tables=tuple([tables[0], tuple(map(min, *tables[1:]))] if len(tables) > 2 else tables),
+            subsampling=max(0, get_sampling(image)),
+            progressive=bool(image.info.get("progressive")),
+        )
+        dpi = image.info.get("dpi")
+        array = to_array(image)
+        is_cmyk = image.mode == "CMYK"
+    samples, _ = (array, None) if is_cmyk else split_alpha(array)
+
+    def found(marker: int, prefix: bytes) -> list[bytes]:
+        """What follows the prefix in each of these segments."""
+        bodies = (body for number, body in segments if number == marker)
+        return [body[len(prefix) :] for body in bodies if body.startswith(prefix)]
+
+    exif = exif_from(b"".join(found(_APP1, _EXIF)[:1]))
+    metadata = Metadata(
+        exif=exif,
+        xmp=next(iter(found(_APP1, _XMP)), None),
+        photoshop=without_stale_resources(b"".join(found(_APP13, _PHOTOSHOP))),
+        comment=next(iter(reversed(found(_COMMENT, b""))), None),
+        dpi=dpi or dpi_in_exif(exif),
         parts=tuple(
-            (marker, data)
-            for marker, data in segments
-            if not data.startswith(_REWRITTEN.get(marker, ()))
+            (marker, body)
+            for marker, body in segments
+            if (_APP0 <= marker <= _APP0 + 15 or marker == _COMMENT)
+            and not body.startswith(_REWRITTEN.get(marker, ()))
         ),
     )
+    # Each piece of a profile begins with its number and how many there are.
+    icc = b"".join(piece[2:] for piece in sorted(found(_APP2, _ICC)))
+    more = found(_APP2, _MPF) or b"\xff\xd8\xff" in rest
+    note = "holds further pictures (a preview, depth or gain map): only the main one is kept"
+    notes = (note,) if more else ()
+    return Picture("JPEG", samples, None, icc or None, metadata, encoding, notes=notes)
 
 
-def read_encoding(image: Any) -> Encoding:
-    """How an opened JPEG file was encoded."""
-    from PIL.JpegImagePlugin import get_sampling
+def _split(data: bytes) -> tuple[list[Segment], bytes, bytes]:
+    """The segments before the first scan, a file without metadata, and what follows the picture.
 
-    tables = [tuple(table) for _, table in sorted(image.quantization.items())]
-    if len(tables) > 2:  # one for each chroma channel: the finer of the two for both
-        tables = [tables[0], tuple(map(min, *tables[1:]))]
-    return Encoding(
-        tables=tuple(tables),
-        subsampling=max(0, get_sampling(image)),
-        progressive=bool(image.info.get("progressive")),
+    Raises:
+        EOFError: the file ends in its header.
+    """
+    segments: list[Segment] = []
+    place, in_scan = 2, False
+    start = len(data)
+    while found := _MARKER.search(data, place):
+        marker = found[1][0]
+        if marker == _END:
+            place = found.end()
+            break
+        if marker == _SCAN and not in_scan:
+            start, in_scan = found.start(), True
+        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
+        if not in_scan:
+            segments.append((marker, data[found.end() + 2 : found.end() + length]))
+        place = found.end() + length
+    else:
+        place = len(data)
+    if not in_scan:
+        raise EOFError
+    plain = b"".join(
+        _segment_bytes(marker, body)
+        for marker, body in segments
+        if not (_APP0 < marker < _APP14 or marker in (_APP14 + 1, _COMMENT))
     )
+    return segments, b"\xff\xd8" + plain + data[start:place], data[place:]
 
 
-def encode(
-    image: Image.Image,
-    encoding: Encoding | None,
-    metadata: Metadata,
-    icc: bytes | None,
-    warn: Callable[[str], None],
-) -> list[bytes]:
-    """A JPEG file, in pieces.
+def _segment_bytes(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+def encode(picture: Picture, warn: Warn) -> list[bytes]:
+    """The pieces of a JPEG file.
 
     Its quantisation tables are the input's where those are finer than at quality 92, and those
     of quality 92 elsewhere, so that what was restored isn't lost again. The chroma subsampling
     is the input's. What was no JPEG is written at quality 95 without subsampling.
 
     Args:
-        image: L, RGB or CMYK.
-        encoding: the input's, if it was a JPEG.
-        metadata: to put in; what is too long for JPEG is left out.
-        icc: the ICC profile to put in.
-        warn: told what was left out.
+        picture: grey, RGB or CMYK of 8 bits.
+        warn: told which metadata are too long for JPEG and were left out.
     """
+    encoding, metadata = picture.encoding, picture.metadata
     options: dict[str, Any] = {"quality": _QUALITY_FROM_OTHER_FORMATS, "subsampling": 0}
-    if encoding is not None and encoding.tables:
-        least = _standard_tables(_LEAST_QUALITY)
+    if encoding.tables:
         own = (encoding.tables * 2)[:2]
-        tables = [list(map(min, *pair)) for pair in zip(own, least, strict=True)]
+        finest = zip(own, _standard_tables(_MIN_QUALITY), strict=True)
         # The quality only makes Pillow take a large enough buffer.
-        options = {"quality": 100, "qtables": tables, "subsampling": encoding.subsampling}
+        options = {
+            "quality": 100,
+            "qtables": [list(map(min, *pair)) for pair in finest],
+            "subsampling": encoding.subsampling,
+        }
     if metadata.dpi is not None:
         options["dpi"] = tuple(min(65535, max(1, round(dpi))) for dpi in metadata.dpi)
-    file = io.BytesIO()
+    if picture.icc:
+        options["icc_profile"] = picture.icc
+    if metadata.exif is not None:
+        options["exif"] = _EXIF + metadata.exif
+    if metadata.xmp is not None:
+        options["xmp"] = metadata.xmp
+    if metadata.comment is not None and metadata.parts is None:
+        options["comment"] = metadata.comment
+    for name, title, extra_bytes in (
+        ("exif", "EXIF data", 0),
+        ("xmp", "XMP data", len(_XMP)),
+        ("comment", "comments", 0),
+    ):
+        if len(options.get(name, b"")) + extra_bytes > _MAX_SEGMENT_BYTES:
+            warn(f"the {title} of {len(options[name]) // 1000} KB don't fit into JPEG: left out")
+            del options[name]
+    segments = list(metadata.parts or ())
+    if metadata.photoshop is not None:
+        room = _MAX_SEGMENT_BYTES - len(_PHOTOSHOP)
+        pieces = range(0, len(metadata.photoshop), room)
+        segments += [(_APP13, _PHOTOSHOP + metadata.photoshop[i : i + room]) for i in pieces]
+    options["extra"] = b"".join(_segment_bytes(*segment) for segment in segments)
+    image, file = to_image(picture), io.BytesIO()
     try:
-        image.save(
-            file, "JPEG", progressive=encoding is not None and encoding.progressive, **options
-        )
+        image.save(file, "JPEG", progressive=encoding.progressive, **options)
     except OSError:  # a noisy picture does not fit Pillow's buffer for progressive files
         file = io.BytesIO()
         image.save(file, "JPEG", **options)
-    encoded = file.getvalue()
-    own_segments, start = _read_leading_segments(encoded)
-    jfif = own_segments if metadata.parts is None else metadata.parts
-    segments = [
-        *((marker, data[:12] + b"\0\0") for marker, data in jfif if data.startswith(_JFIF)),
-        *_segments(metadata, icc, warn),
-        *(segment for segment in own_segments if segment[0] == _APP14),
-    ]
-    return [b"\xff\xd8", *map(_segment_bytes, segments), encoded[start:]]
-
-
-def _segments(
-    metadata: Metadata, icc: bytes | None, warn: Callable[[str], None]
-) -> Iterable[Segment]:
-    def one_segment(marker: int, data: bytes, what: str) -> Iterable[Segment]:
-        if len(data) <= _MOST_SEGMENT_BYTES:
-            yield marker, data
-        else:
-            warn(f"the {what} of {len(data) // 1000} KB don't fit into JPEG: left out")
-
-    if metadata.exif is not None:
-        yield from one_segment(_APP1, _EXIF + metadata.exif, "EXIF data")
-    if metadata.xmp is not None:
-        yield from one_segment(_APP1, _XMP + metadata.xmp, "XMP data")
-    if metadata.photoshop is not None:
-        yield from _split(_APP13, _PHOTOSHOP, metadata.photoshop)
-    if icc:
-        room = _MOST_SEGMENT_BYTES - len(_ICC) - 2
-        pieces = [icc[i : i + room] for i in range(0, len(icc), room)]
-        for number, piece in enumerate(pieces, start=1):
-            yield _APP2, _ICC + bytes([number, len(pieces)]) + piece
-    if metadata.parts is not None:
-        yield from (part for part in metadata.parts if not part[1].startswith(_JFIF))
-    elif metadata.comment:
-        yield from one_segment(_COMMENT, metadata.comment, "comments")
-
-
-def _split(marker: int, prefix: bytes, data: bytes) -> Iterable[Segment]:
-    room = _MOST_SEGMENT_BYTES - len(prefix)
-    for start in range(0, len(data), room):
-        yield marker, prefix + data[start : start + room]
-
-
-def _segment_bytes(segment: Segment) -> bytes:
-    marker, data = segment
-    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
-
-
-def _read_leading_segments(encoded: bytes) -> tuple[list[Segment], int]:
-    """The APPn and COM segments at the start of a file, and where the rest begins."""
-    segments: list[Segment] = []
-    place = 2
-    while True:
-        _, marker, length = struct.unpack_from(">BBH", encoded, place)
-        if not (_APP0 <= marker <= _APP0 + 15 or marker == _COMMENT):
-            return segments, place
-        segments.append((marker, encoded[place + 4 : place + 2 + length]))
-        place += 2 + length
+    return [file.getvalue()]
 
 
 @functools.lru_cache
 def _standard_tables(quality: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
-    with Image.open(file, formats=["JPEG"]) as image:
-        tables: dict[int, list[int]] = image.quantization  # type: ignore[attr-defined]
+    file.seek(0)
+    tables = JpegImageFile(file).quantization
     return tuple(tables[0]), tuple(tables[1])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from deblurcli.io.photos.exif import ExifEditor, ExifError
+from deblurcli.io.photos.exif import ExifEditor, ExifError, read_tags
 
 _EXIF_PREFIX = b"Exif\0\0"
 _STALE_RESOURCES = {0x0409, 0x040C, 0x040F, 0x0422, 0x0423, 0x0424}
@@ -93,7 +93,7 @@ def renew_thumbnail(metadata: Metadata, restored: npt.NDArray[Any]) -> Metadata:
     return replace(metadata, exif=bytes(editor.data))
 
 
-def _thumbnail(restored: npt.NDArray[Any], most_bytes: int) -> bytes | None:
+def _thumbnail(restored: npt.NDArray[Any], max_bytes: int) -> bytes | None:
     from PIL import Image
 
     step = max(1, max(restored.shape[:2]) // (4 * _THUMBNAIL_PX))
@@ -103,9 +103,23 @@ def _thumbnail(restored: npt.NDArray[Any], most_bytes: int) -> bytes | None:
     for quality in (85, 70, 50, 30):
         file = io.BytesIO()
         image.save(file, "JPEG", quality=quality)
-        if len(file.getvalue()) <= most_bytes:
+        if len(file.getvalue()) <= max_bytes:
             return file.getvalue()
     return None
+
+
+def readable_exif(exif: bytes | None, *, with_orientation: bool) -> bytes | None:
+    """The same EXIF data, the orientation left out on request; None if they are damaged."""
+    if exif is None:
+        return None
+    try:
+        read_tags(io.BytesIO(exif))
+        editor = ExifEditor(exif)
+        if not with_orientation:
+            editor.remove_orientation()
+    except (ExifError, struct.error):
+        return None
+    return bytes(editor.data)
 
 
 def exif_from(data: bytes | None) -> bytes | None:
@@ -133,10 +147,10 @@ def iter_resources(photoshop: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         place = end
 
 
-def without_stale_resources(photoshop: bytes) -> bytes | None:
+def without_stale_resources(photoshop: bytes | None) -> bytes | None:
     """Photoshop's resources without the thumbnails and the second copies of other metadata."""
-    kept = [raw for number, _, raw in iter_resources(photoshop) if number not in _STALE_RESOURCES]
-    return b"".join(kept) or None
+    found = iter_resources(photoshop or b"")
+    return b"".join(raw for number, _, raw in found if number not in _STALE_RESOURCES) or None
 
 
 def iptc_of(photoshop: bytes | None) -> bytes | None:

@@ -1,4 +1,6 @@
-"""PNG files: their chunks. Pillow encodes 8-bit pixels, `deep` 16-bit ones.
+"""PNG files: their chunks. libpng decodes and encodes the pixels, through imagecodecs.
+
+Only the chunks of the pixels are given to it, so that no metadata can fail a photo.
 
 Source: W3C PNG specification, third edition, chapters 5 and 11.
 """
@@ -6,11 +8,14 @@ Source: W3C PNG specification, third edition, chapters 5 and 11.
 from __future__ import annotations
 
 import binascii
+import io
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import BinaryIO
+
+import numpy as np
 
 from deblurcli.io.photos.metadata import (
     Metadata,
@@ -19,13 +24,14 @@ from deblurcli.io.photos.metadata import (
     photoshop_from_iptc,
     without_stale_resources,
 )
+from deblurcli.io.photos.photo import Buffer, Picture, check_size, join_alpha, split_alpha
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 Chunk = tuple[bytes, bytes]
 """A chunk's type and data."""
 
-_MOST_TEXT_BYTES = 64 << 20
+_MAX_TEXT_BYTES = 64 << 20
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_KEYWORD = b"Raw profile type "
 _COLOUR = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI"}
@@ -33,26 +39,53 @@ _COLOUR = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI"}
 _STALE = {b"tRNS", b"bKGD", b"hIST", b"sPLT", b"sBIT", b"acTL", b"fcTL", b"fdAT", b"iDOT", b"eXIf"}
 
 
-def read_chunks(file: BinaryIO) -> list[Chunk]:
-    """All chunks but the pixels, as far as the file is intact."""
+def read(file: BinaryIO) -> Picture:
+    """Reads a PNG file, of an animated one the picture for viewers that know no animation.
+
+    Raises:
+        PhotoError: too large.
+        Exception: whatever imagecodecs raises for damaged files.
+    """
+    import imagecodecs
+
+    head = file.read(len(SIGNATURE) + 21)
+    width, height = struct.unpack_from(">II", head, len(SIGNATURE) + 8)
+    check_size(width, height)
     file.seek(len(SIGNATURE))
+    plain = io.BytesIO()
+    plain.write(SIGNATURE)
     chunks: list[Chunk] = []
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
-        if kind in (b"IDAT", b"fdAT"):
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            body = file.read(length + 4)
+            plain.write(head + body)
+            if kind == b"PLTE":
+                chunks.append((kind, body[:-4]))
+            if kind == b"IEND":
+                break
+        elif kind == b"fdAT" or length > _MAX_TEXT_BYTES:
             file.seek(length + 4, 1)
-            continue
-        if length > _MOST_TEXT_BYTES:
-            break
-        data = file.read(length)
-        if kind == b"IEND" or len(data) < length:
-            break
-        file.seek(4, 1)
-        chunks.append((kind, data))
-    return chunks
+        else:
+            body = file.read(length + 4)
+            chunks.append((kind, body[:length]))
+    samples, alpha = split_alpha(imagecodecs.png_decode(plain.getvalue()))
+    by_kind = dict(chunks)
+    icc = None
+    if (packed := by_kind.get(b"iCCP")) is not None:
+        with suppress(zlib.error):
+            icc = _decompress(packed.partition(b"\0")[2][1:]) or None
+    palette = by_kind.get(b"PLTE", b"")
+    if samples.shape[2] == 3 and alpha is None and icc is None and palette:
+        # Without a profile only: one for RGB fits no grey.
+        colours = np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8).reshape(-1, 3)
+        if (colours == colours[:, :1]).all():
+            samples = np.ascontiguousarray(samples[..., :1])
+    notes = ("animated: only the first frame is restored",) if b"acTL" in by_kind else ()
+    return Picture("PNG", samples, alpha, icc, _read_metadata(chunks), notes=notes)
 
 
-def read_metadata(chunks: list[Chunk]) -> Metadata:
+def _read_metadata(chunks: list[Chunk]) -> Metadata:
     """The metadata in a file's chunks; `parts` are the chunks to write as they are."""
     exif = xmp = photoshop = comment = dpi = None
     parts: list[Chunk] = []
@@ -87,7 +120,7 @@ def read_metadata(chunks: list[Chunk]) -> Metadata:
     return Metadata(
         exif=exif,
         xmp=xmp,
-        photoshop=without_stale_resources(photoshop) if photoshop else None,
+        photoshop=without_stale_resources(photoshop),
         comment=comment,
         dpi=dpi,
         parts=tuple(parts),
@@ -99,17 +132,14 @@ def public_parts(metadata: Metadata) -> tuple[Chunk, ...]:
     return tuple(part for part in metadata.parts or () if part[0] in (*_COLOUR, b"pHYs"))
 
 
-def assemble(encoded: bytes, metadata: Metadata, icc: bytes | None) -> list[bytes]:
-    """A PNG file in pieces: the pixels of `encoded` with these metadata."""
-    before, after = [], []
-    for kind, place, length in _iter_places(encoded):
-        if kind in (b"IHDR", b"PLTE", b"tRNS"):
-            before.append(encoded[place : place + length])
-        elif kind in (b"IDAT", b"IEND"):
-            after.append(encoded[place : place + length])
-    header, *palette = before
-    added = [_chunk_bytes(*chunk) for chunk in _chunks(metadata, icc)]
-    return [SIGNATURE, header, *added, *palette, *after]
+def encode(picture: Picture) -> list[Buffer]:
+    """The pieces of a PNG file."""
+    import imagecodecs
+
+    encoded = imagecodecs.png_encode(join_alpha(picture), level=6)
+    header = len(SIGNATURE) + 8 + 13 + 4
+    added = b"".join(_chunk_bytes(*chunk) for chunk in _chunks(picture.metadata, picture.icc))
+    return [encoded[:header], added, encoded[header:]]
 
 
 def _chunks(metadata: Metadata, icc: bytes | None) -> Iterable[Chunk]:
@@ -143,14 +173,6 @@ def _chunk_bytes(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _iter_places(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
-    place = len(SIGNATURE)
-    while place + 8 <= len(encoded):
-        length, kind = struct.unpack_from(">I4s", encoded, place)
-        yield kind, place, length + 12
-        place += length + 12
-
-
 def _read_text(kind: bytes, data: bytes) -> tuple[bytes, bytes]:
     """Keyword and text of a text chunk; empty for others and damaged ones."""
     keyword, _, rest = data.partition(b"\0")
@@ -166,7 +188,7 @@ def _read_text(kind: bytes, data: bytes) -> tuple[bytes, bytes]:
 
 
 def _decompress(data: bytes) -> bytes:
-    return zlib.decompressobj().decompress(data, _MOST_TEXT_BYTES)
+    return zlib.decompressobj().decompress(data, _MAX_TEXT_BYTES)
 
 
 def _from_raw_profile(text: bytes) -> bytes:

@@ -16,38 +16,38 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from deblurcli.io.photos import deep
 from deblurcli.io.photos.exif import (
     ASCII,
     BYTE,
     LONG,
     ORIENTATION,
     RATIONAL,
+    RESOLUTION_UNIT,
     SHORT,
     UNDEFINED,
+    X_RESOLUTION,
+    Y_RESOLUTION,
     ByteOrder,
     ExifError,
     Field,
     Tags,
     directory_bytes,
     exif_bytes,
-    parse_exif,
     read_tags,
 )
 from deblurcli.io.photos.metadata import (
     Metadata,
     iptc_of,
     photoshop_from_iptc,
+    with_upright_xmp,
     without_stale_resources,
 )
-from deblurcli.io.photos.picture import Picture
+from deblurcli.io.photos.photo import Buffer, Encoding, PhotoError, Picture, check_size, join_alpha
 
 NONE, LZW, DEFLATE, PACKBITS = 1, 5, 8, 32773
-_OLD_DEFLATE = 32946
 
 _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
 _DNG_VERSION = 50706
-_X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES, _PREDICTOR = 277, 338, 317
 _WIDTH, _HEIGHT, _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES = 256, 257, 273, 278, 279
@@ -64,121 +64,97 @@ _STRIP_BYTES_RAW = 1 << 16
 _SILENCE = logging.NullHandler()
 
 
-def read_metadata(file: BinaryIO) -> Metadata:
-    """The metadata of a TIFF file; `parts` are its `Tags` without the pixels' structure."""
-    try:
-        tags = read_tags(file)
-    except ExifError:
-        return Metadata()
-    fields = tags.fields
-
-    def block(tag: int) -> bytes | None:
-        return fields[tag].data if tag in fields else None
-
-    photoshop, iptc = block(_PHOTOSHOP), block(_IPTC)
-    if photoshop is not None:
-        photoshop = without_stale_resources(photoshop)
-    if iptc is not None and iptc_of(photoshop) is None:
-        photoshop = (photoshop or b"") + photoshop_from_iptc(iptc)
-    plain = {t: f for t, f in fields.items() if t not in _STRUCTURE and t not in _BLOCKS}
-    if ORIENTATION in plain:
-        plain[ORIENTATION] = Field(SHORT, struct.pack(tags.order + "H", 1))
-    kept = Tags(tags.order, plain)
-    return Metadata(
-        exif=_exif_of(kept),
-        xmp=block(_XMP),
-        photoshop=photoshop,
-        dpi=_read_dpi(tags),
-        parts=kept,
-    )
-
-
-def read_layout(file: BinaryIO) -> dict[str, Any]:
-    """Facts to decide by: bits, sample_format, compression, orientation, raw; {} if damaged."""
-    try:
-        tags = read_tags(file)
-    except ExifError:
-        return {}
-
-    def values(tag: int, default: int) -> tuple[int, ...]:
-        return tags.fields[tag].integers(tags.order) if tag in tags.fields else (default,)
-
-    return {
-        "bits": max(values(_BITS, 1), default=1),
-        "sample_format": max(values(_SAMPLE_FORMAT, 1), default=1),
-        "compression": next(iter(values(_COMPRESSION, 1)), 1),
-        "orientation": next(iter(values(ORIENTATION, 1)), 1),
-        "raw": _DNG_VERSION in tags.fields,
-    }
-
-
-def read_icc(file: BinaryIO) -> bytes | None:
-    """The ICC profile of a TIFF file."""
-    try:
-        found = read_tags(file).fields.get(_ICC)
-    except ExifError:
-        return None
-    return found.data if found is not None else None
-
-
-def read_size(file: BinaryIO) -> tuple[int, int]:
-    """Width and height, not turned.
+def read(file: BinaryIO) -> Picture:
+    """Reads the first page of a TIFF file.
 
     Raises:
-        ValueError: the file does not say.
-    """
-    tags = read_tags(file)
-    try:
-        (width,) = tags.fields[_WIDTH].integers(tags.order)
-        (height,) = tags.fields[_HEIGHT].integers(tags.order)
-    except KeyError as error:
-        raise ValueError("its size is missing") from error
-    return width, height
-
-
-def read_pixels(file: BinaryIO) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None, int]:
-    """Samples ``(H, W, C)`` and alpha ``(H, W)`` of the first page, not turned upright; and the
-    number of pages.
-
-    For what Pillow can't read: 16 bits, planes, odd tiles.
-
-    Raises:
-        ValueError: the file is damaged or uses what no reader here knows.
+        PhotoError: too large, or of a kind that is not supported.
+        Exception: whatever tifffile and imagecodecs raise for damaged files.
     """
     import tifffile
 
+    tags = read_tags(file)
+    if _DNG_VERSION in tags.fields:
+        raise PhotoError("a camera's raw file", "develop it first, to TIFF or JPEG")
+    width, height = tags.integer(_WIDTH, 0), tags.integer(_HEIGHT, 0)
+    if not width or not height:
+        raise ValueError("its size is missing")
+    check_size(width, height)
+    bits, sample_format = tags.integer(_BITS, 1), tags.integer(_SAMPLE_FORMAT, 1)
+    if bits not in (1, 2, 4, 8, 16) or sample_format not in (1, 4):
+        kind = "floating point" if sample_format == 3 else f"{bits}-bit"
+        raise PhotoError(f"{kind} pixels are not supported", "convert it to 16 bits")
     # It logs what is odd about a file; without a handler that would end up on stderr.
     logging.getLogger("tifffile").addHandler(_SILENCE)
     file.seek(0)
-    with tifffile.TiffFile(file) as tiff:
-        page: Any = tiff.pages[0]
-        pages = len(tiff.pages)
-        if page.photometric not in (0, 1, 2, 5) or page.imagedepth != 1:
-            raise ValueError(f"colours of kind {int(page.photometric)} are not supported")
-        try:
-            samples = page.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            file.seek(0)
-            samples = deep.decode("tiff", file.read())  # LZW, which tifffile alone can't read
-        else:
-            if samples.ndim == 3 and page.axes.startswith("S"):
-                samples = np.moveaxis(samples, 0, -1)
-        samples = samples.reshape(page.imagelength, page.imagewidth, -1)
-        channels = {2: 3, 5: 4}.get(int(page.photometric), 1)
-        if page.photometric == 0:
-            samples[..., 0] = np.iinfo(samples.dtype).max - samples[..., 0]
-        extra = tuple(int(e) for e in page.extrasamples)
+    try:
+        with tifffile.TiffFile(file) as tiff:
+            samples, alpha = _read_pixels(tiff.pages[0], tags)
+            pages = len(tiff.pages)
+    except tifffile.TiffFileError as error:
+        raise ValueError(str(error)) from error
+    notes = (f"{pages} pages: only the first is restored",) if pages > 1 else ()
+    metadata, orientation = _read_metadata(tags), tags.integer(ORIENTATION, 1)
+    if orientation != 1:
+        metadata = with_upright_xmp(metadata)
+    icc = tags.fields[_ICC].data if _ICC in tags.fields else None
+    encoding = Encoding(compression=tags.integer(_COMPRESSION, 1))
+    return Picture("TIFF", samples, alpha, icc, metadata, encoding, orientation, notes)
+
+
+def _read_pixels(page: Any, tags: Tags) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """Samples ``(H, W, C)`` and alpha ``(H, W)`` of tifffile's `page`, as they are stored."""
+    import imagecodecs
+
+    photometric = int(page.photometric)
+    if page.imagedepth != 1 or photometric not in (0, 1, 2, 3, 5, 6, 8):
+        raise PhotoError(f"colours of kind {photometric} are not supported", "convert it to RGB")
+    if photometric == 8 or (photometric == 6 and page.compression != 7):
+        file = page.parent.filehandle
+        file.seek(0)
+        rgba = imagecodecs.tiff_decode(file.read(), asrgb=True)
+        return np.ascontiguousarray(rgba[..., :3]), None
+    samples = page.asarray()
+    if samples.ndim == 3 and page.axes.startswith("S"):
+        samples = np.moveaxis(samples, 0, -1)
+    samples = samples.reshape(page.imagelength, page.imagewidth, -1)
+    if photometric == 3:
+        palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
+        if not tags.fields.get(_ICC) and (palette == palette[:, :1]).all():
+            palette = palette[:, :1]
+        return palette[samples[..., 0]], None
+    bits = tags.integer(_BITS, 1)
+    if bits < 8:
+        samples = samples.astype(np.uint8) * np.uint8(255 // ((1 << bits) - 1))
+    if photometric == 0:
+        samples[..., 0] = np.iinfo(samples.dtype).max - samples[..., 0]
+    channels = {2: 3, 5: 4, 6: 3}.get(photometric, 1)
     if samples.shape[2] < channels or samples.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"pixels of {samples.dtype} in {samples.shape[2]} channels")
     colours = np.ascontiguousarray(samples[..., :channels])
-    if samples.shape[2] == channels or not extra or extra[0] == 0:
-        return colours, None, pages
+    extra = int(page.extrasamples[0]) if page.extrasamples else 0
+    if samples.shape[2] == channels or extra == 0:
+        return colours, None
     alpha = np.ascontiguousarray(samples[..., channels])
-    if extra[0] == 1:
-        colours = _unmultiply(colours, alpha)
-    return colours, alpha, pages
+    return (_unmultiply(colours, alpha) if extra == 1 else colours), alpha
+
+
+def _read_metadata(tags: Tags) -> Metadata:
+    """The metadata of a TIFF file; `parts` are its `Tags` without the pixels' structure."""
+
+    def block(tag: int) -> bytes | None:
+        return tags.fields[tag].data if tag in tags.fields else None
+
+    photoshop, iptc = without_stale_resources(block(_PHOTOSHOP)), block(_IPTC)
+    if iptc is not None and iptc_of(photoshop) is None:
+        photoshop = (photoshop or b"") + photoshop_from_iptc(iptc)
+    plain = {t: f for t, f in tags.fields.items() if t not in _STRUCTURE and t not in _BLOCKS}
+    if ORIENTATION in plain:
+        plain[ORIENTATION] = Field(SHORT, struct.pack(tags.order + "H", 1))
+    kept, exif = Tags(tags.order, plain), None
+    with suppress(ExifError):
+        exif = exif_bytes(kept) if plain else None
+    return Metadata(exif, block(_XMP), photoshop, dpi=tags.dpi, parts=kept)
 
 
 def _unmultiply(colours: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -188,29 +164,27 @@ def _unmultiply(colours: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArr
     return plain
 
 
-def encode(
-    picture: Picture, compression: int | None, metadata: Metadata
-) -> Iterator[bytes | memoryview]:
-    """A TIFF file in pieces.
+def encode(picture: Picture) -> Iterator[Buffer]:
+    """The pieces of a TIFF file.
 
     Compressed like the input where that loses nothing and is widely read (none, LZW, deflate,
     PackBits), else with deflate. In the byte order of the input's tags.
     """
-    tags = _tags_for(metadata)
+    tags = _tags_for(picture.metadata)
     order = tags.order
-    samples = picture.samples
-    if picture.alpha is not None:
-        samples = np.concatenate([samples, picture.alpha[..., None]], axis=2)
+    samples = join_alpha(picture)
     height, width, count = samples.shape
     bits = samples.dtype.itemsize * 8
-    method = {NONE: NONE, LZW: LZW, PACKBITS: PACKBITS}.get(compression or DEFLATE, DEFLATE)
+    method = picture.encoding.compression
+    if method not in (NONE, LZW, PACKBITS):
+        method = DEFLATE
     predictor = 2 if method in (LZW, DEFLATE) else 1
 
     yield b"II*\0" if order == "<" else b"MM\0*"
     rows = max(1, _STRIP_BYTES_RAW // (width * count * bits // 8))
     places: list[int] = []
     sizes: list[int] = []
-    strips: list[bytes | memoryview] = []
+    strips: list[Buffer] = []
     place = 8
     for start in range(0, height, rows):
         strip = _compress(samples[start : start + rows], order, method, predictor)
@@ -220,7 +194,7 @@ def encode(
         strips.append(strip)
     padding = place % 2
     if place + padding >= 2**32 - (1 << 24):
-        raise ValueError("larger than the 4 GB that a TIFF file can hold")
+        raise PhotoError("larger than the 4 GB that a TIFF file can hold", "write .png")
     yield struct.pack(order + "I", place + padding)
     yield from strips
     yield b"\0" * padding
@@ -250,9 +224,7 @@ def encode(
     yield directory_bytes(fields, order, place + padding)
 
 
-def _compress(
-    samples: npt.NDArray[Any], order: ByteOrder, method: int, predictor: int
-) -> bytes | memoryview:
+def _compress(samples: npt.NDArray[Any], order: ByteOrder, method: int, predictor: int) -> Buffer:
     if predictor == 2:
         differences = samples.copy()
         differences[:, 1:] -= samples[:, :-1]  # wraps around, as the format wants it
@@ -262,17 +234,12 @@ def _compress(
         return raw.view(np.uint8).reshape(-1).data
     if method == DEFLATE:
         return zlib.compress(raw.tobytes())
-    from PIL import Image
+    import imagecodecs
 
-    # libtiff compresses rows of bytes, whatever they mean: a grey picture of them will do.
+    if method == LZW:
+        return imagecodecs.lzw_encode(raw.tobytes())
     rows = raw.view(np.uint8).reshape(raw.shape[0], -1)
-    file = io.BytesIO()
-    name = {LZW: "tiff_lzw", PACKBITS: "packbits"}[method]
-    Image.fromarray(rows).save(file, "TIFF", compression=name, strip_size=rows.size)
-    tags = read_tags(file)
-    (place,) = tags.fields[_STRIP_OFFSETS].integers(tags.order)
-    (size,) = tags.fields[_STRIP_BYTES].integers(tags.order)
-    return file.getvalue()[place : place + size]
+    return imagecodecs.packbits_encode(rows, axis=-1)
 
 
 def _tags_for(metadata: Metadata) -> Tags:
@@ -282,15 +249,15 @@ def _tags_for(metadata: Metadata) -> Tags:
         tags = Tags()
         if metadata.exif is not None:
             with suppress(ExifError):  # unreadable: nothing to take over
-                tags = parse_exif(metadata.exif)
+                tags = read_tags(io.BytesIO(metadata.exif))
         tags.fields = {t: f for t, f in tags.fields.items() if t not in _STRUCTURE | _BLOCKS}
         if metadata.comment and 270 not in tags.fields:
             tags.fields[270] = Field(ASCII, metadata.comment.rstrip(b"\0") + b"\0")
     fields, order = tags.fields, tags.order
-    if metadata.dpi is not None and max(metadata.dpi) < 1e6 and _X_RESOLUTION not in fields:
-        for tag, dpi in zip((_X_RESOLUTION, _Y_RESOLUTION), metadata.dpi, strict=True):
+    if metadata.dpi is not None and max(metadata.dpi) < 1e6 and X_RESOLUTION not in fields:
+        for tag, dpi in zip((X_RESOLUTION, Y_RESOLUTION), metadata.dpi, strict=True):
             fields[tag] = Field(RATIONAL, struct.pack(order + "II", round(dpi * 1000), 1000))
-        fields[_RESOLUTION_UNIT] = Field(SHORT, struct.pack(order + "H", 2))
+        fields[RESOLUTION_UNIT] = Field(SHORT, struct.pack(order + "H", 2))
     if metadata.xmp is not None:
         fields[_XMP] = Field(BYTE, metadata.xmp)
         # Else some readers would take the orientation from the XMP.
@@ -300,28 +267,3 @@ def _tags_for(metadata: Metadata) -> Tags:
         if (iptc := iptc_of(metadata.photoshop)) is not None:
             fields[_IPTC] = Field(UNDEFINED, iptc)
     return tags
-
-
-def _exif_of(tags: Tags) -> bytes | None:
-    """A TIFF file's tags as EXIF data for other formats; None if there are none."""
-    if not tags.fields:
-        return None
-    try:
-        return exif_bytes(tags)
-    except ExifError:
-        return None
-
-
-def _read_dpi(tags: Tags) -> tuple[float, float] | None:
-    values = []
-    for tag in (_X_RESOLUTION, _Y_RESOLUTION):
-        if tag not in tags.fields or tags.fields[tag].type != RATIONAL:
-            return None
-        above, below = struct.unpack_from(tags.order + "II", tags.fields[tag].data)
-        if not above or not below:
-            return None
-        values.append(above / below)
-    unit_field = tags.fields.get(_RESOLUTION_UNIT)
-    unit = unit_field.integers(tags.order)[:1] if unit_field is not None else (2,)
-    factor = {2: 1.0, 3: 2.54}.get(unit[0]) if unit else None
-    return (values[0] * factor, values[1] * factor) if factor is not None else None

@@ -1,6 +1,6 @@
 """The pictures of data sets: plain pixels, read and written, and sizes without decoding.
 
-Photos of people, with their colour profiles and everything else, are `images`' matter.
+Photos of people, with their colour profiles and everything else, are the matter of `io.photos`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,153 @@
+"""A photo: what its file holds, and what the network gets to see of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from deblurcli.io.photos.metadata import Metadata
+
+Samples = npt.NDArray[Any]
+"""``(H, W, C)`` uint8 or uint16, C = 1 (grey), 3 (RGB) or 4 (CMYK, 0 = no ink)."""
+
+Buffer = bytes | bytearray | memoryview
+"""A piece of a file to write."""
+
+MAX_PIXELS = 500_000_000
+"""Pictures with more are refused: no camera makes them, and decoding takes gigabytes."""
+
+
+class PhotoError(Exception):
+    """A file can't be read or written as a photo: `reason`, and what the user can do, `remedy`.
+
+    `read` and `write`, which know the file's name, turn it into a `DeblurError`.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(reason, remedy)
+
+
+def check_size(width: int, height: int) -> None:
+    """Raises PhotoError for more pixels than are allowed; to be called before decoding."""
+    if width * height > MAX_PIXELS:
+        raise PhotoError(
+            f"{width}x{height} pixels are more than the {MAX_PIXELS // 1_000_000} million allowed",
+            "scale it down or cut it into parts",
+        )
+
+
+class ColourSpace(Protocol):
+    """A photo's colour space. Both methods take bands of rows and give new arrays."""
+
+    def to_srgb(self, native: Samples) -> Samples:
+        """Samples as ``(H, W, 3)`` sRGB of the same dtype."""
+
+    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
+        """`native` with the change from `blurred` to `restored`, both ``(H, W, 3)`` sRGB."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a file was encoded, for the result to be encoded alike or better.
+
+    Attributes:
+        tables: JPEG quantisation tables, for luma and chroma, in Pillow's order.
+        subsampling: of JPEG, in Pillow's numbers: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0.
+        chroma: of HEIC, ``"420"``, ``"422"`` or ``"444"``.
+        progressive: of JPEG.
+        lossless: of WebP.
+        compression: the number TIFF has for it.
+        colour: HEIC's own description of its colours (nclx), where it has no ICC profile.
+    """
+
+    tables: tuple[tuple[int, ...], ...] = ()
+    subsampling: int = 0
+    chroma: str = "420"
+    progressive: bool = False
+    lossless: bool = False
+    compression: int | None = None
+    colour: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What a photo's file holds.
+
+    Attributes:
+        format: JPEG, PNG, WEBP, TIFF, BMP, GIF, HEIF or AVIF.
+        samples: in the picture's own colour space.
+        alpha: ``(H, W)`` of the same dtype, not multiplied into the samples; None if opaque.
+        icc: the ICC profile of the samples; None is sRGB, or plain grey or CMYK.
+        orientation: of the samples, 1 to 8 as in EXIF; None where the EXIF data say it.
+        notes: what the user should know.
+    """
+
+    format: str
+    samples: Samples
+    alpha: npt.NDArray[Any] | None = None
+    icc: bytes | None = None
+    metadata: Metadata = field(default_factory=Metadata)
+    encoding: Encoding = field(default_factory=Encoding)
+    orientation: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """A photo as the network gets it, with all that is needed to write it back.
+
+    Attributes:
+        pixels: ``(H, W, 3)`` uint8 or uint16 (for photos of more than 8 bits) sRGB, upright.
+        picture: what the file holds, turned upright.
+        space: the colour space of the picture's samples.
+    """
+
+    pixels: npt.NDArray[Any]
+    picture: Picture = field(repr=False)
+    space: ColourSpace = field(repr=False)
+
+    @property
+    def format(self) -> str:
+        """The file's format: JPEG, PNG, WEBP, TIFF, BMP, GIF, HEIF or AVIF."""
+        return self.picture.format
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know: "animated: only the first frame is restored", say."""
+        return self.picture.notes
+
+
+def split_alpha(values: npt.NDArray[Any]) -> tuple[Samples, npt.NDArray[Any] | None]:
+    """Colours ``(H, W, 1 or 3)`` and alpha of ``(H, W)`` or ``(H, W, 1 to 4)`` values."""
+    values = values.reshape(*values.shape[:2], -1)
+    if values.shape[2] % 2:
+        return np.ascontiguousarray(values), None
+    return np.ascontiguousarray(values[..., :-1]), np.ascontiguousarray(values[..., -1])
+
+
+def join_alpha(picture: Picture) -> npt.NDArray[Any]:
+    """All channels of a picture in one array, alpha last."""
+    if picture.alpha is None:
+        return picture.samples
+    return np.concatenate([picture.samples, picture.alpha[..., None]], axis=2)
+
+
+def to_uint8(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """16-bit values rounded to 8 bits; 8-bit ones as they are."""
+    if values.dtype == np.uint8:
+        return values
+    result = np.empty(values.shape, np.uint8)
+    for rows in bands(values):
+        result[rows] = (values[rows].astype(np.uint32) + 128) // 257
+    return result
+
+
+def bands(values: npt.NDArray[Any]) -> list[slice]:
+    """Rows to work on at a time, so that intermediate results stay small."""
+    rows = max(1, (1 << 19) // max(1, values.shape[1]))
+    return [slice(start, start + rows) for start in range(0, values.shape[0], rows)]

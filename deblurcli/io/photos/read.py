@@ -1,0 +1,143 @@
+"""From a file to a photo, whatever the format."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from deblurcli.errors import DeblurError, cannot_read
+from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
+from deblurcli.io.photos.colour import choose_space, convert_to_srgb
+from deblurcli.io.photos.metadata import apply_orientation, make_upright
+from deblurcli.io.photos.photo import Photo, PhotoError, Picture
+
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_READERS: dict[str, Callable[[BinaryIO], Picture]] = {
+    "JPEG": jpeg.read,
+    "PNG": png.read,
+    "TIFF": tiff.read,
+    "HEIF": heif.read,
+}
+_DECODER_ERRORS = (  # what decoders raise when fed with damaged data
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
+
+
+def read(source: Path | BinaryIO, *, name: str | None = None) -> Photo:
+    """Reads a photo: JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF, whatever its name says.
+
+    Of several frames or pages it is the first. Bilevel pictures become grey and palettes RGB
+    (or grey, if they hold nothing else), because what the network restores needs shades that
+    they lack. A file of which a part is missing is refused: half a photo is not what the user
+    wants to keep in place of the original. Damaged metadata fail nothing.
+
+    Args:
+        source: a path, or an open binary file or pipe.
+        name: what errors call it; by default the path, or ``-``.
+
+    Raises:
+        DeblurError: it can't be read: missing, a folder, no permission, empty, no photo,
+            damaged, truncated, of an unsupported kind or of more than 500 megapixels.
+    """
+    subject = name or (os.fspath(source) if isinstance(source, Path) else "-")
+    try:
+        if isinstance(source, Path):
+            with source.open("rb") as file:
+                picture = _decode(file)
+        else:
+            picture = _decode(source)
+    except PhotoError as error:
+        raise DeblurError(subject, error.reason, error.remedy) from error
+    except OSError as error:
+        raise cannot_read(subject, error) from error
+    space, usable = choose_space(picture.samples, picture.icc)
+    if not usable:
+        note = "its colour profile can't be used: taken for sRGB"
+        picture = replace(picture, notes=(*picture.notes, note))
+    return Photo(convert_to_srgb(space, picture.samples), picture, space)
+
+
+def _decode(file: BinaryIO) -> Picture:
+    if not file.seekable():
+        file = io.BytesIO(file.read())
+    format_ = _recognise(file)
+    file.seek(0)
+    try:
+        reader = _READERS.get(format_)
+        picture = reader(file) if reader is not None else pillow.read(file, format_)
+    except MemoryError as error:
+        raise PhotoError("too large for this computer's memory", "scale it down first") from error
+    except _DECODER_ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, EOFError) or any(
+            word in text.lower() for word in ("truncated", "too small", "not enough image data")
+        ):
+            text = "truncated: a part of the file is missing"
+        else:
+            text = f"damaged ({text})"
+        raise PhotoError(text, "get an intact copy") from error
+    return _turn_upright(picture)
+
+
+def _recognise(file: BinaryIO) -> str:
+    head = file.read(512)
+    if not head:
+        raise PhotoError("empty: zero bytes", "get an intact copy")
+    for name, magic in (
+        ("JPEG", b"\xff\xd8\xff"),
+        ("PNG", png.SIGNATURE),
+        ("GIF", b"GIF8"),
+        ("BMP", b"BM"),
+        *(("TIFF", magic) for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+    ):
+        if head.startswith(magic):
+            return name
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[4:8] == b"ftyp":
+        brands = head[8 : int.from_bytes(head[:4], "big")]
+        found = {brands[i : i + 4] for i in range(0, len(brands), 4)}
+        if found & {b"avif", b"avis"}:
+            return "AVIF"
+        if found & _HEIF_BRANDS or head[8:12] in (b"mif1", b"msf1"):
+            return "HEIF"
+    raise PhotoError(
+        "not a photo that can be read here",
+        "give a JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF file",
+    )
+
+
+def _turn_upright(picture: Picture) -> Picture:
+    metadata, in_exif = make_upright(picture.metadata)
+    turn = in_exif if picture.orientation is None else picture.orientation
+    picture = replace(picture, metadata=metadata, orientation=1)
+    if turn == 1:
+        return picture
+    if turn >= 5 and metadata.dpi is not None:
+        metadata = replace(metadata, dpi=metadata.dpi[::-1])
+    alpha = picture.alpha
+    return replace(
+        picture,
+        metadata=metadata,
+        samples=np.ascontiguousarray(apply_orientation(picture.samples, turn)),
+        alpha=None if alpha is None else np.ascontiguousarray(apply_orientation(alpha, turn)),
+    )

@@ -1,0 +1,199 @@
+"""From a restored photo to a file, as near to the input's encoding as the format allows."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from deblurcli.errors import DeblurError, UsageError
+from deblurcli.io.files import atomic_output
+from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
+from deblurcli.io.photos.colour import transfer_change
+from deblurcli.io.photos.metadata import renew_thumbnail
+from deblurcli.io.photos.photo import Buffer, Encoding, Photo, PhotoError, Picture, to_uint8
+
+_log = logging.getLogger("deblurcli")
+
+
+@dataclass(frozen=True)
+class Format:
+    """What a file format can hold.
+
+    Attributes:
+        title: as people call it.
+        suffixes: of its files, the usual one first.
+        grey, grey_alpha: pictures of one channel stay so, without and with transparency.
+        max_px: the longest side.
+    """
+
+    title: str
+    suffixes: tuple[str, ...]
+    alpha: bool = True
+    icc: bool = True
+    cmyk: bool = False
+    deep: bool = False
+    grey: bool = True
+    grey_alpha: bool = True
+    max_px: int = 2**31 - 1
+
+
+FORMATS = {
+    "JPEG": Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), False, cmyk=True, max_px=65500),
+    "PNG": Format("PNG", (".png",), deep=True, max_px=1_000_000),
+    "WEBP": Format("WebP", (".webp",), grey=False, grey_alpha=False, max_px=16383),
+    "TIFF": Format("TIFF", (".tif", ".tiff"), cmyk=True, deep=True),
+    "BMP": Format("BMP", (".bmp",), icc=False),
+    "GIF": Format("GIF", (".gif",), icc=False, max_px=65535),
+    "HEIF": Format("HEIC", (".heic", ".heif", ".hif"), deep=True, grey_alpha=False, max_px=16384),
+    "AVIF": Format("AVIF", (".avif",), grey_alpha=False, max_px=65536),
+}
+
+_FORMAT_BY_SUFFIX = {
+    suffix: name for name, format_ in FORMATS.items() for suffix in format_.suffixes
+}
+
+PHOTO_SUFFIXES = frozenset(_FORMAT_BY_SUFFIX)
+"""Every file name ending that photos have, in lower case, with the dot."""
+
+
+def is_same_format(one: str, other: str) -> bool:
+    """Whether two endings, such as ``".jpg"`` and ``".JPEG"``, are of one format."""
+    return _FORMAT_BY_SUFFIX.get(one.lower()) == _FORMAT_BY_SUFFIX.get(other.lower())
+
+
+def write(
+    photo: Photo,
+    restored: npt.NDArray[Any],
+    target: Path | BinaryIO,
+    *,
+    format: str | None = None,  # noqa: A002
+    strip: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Writes the sharp version of a photo.
+
+    The photo keeps its colour space, transparency, metadata and depth where the format can
+    hold them, and its encoding where the format is the same. Where the network changed
+    nothing, the samples are those of the input, exactly. A format that can't hold the
+    photo's colour space (CMYK outside JPEG and TIFF; any profile in GIF and BMP) gets sRGB.
+    Where it can't hold something else (16 bits, transparency), a warning is logged.
+
+    Args:
+        photo: as `read` gave it; unchanged.
+        restored: the network's output for ``photo.pixels``, same shape and dtype.
+        target: a path, written atomically, or an open binary file such as standard output.
+        format: a name as in ``Photo.format`` or a suffix; by default by `target`'s suffix,
+            or the input's where there is none.
+        strip: leave out all metadata but the colour profile and the resolution.
+        overwrite: whether an existing file may be replaced.
+
+    Raises:
+        UsageError: the format is unknown, or the file exists and `overwrite` is false.
+        DeblurError: the file can't be written, or the format can't hold a picture that large.
+        ValueError: `restored` does not match the photo.
+    """
+    if restored.shape != photo.pixels.shape or restored.dtype != photo.pixels.dtype:
+        raise ValueError(
+            f"restored is {restored.shape} {restored.dtype}, "
+            f"the photo {photo.pixels.shape} {photo.pixels.dtype}"
+        )
+    name = _choose_format(photo, target, format)
+    if not isinstance(target, Path):
+        target.writelines(_encode(photo, restored, name, strip, "-"))
+        target.flush()
+        return
+    with atomic_output(target, overwrite=overwrite) as part:
+        pieces = _encode(photo, restored, name, strip, target)
+        with part.open("wb") as file:
+            file.writelines(pieces)
+
+
+def _choose_format(photo: Photo, target: Path | BinaryIO, wanted: str | None) -> str:
+    if wanted is not None:
+        name = wanted.upper()
+        found = name if name in FORMATS else _FORMAT_BY_SUFFIX.get(f".{name.lower().lstrip('.')}")
+        subject = wanted
+    elif isinstance(target, Path) and target.suffix:
+        found, subject = _FORMAT_BY_SUFFIX.get(target.suffix.lower()), os.fspath(target)
+    else:
+        return photo.format
+    if found is None:
+        known = " ".join(format_.suffixes[0] for format_ in FORMATS.values())
+        raise UsageError(subject, "not a picture format that can be written", f"use {known}")
+    return found
+
+
+def _encode(
+    photo: Photo, restored: npt.NDArray[Any], name: str, strip: bool, subject: Path | str
+) -> Iterable[Buffer]:
+    def warn(text: str) -> None:
+        _log.warning("%s: %s", subject, text)
+
+    holds = FORMATS[name]
+    if max(restored.shape[:2]) > holds.max_px:
+        text = f"{holds.title} holds at most {holds.max_px} pixels a side"
+        raise DeblurError(subject, text, "write .tif" if name == "PNG" else "write .png or .tif")
+    metadata = photo.picture.metadata
+    if strip:
+        # PNG says in chunks of its own how to show the samples.
+        public = png.public_parts(metadata) if name == photo.format == "PNG" else None
+        metadata = replace(metadata.without_private(), parts=public)
+    else:
+        metadata = renew_thumbnail(metadata, restored)
+    picture = replace(_restored_picture(photo, restored, holds), metadata=metadata, format=name)
+    if name != photo.format:
+        metadata = replace(metadata, parts=None)
+        picture = replace(picture, metadata=metadata, encoding=Encoding())
+    picture = _fit(picture, holds, warn)
+    try:
+        if name == "JPEG":
+            return jpeg.encode(picture, warn)
+        if name == "PNG":
+            return png.encode(picture)
+        if name == "TIFF":
+            return list(tiff.encode(picture))
+        if name == "HEIF":
+            return heif.encode(picture)
+        return pillow.encode(picture)
+    except PhotoError as error:
+        raise DeblurError(subject, error.reason, error.remedy) from error
+
+
+def _restored_picture(photo: Photo, restored: npt.NDArray[Any], holds: Format) -> Picture:
+    """The restored picture in its own colours if the format can hold them, else in sRGB."""
+    blurred = photo.picture
+    channels = blurred.samples.shape[2]
+    # A profile for grey fits no RGB, which some formats make of grey pictures.
+    becomes_rgb = channels == 1 and not (
+        holds.grey_alpha if blurred.alpha is not None else holds.grey
+    )
+    keeps_profile = holds.icc and not becomes_rgb
+    if (holds.cmyk or channels != 4) and (keeps_profile or not blurred.icc):
+        samples = transfer_change(photo.space, blurred.samples, photo.pixels, restored)
+        return replace(blurred, samples=samples)
+    if channels == 1:
+        restored = np.rint(restored.mean(axis=2, keepdims=True)).astype(restored.dtype)
+    return replace(blurred, samples=restored, icc=None)
+
+
+def _fit(picture: Picture, holds: Format, warn: jpeg.Warn) -> Picture:
+    """Rounds 16 bits to 8 and lays transparency on white where the format holds no more."""
+    if not holds.deep and picture.samples.dtype == np.uint16:
+        alpha = None if picture.alpha is None else to_uint8(picture.alpha)
+        picture = replace(picture, samples=to_uint8(picture.samples), alpha=alpha)
+        warn(f"{holds.title} holds 8 bits a channel: the photo's 16 were rounded")
+    if not holds.alpha and picture.alpha is not None:
+        if (picture.alpha != 255).any():
+            opacity = picture.alpha[..., None].astype(np.uint16)
+            laid = picture.samples * opacity + 255 * (255 - opacity).astype(np.uint32)
+            picture = replace(picture, samples=((laid + 127) // 255).astype(np.uint8))
+            warn(f"{holds.title} holds no transparency: laid on white")
+        picture = replace(picture, alpha=None)
+    return picture
