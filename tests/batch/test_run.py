@@ -189,14 +189,14 @@ def test_a_bug_met_with_one_file_stops_no_other(
     tmp_path: Path, make_photo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     """Whatever a library raises: the file failed, the traceback is kept, the rest is done."""
-    read = images.read
+    read = photos.read
 
-    def read_or_fail(source: Path, *, name: str | None = None) -> images.Photo:
+    def read_or_fail(source: Path, *, name: str | None = None) -> photos.Photo:
         if source.name == "odd.png":
             raise ValueError("31 is not a valid Type")
         return read(source, name=name)
 
-    monkeypatch.setattr(images, "read", read_or_fail)
+    monkeypatch.setattr(photos, "read", read_or_fail)
     clip = Job(tmp_path / "odd.mp4", tmp_path / "out.mp4", "video")
     monkeypatch.setattr("deblurcli.batch.clips.restore_clip", lambda *a, **k: 1 / 0)
     photos = [make_photo(tmp_path / name) for name in ("odd.png", "good.png")]
