@@ -199,8 +199,8 @@ def test_a_bug_met_with_one_file_stops_no_other(
     monkeypatch.setattr(photos, "read", read_or_fail)
     clip = Job(tmp_path / "odd.mp4", tmp_path / "out.mp4", "video")
     monkeypatch.setattr("deblurcli.batch.clips.restore_clip", lambda *a, **k: 1 / 0)
-    photos = [make_photo(tmp_path / name) for name in ("odd.png", "good.png")]
-    jobs = [clip, *(Job(path, path.with_suffix(".out.png")) for path in photos)]
+    paths = [make_photo(tmp_path / name) for name in ("odd.png", "good.png")]
+    jobs = [clip, *(Job(path, path.with_suffix(".out.png")) for path in paths)]
     outcomes = list(run(jobs, Settings(Inverter)))
     assert [outcome.status for outcome in outcomes] == ["failed", "failed", "done"]
     assert "31 is not a valid Type" in str(outcomes[1].error)
