@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deblurcli.devices import choose_device, choose_precision, memory_budget_bytes
-from deblurcli.errors import DeviceMemoryError, UsageError
+from deblurcli.errors import DeviceMemoryError, UsageError, WeightsError
 from deblurcli.io.photos.pixels import Image, check_image, to_image, to_tensor
 from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.tiling import restore_strips
@@ -27,6 +27,8 @@ then differ from the whole picture by 0.02/255 to 0.11/255 in the mean."""
 
 MIN_TILE_PX = 128
 """No tile is made smaller than this."""
+
+_ABSURD = 10.0  # pictures lie in [0, 1]; sound networks overshoot by a few tenths
 
 _MAX_CPU_TILE_PX = 1024  # measured: smaller tiles compute more twice, larger leave the caches
 
@@ -149,6 +151,7 @@ class Deblurrer:
             TypeError: not a NumPy array, or of another dtype.
             ValueError: another shape, or float values that are not in [0, 1].
             DeviceMemoryError: the device's memory is too small even for the smallest tile.
+            WeightsError: what the network gives is not finite, or far from any picture.
         """
         check_image(image)
         try:
@@ -271,13 +274,22 @@ class Deblurrer:
                 # fp16 ends at 65504; beyond that the picture would come out black.
                 _log.info("fp16 overflowed; this part is computed in fp32 instead")
                 restored = self._forward(blurred, torch.float32)
-            return restored
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
+            restored = None
+        if restored is None:
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            return None
+        low, high = (float(value) for value in restored.aminmax())
+        if not (low > -_ABSURD and high < _ABSURD):  # written so that NaN fails, too
+            raise WeightsError(
+                self.weights_path or self.card.name or "network",
+                f"its results are no picture: values from {low:g} to {high:g}, not from 0 to 1",
+                "use other weights",
+            )
+        return restored
 
     def _forward(self, blurred: Tensor, dtype: torch.dtype) -> Tensor:
         with torch.inference_mode(), _autocast(self.device, dtype):

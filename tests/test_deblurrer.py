@@ -304,6 +304,25 @@ def test_fp16_never_gives_black_pictures(caplog: pytest.LogCaptureFixture) -> No
     assert "fp16 overflowed" in caplog.text
 
 
+@settings(max_examples=12, deadline=None)
+@given(
+    factor=st.sampled_from([1e4, 1e19, 3e38, float("inf"), float("nan")]),
+    precision=st.sampled_from(["fp32", "bf16", "fp16"]),
+    strength=st.sampled_from([0.0, 1.0]),
+)
+def test_results_that_are_no_picture_are_never_given(
+    factor: float, precision: str, strength: float
+) -> None:
+    network = make_network()
+    for parameter in network.parameters():
+        parameter.mul_(factor)
+    deblurrer = Deblurrer(network, device="cpu", precision="fp32", strength=strength)
+    deblurrer.precision = Precision(precision, "for this test")  # type: ignore[arg-type]
+    image = make_image(40, 50)
+    with pytest.raises(WeightsError, match=r"its results are no picture.*; use other weights"):
+        deblurrer.restore(image)
+
+
 def test_threads_do_not_disturb_each_other() -> None:
     deblurrer = make_deblurrer(precision="bf16", tile=MIN_TILE_PX)
     images = [make_image(150, 190, seed=seed) for seed in range(6)]

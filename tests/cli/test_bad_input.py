@@ -111,6 +111,23 @@ def test_a_photo_among_bad_ones_is_restored(here: Path, deblur: Deblur, tiny_wei
     assert new == {"out/good.jpg"}
 
 
+def test_weights_whose_results_are_no_picture(
+    here: Path, deblur: Deblur, tiny_weights: Path
+) -> None:
+    """Finite weights, times 50: black photos, once, in place, with exit code 0."""
+    from safetensors import safe_open
+    from safetensors.torch import save_file
+
+    with safe_open(tiny_weights, "pt") as file:
+        tensors = {name: file.get_tensor(name) * 50 for name in file.keys()}  # noqa: SIM118
+        save_file(tensors, "wild.safetensors", file.metadata())
+    before = files(here)
+    run = deblur("good.jpg", "--overwrite", "-o", "good.jpg", "--weights", "wild.safetensors")
+    assert "wild.safetensors: its results are no picture" in the_line(run)
+    assert run.returncode == 4
+    assert files(here) == before
+
+
 def test_bad_photo_through_a_pipe(here: Path, deblur: Deblur) -> None:
     run = deblur("-", "-o", "-", input="no photo")
     assert the_line(run).startswith("deblur: standard input: ")
