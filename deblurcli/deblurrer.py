@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from deblurcli.io.photos.pixels import Image, check_image, to_image, to_tensor
 from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.tiling import restore_strips
 from deblurcli.weights.files import ModelCard, load_weights
+
+if TYPE_CHECKING:
+    from deblurcli.weights.download import ShowProgress
 
 OVERLAP_PX = 192
 """What neighbouring tiles share. Measured on the compact network (docs/speed.md): tiles of 384 px
@@ -101,6 +104,7 @@ class Deblurrer:
         tile: str | int = "auto",
         strength: float = 1.0,
         offline: bool = False,
+        show_progress: ShowProgress | None = None,
     ) -> Deblurrer:
         """Loads weights, by name or from a file, on a device.
 
@@ -113,6 +117,7 @@ class Deblurrer:
                 pixels (at least `MIN_TILE_PX` is used), or 0: never tile.
             strength: the output is ``blurred + strength * (restored - blurred)``.
             offline: never download.
+            show_progress: gives the bar that shows a download.
 
         Raises:
             WeightsError: the weights are missing, damaged, or of another program.
@@ -124,7 +129,7 @@ class Deblurrer:
         # The cheap complaints first, before a download.
         _check_tile(tile), _check_strength(strength)
         choose_precision(precision, choose_device(device))
-        path = find(weights, offline=offline)
+        path = find(weights, offline=offline, show_progress=show_progress)
         network, card = load_weights(path)
         return cls(
             network,

@@ -1,7 +1,7 @@
 """Does the jobs of a plan: reading, computing and writing at the same time.
 
-A photo's way: `photos.read` in a reading thread, `Deblurrer.restore` in the calling thread,
-`photos.write` in a writing thread. How many photos are on the way at once is bounded by their
+A photo's way: `read_photo` in a reading thread, `Deblurrer.restore` in the calling thread,
+`write_photo` in a writing thread. How many photos are on the way at once is bounded by their
 pixels, so that memory does not grow with the number of jobs.
 """
 
@@ -15,35 +15,31 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, cast
 
-from numpy.typing import NDArray
+from deblurcli.batch.plan import ClipOptions, Job
+from deblurcli.errors import DeblurError, DeviceError, UsageError, WeightsError, cannot_write
+from deblurcli.io import media, photos
 
-from deblurcli.batch.job import ClipOptions, Job
-from deblurcli.errors import DeblurError, DeviceError, WeightsError, cannot_write
-from deblurcli.io import photos
-from deblurcli.io.media import Kind
-
-log = logging.getLogger("deblurcli")
+if TYPE_CHECKING:
+    from deblurcli.deblurrer import Deblurrer
+    from deblurcli.io.photos.pixels import Image
 
 Status = Literal["done", "skipped", "failed"]
 
+Progress = Callable[[Job, int, int | None], None]
+"""Told after each frame of a clip: the job, how many frames are done, and how many there are if
+that is known."""
+
+logger = logging.getLogger("deblurcli")
+
+DEFAULT_FPS = 30.0
 _THREADS = min(4, os.cpu_count() or 1)
-_MOST_AHEAD = 2 * _THREADS
+_MAX_AHEAD = 2 * _THREADS
 _PIXELS_ON_THE_WAY = 32_000_000
-
-
-class Restorer(Protocol):
-    """The part of a `Deblurrer` that is needed here."""
-
-    @property
-    def device(self) -> Any: ...
-
-    def restore_batch(self, images: Sequence[NDArray[Any]]) -> list[NDArray[Any]]: ...
 
 
 @dataclass(frozen=True)
@@ -64,29 +60,29 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Settings:
+class RunOptions:
     """How results are written.
 
     Attributes:
-        load: gives the network; called once, when the first input could be read.
         overwrite: outputs may replace existing files.
         strip: leave private metadata out of the outputs.
         format: of what goes to standard output, as `photos.write` takes it; None keeps the
             input's own. A file's name says its format.
         clips: the user's wishes for videos.
-        on_frame: told after each frame of a clip the job, how many frames are done, and how
-            many there are if that is known.
     """
 
-    load: Callable[[], Restorer]
     overwrite: bool = False
     strip: bool = False
     format: str | None = None
     clips: ClipOptions = ClipOptions()  # noqa: RUF009  (frozen)
-    on_frame: Callable[[Job, int, int | None], None] | None = None
 
 
-def run(jobs: Sequence[Job], settings: Settings) -> Generator[Outcome, None, None]:
+def run(
+    jobs: Sequence[Job],
+    deblurrer: Deblurrer,
+    options: RunOptions,
+    progress: Progress | None = None,
+) -> Generator[Outcome, None, None]:
     """Does `jobs` in order and yields what became of each.
 
     An input that fails does not stop the others. Closing the iterator early, or an exception,
@@ -96,23 +92,40 @@ def run(jobs: Sequence[Job], settings: Settings) -> Generator[Outcome, None, Non
         WeightsError: the weights are unusable, so every job would fail.
         DeviceError: the device is unusable or its memory does not even hold the smallest tile.
     """
-    settings = replace(settings, load=cache(settings.load))
-    for kind, same_kind in groupby(jobs, key=lambda job: job.kind):
-        yield from _RUNNERS[kind](list(same_kind), settings)
+    for is_photo, alike in groupby(jobs, key=lambda job: job.kind == "photo"):
+        if is_photo:
+            yield from _run_photos(list(alike), deblurrer, options)
+        else:
+            for job in alike:
+                yield _run_clip(job, deblurrer, options, progress)
 
 
-def _run_photos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
+def _run_photos(
+    jobs: Sequence[Job], deblurrer: Deblurrer, options: RunOptions
+) -> Iterator[Outcome]:
     readers = ThreadPoolExecutor(_THREADS, "deblur-read")
     writers = ThreadPoolExecutor(_THREADS, "deblur-write")
     reading: deque[tuple[Job, Future[photos.Photo]]] = deque()
     writing: deque[tuple[Outcome, Future[None]]] = deque()
     waiting = iter(jobs)
     ahead = 1
-    restorer: Restorer | None = None
+
+    def written() -> Outcome:
+        """What became of the photo that has been at the writers for longest."""
+        outcome, future = writing.popleft()
+        try:
+            future.result()
+        except DeblurError as error:
+            return Outcome(outcome.job, "failed", error, outcome.seconds)
+        return outcome
+
     try:
         while True:
             while len(reading) + len(writing) <= ahead and (job := next(waiting, None)):
-                reading.append((job, _start_reading(job, readers)))
+                # A pipe may keep us waiting for ever, and Ctrl-C only reaches the thread that
+                # calls: that is where pipes are read.
+                is_file = job.source is not None and job.source.is_file()
+                reading.append((job, readers.submit(read_photo, job) if is_file else _read(job)))
             if not reading:
                 break
             batch = [reading.popleft()]
@@ -121,24 +134,24 @@ def _run_photos(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
             except Exception as error:
                 yield Outcome(batch[0][0], "failed", failure_of(batch[0][0], error))
                 continue
-            restorer = restorer or settings.load()
             # Photos of one folder are mostly alike: the next ones will be as large as this one.
-            ahead = min(_MOST_AHEAD, _PIXELS_ON_THE_WAY // photo.pixels[..., 0].size)
-            if restorer.device.type != "cpu":  # there, one at a time is as fast
-                while reading and _is_ready_and_alike(reading[0][1], photo):
+            ahead = min(_MAX_AHEAD, _PIXELS_ON_THE_WAY // photo.pixels[..., 0].size)
+            if deblurrer.device.type != "cpu":  # there, one at a time is as fast
+                while reading and _is_ready_and_alike(reading[0][1], photo.pixels):
                     batch.append(reading.popleft())
             together = [future.result() for _, future in batch]
             start = time.perf_counter()
-            restored = restorer.restore_batch([photo.pixels for photo in together])
+            restored = deblurrer.restore_batch([photo.pixels for photo in together])
             seconds = (time.perf_counter() - start) / len(batch)
             for (job, _), photo, pixels in zip(batch, together, restored, strict=True):
                 outcome = Outcome(job, "done", None, seconds, photo.notes)
-                writing.append((outcome, writers.submit(_write, job, photo, pixels, settings)))
+                future = writers.submit(write_photo, job, photo, pixels, options)
+                writing.append((outcome, future))
             del batch, photo, together, restored, pixels
             while writing and (len(writing) > ahead // 2 or writing[0][1].done()):
-                yield _written(*writing.popleft())
+                yield written()
         while writing:
-            yield _written(*writing.popleft())
+            yield written()
     finally:
         for executor in (readers, writers):
             executor.shutdown(wait=True, cancel_futures=True)
@@ -149,107 +162,150 @@ def failure_of(job: Job, error: Exception) -> DeblurError:
     inputs must not suffer from it."""
     if isinstance(error, DeblurError):
         return error
-    log.error("%s: a bug in deblur or in a library that it uses", job.source_name, exc_info=error)
     what = " ".join(f"{type(error).__name__}: {error}".split())
+    logger.error(
+        "%s: a bug in deblur or in a library that it uses", job.source_name, exc_info=error
+    )
     return DeblurError(job.source_name, f"failed unexpectedly ({what})", "please report it")
 
 
-def _is_ready_and_alike(future: Future[photos.Photo], photo: photos.Photo) -> bool:
+def _is_ready_and_alike(future: Future[photos.Photo], pixels: Image) -> bool:
     if not future.done() or future.exception() is not None:
         return False
     other = future.result().pixels
-    return other.shape == photo.pixels.shape and other.dtype == photo.pixels.dtype
+    return other.shape == pixels.shape and other.dtype == pixels.dtype
 
 
-def _written(outcome: Outcome, future: Future[None]) -> Outcome:
-    try:
-        future.result()
-    except DeblurError as error:
-        return Outcome(outcome.job, "failed", error, outcome.seconds)
-    return outcome
-
-
-def _start_reading(job: Job, readers: ThreadPoolExecutor) -> Future[photos.Photo]:
-    if job.source is not None and job.source.is_file():
-        return readers.submit(_read, job)
-    # A pipe may keep us waiting for ever, and Ctrl-C only reaches the thread that calls.
+def _read(job: Job) -> Future[photos.Photo]:
+    """The photo, or why there is none, as a reading thread would give it."""
     future: Future[photos.Photo] = Future()
     try:
-        future.set_result(_read(job))
-    except DeblurError as error:
+        future.set_result(read_photo(job))
+    except Exception as error:
         future.set_exception(error)
     return future
 
 
-def _read(job: Job) -> photos.Photo:
-    if job.source is None:
-        # Piece by piece: one long read would not hear of a Ctrl-C that came in between.
-        stdin = cast(io.BufferedReader, sys.stdin.buffer)
-        pieces = iter(lambda: stdin.read1(2**16), b"")
-        return photos.read(io.BytesIO(b"".join(pieces)), name=job.source_name)
-    return photos.read(job.source)
+def read_photo(job: Job) -> photos.Photo:
+    """Reads the photo of a job, from its file or from standard input.
+
+    Raises:
+        DeblurError: it can't be read.
+    """
+    if job.source is not None:
+        return photos.read(job.source)
+    # Piece by piece: one long read would not hear of a Ctrl-C that came in between.
+    stdin = cast(io.BufferedReader, sys.stdin.buffer)
+    pieces = iter(lambda: stdin.read1(2**16), b"")
+    return photos.read(io.BytesIO(b"".join(pieces)), name=job.source_name)
 
 
-def _write(job: Job, photo: photos.Photo, restored: NDArray[Any], settings: Settings) -> None:
+def write_photo(job: Job, photo: photos.Photo, restored: Image, options: RunOptions) -> None:
+    """Writes the result of a job to its file or to standard output.
+
+    Raises:
+        UsageError: the file exists, and `options` don't allow to replace it.
+        DeblurError: it can't be written.
+        BrokenPipeError: who read our standard output has gone.
+    """
     if job.target is None:
-        _write_to_pipe(photo, restored, settings)
+        out = sys.stdout.buffer
+        try:
+            photos.write(photo, restored, out, format=options.format, strip=options.strip)
+        except BrokenPipeError:
+            raise  # who read it went away, and knows
+        except OSError as error:
+            raise cannot_write("standard output", error) from error
         return
-    try:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(job.target, error) from error
+    _make_folder_of(job.target)
     photos.write(
         photo,
         restored,
         job.target,
         # A name with an ending decides; `plan` has refused one that contradicts the format.
-        format=None if job.target.suffix else settings.format,
-        strip=settings.strip,
-        overwrite=settings.overwrite,
+        format=None if job.target.suffix else options.format,
+        strip=options.strip,
+        overwrite=options.overwrite,
     )
 
 
-def _write_to_pipe(photo: photos.Photo, restored: NDArray[Any], settings: Settings) -> None:
-    out = sys.stdout.buffer
+def _make_folder_of(target: Path) -> None:
     try:
-        photos.write(photo, restored, out, format=settings.format, strip=settings.strip)
-    except BrokenPipeError:
-        raise  # who read it went away, and knows
+        target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise cannot_write(Path("standard output"), error) from error
+        raise cannot_write(target, error) from error
 
 
-def _run_clips(jobs: Sequence[Job], settings: Settings) -> Iterator[Outcome]:
-    for job in jobs:
-        yield _run_clip(job, settings)
+def _run_clip(
+    job: Job, deblurrer: Deblurrer, options: RunOptions, progress: Progress | None
+) -> Outcome:
+    """Restores a video, an animated picture, or a folder of numbered frames."""
+    from deblurcli.io import videos  # takes its time, and most runs hold none
 
-
-def _run_clip(job: Job, settings: Settings) -> Outcome:
-    from deblurcli.batch.clips import damage_error, restore_clip  # takes its time
-
+    if job.source is None or job.target is None:
+        raise UsageError(job.source_name, "a video does not fit through a pipe", "give files")
     seconds = 0.0
+    wishes = options.clips
 
-    def restore(pixels: NDArray[Any]) -> NDArray[Any]:
+    def restore(pixels: Image) -> Image:
         nonlocal seconds
-        restorer = settings.load()
         start = time.perf_counter()
-        (restored,) = restorer.restore_batch([pixels])
+        restored = deblurrer.restore(pixels)
         seconds += time.perf_counter() - start
         return restored
 
-    def tell(done: int, total: int | None) -> None:
-        if settings.on_frame is not None:
-            settings.on_frame(job, done, total)
+    def show(done: int, total: int | None) -> None:
+        if progress is not None:
+            progress(job, done, total)
 
     try:
-        result = restore_clip(
-            job,
-            restore,
-            settings.clips,
-            strip=settings.strip,
-            overwrite=settings.overwrite,
-            progress=tell,
-        )
+        _make_folder_of(job.target)
+        if job.kind == "animation":
+            result = videos.restore_animation(
+                job.source,
+                job.target,
+                restore,
+                strip=options.strip,
+                overwrite=options.overwrite,
+                progress=show,
+            )
+        elif job.kind == "frames":
+            result = videos.restore_frames(
+                media.find_clip(job.source),
+                job.target,
+                restore,
+                lambda path: photos.read(path).pixels,
+                fps=DEFAULT_FPS if wishes.fps is None else wishes.fps,
+                codec=wishes.codec,
+                crf=wishes.crf,
+                preset=wishes.preset,
+                overwrite=options.overwrite,
+                progress=show,
+            )
+        elif wishes.to_frames:
+            result = videos.restore_to_frames(
+                job.source,
+                job.target,
+                restore,
+                start=wishes.start,
+                end=wishes.end,
+                overwrite=options.overwrite,
+                progress=show,
+            )
+        else:
+            result = videos.restore_video(
+                job.source,
+                job.target,
+                restore,
+                codec=wishes.codec,
+                crf=wishes.crf,
+                preset=wishes.preset,
+                start=wishes.start,
+                end=wishes.end,
+                strip=options.strip,
+                overwrite=options.overwrite,
+                progress=show,
+            )
     except (DeviceError, WeightsError):
         raise  # the next job would fail the same way
     except DeblurError as error:
@@ -258,14 +314,11 @@ def _run_clip(job: Job, settings: Settings) -> Outcome:
         return Outcome(job, "failed", error, seconds)
     except Exception as error:
         return Outcome(job, "failed", failure_of(job, error), seconds)
-    if result.damage:
-        return Outcome(job, "failed", damage_error(job, result), seconds, result.notes)
-    return Outcome(job, "done", None, seconds, result.notes)
-
-
-_RUNNERS: dict[Kind, Callable[[Sequence[Job], Settings], Iterator[Outcome]]] = {
-    "photo": _run_photos,
-    "video": _run_clips,
-    "animation": _run_clips,
-    "frames": _run_clips,
-}
+    if not result.damage:
+        return Outcome(job, "done", None, seconds, result.notes)
+    damage = DeblurError(
+        job.source_name,
+        "; ".join(result.damage),
+        f"what could be decoded ({result.frame_count} frames) is in {job.target_name}",
+    )
+    return Outcome(job, "failed", damage, seconds, result.notes)

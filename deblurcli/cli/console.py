@@ -11,13 +11,19 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from deblurcli.errors import DeblurError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    Progress = tqdm[Any]
+
+logger = logging.getLogger("deblurcli")
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What writing to a full disk fails with."""
@@ -33,7 +39,6 @@ def start(*, quiet: bool, verbose: int) -> None:
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO)[min(verbose, 1)]
     handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("deblur: %(message)s"))
-    logger = logging.getLogger("deblurcli")
     logger.handlers = [handler]
     logger.setLevel(level)
     logger.propagate = False
@@ -69,67 +74,21 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2), flush=True)
 
 
-class Progress(Protocol):
-    """The part of a tqdm bar that the commands use."""
-
-    def update(self, n: float | None = 1) -> Any: ...
-
-    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None: ...
-
-
-class _NoProgress:
-    def update(self, n: float | None = 1) -> None: ...
-
-    def set_postfix_str(self, s: str = "", refresh: bool = True) -> None: ...
-
-
-@contextmanager
 def progress(
     total: float | None, unit: str, *, description: str | None = None, quiet: bool = False
-) -> Iterator[Progress]:
-    """A progress bar on stderr; an object that does nothing where stderr is no terminal."""
-    if quiet or not sys.stderr.isatty():
-        yield _NoProgress()
-        return
+) -> Progress:
+    """Makes a progress bar on stderr; it shows on a terminal only, and if not `quiet`."""
     from tqdm import tqdm
 
-    with tqdm(
-        total=total, unit=unit, desc=description, file=sys.stderr, dynamic_ncols=True, leave=False
-    ) as bar:
-        yield bar
-
-
-class FrameBar:
-    """A bar for the frames of one clip after another, on a terminal; nothing elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._shown = not quiet and sys.stderr.isatty()
-        self._clip: object = None
-        self._bar: Any = None
-
-    def show(self, clip: object, description: str, done: int, total: int | None) -> None:
-        """Frame `done` of `total` of `clip` is finished."""
-        if not self._shown:
-            return
-        if self._bar is None or clip != self._clip:
-            from tqdm import tqdm
-
-            self.close()
-            self._clip = clip
-            self._bar = tqdm(
-                total=total,
-                unit="frame",
-                desc=one_line(description),
-                file=sys.stderr,
-                dynamic_ncols=True,
-                leave=False,
-            )
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    return tqdm(
+        total=total,
+        unit=unit,
+        desc=None if description is None else one_line(description),
+        file=sys.stderr,
+        dynamic_ncols=True,
+        leave=False,
+        disable=quiet or not sys.stderr.isatty(),
+    )
 
 
 def silence_stdout() -> None:

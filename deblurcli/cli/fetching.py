@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deblurcli.cli import console
 from deblurcli.weights import hub
-from deblurcli.weights.download import ProgressBar
+from deblurcli.weights.download import ProgressBar, ShowProgress
 
 
 def find_weights(name: str, *, offline: bool = False, quiet: bool = False) -> Path:
@@ -16,6 +16,11 @@ def find_weights(name: str, *, offline: bool = False, quiet: bool = False) -> Pa
     Raises:
         WeightsError: see `deblurcli.weights.hub.find`.
     """
+    return hub.find(name, offline=offline, show_progress=download_bar(quiet=quiet))
+
+
+def download_bar(*, quiet: bool) -> ShowProgress:
+    """What shows a download: a bar on a terminal, else a line."""
 
     def show_progress(size_bytes: int) -> ProgressBar:
         from tqdm import tqdm
@@ -34,4 +39,4 @@ def find_weights(name: str, *, offline: bool = False, quiet: bool = False) -> Pa
             disable=quiet or not on_terminal,
         )
 
-    return hub.find(name, offline=offline, show_progress=show_progress)
+    return show_progress

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+import sys
+from contextlib import closing, nullcontext, redirect_stdout
+from typing import Annotated
 
 import typer
 
 from deblurcli import __version__
-from deblurcli.cli import console, options
+from deblurcli.cli import options
 from deblurcli.errors import UsageError
-
-if TYPE_CHECKING:
-    from deblurcli.deblurrer import Deblurrer
-
-_log = logging.getLogger("deblurcli")
 
 EPILOG = """\b
 Examples:
@@ -30,18 +24,10 @@ Examples:
 """
 
 
-def _complete_path(context: typer.Context, incomplete: str) -> list[str]:
+def _complete(context: typer.Context, incomplete: str) -> list[str]:
     """Command names for the first word, and paths for every word."""
-    names: list[str] = []
-    if not context.params.get("paths"):
-        names = list(getattr(context.command, "commands", {}))
-    parent, stem = incomplete.rpartition("/")[::2]
-    with suppress(OSError):
-        for path in sorted(Path(parent or ("/" if incomplete.startswith("/") else ".")).iterdir()):
-            if path.name.startswith(stem) and (stem or not path.name.startswith(".")):
-                shown = incomplete.removesuffix(stem) + path.name
-                names.append(shown + "/" if path.is_dir() else shown)
-    return [name for name in names if name.startswith(incomplete)]
+    commands = [] if context.params.get("paths") else list(getattr(context.command, "commands", {}))
+    return options.complete(*commands)(incomplete) + options.complete_path(incomplete)
 
 
 def _print_version(wanted: bool) -> None:
@@ -50,65 +36,26 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+@options.grouped
 def restore(
-    context: typer.Context,
+    *,
     paths: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="PATH...",
             show_default=False,
-            autocompletion=_complete_path,
+            autocompletion=_complete,
             help="Photos, videos and folders; - is standard input.",
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="PATH",
-            show_default=False,
-            help="File or folder to write; - is standard output.",
         ),
     ] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")
     ] = False,
-    format: Annotated[  # noqa: A002  (the option's name)
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="jpg|png|...",
-            show_default=False,
-            help="Format of the outputs; else by the name of -o, or the input's own.",
-        ),
-    ] = None,
-    video: options.Video = False,
-    fps: options.Fps = None,
-    frames: options.Frames = False,
-    start: options.Start = None,
-    end: options.End = None,
-    codec: options.Codec = None,
-    crf: options.Crf = None,
-    preset: options.Preset = None,
-    weights: options.Weights = "default",
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    tile: options.Tile = "auto",
-    strength: options.Strength = 1.0,
-    overwrite: options.Overwrite = False,
-    skip_existing: options.SkipExisting = False,
-    dry_run: options.DryRun = False,
-    shard: options.Shard = "1/1",
-    engine: options.Engine = "local",
-    workers: options.Workers = None,
-    strip: Annotated[
-        bool, typer.Option("--strip", help="Leave out private metadata: place, camera, dates.")
-    ] = False,
-    offline: options.Offline = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
+    targets: options.OutputOptions,
+    clips: options.VideoOptions,
+    network: options.NetworkOptions,
+    batch: options.BatchOptions,
+    console: options.ConsoleOptions,
     version: Annotated[
         bool,
         typer.Option(
@@ -117,99 +64,57 @@ def restore(
     ] = False,
 ) -> int:
     """Remove motion blur from photos and videos: PATH... are restored, or a COMMAND is run."""
-    del context, version
-    console.start(quiet=quiet, verbose=verbose)
+    console.start()
+    targets.check()
     if not paths:
         raise UsageError("PATH", "missing", "name a photo or a folder, see 'deblur --help'")
-    options.refuse_contradiction(overwrite=overwrite, skip_existing=skip_existing)
-    if workers is not None and engine == "local":
+    if batch.workers is not None and batch.engine == "local":
         raise UsageError("--workers", "is for --engine ray", "leave it out")
-    if json and output == "-" and not dry_run:
-        raise UsageError("--json", "standard output carries the photo already", "give another -o")
+    if targets.output == "-" and not batch.dry_run:
+        if console.json:
+            raise UsageError("--json", "standard output carries the photo", "give another -o")
+        if sys.stdout.isatty():
+            raise UsageError(
+                "-o -", "would fill the terminal with bytes", "send it on: -o - > sharp.jpg"
+            )
 
-    from deblurcli.batch import job
-    from deblurcli.batch.plan import plan as make_plan
-
-    plan = make_plan(
-        paths,
-        output,
-        recursive=recursive,
-        videos=video,
-        to_frames=frames,
-        suffix=_suffix(format),
-        overwrite=overwrite,
-        skip_existing=skip_existing,
-        shard=options.shard(shard),
-    )
-    clips = job.ClipOptions(
-        fps=fps,
-        codec=codec,
-        crf=crf,
-        preset=preset,
-        start=None if start is None else options.seconds(start),
-        end=None if end is None else options.seconds(end),
-        to_frames=frames,
-    )
-    job.refuse_idle_options(plan, clips)
-
-    from deblurcli.batch import run
+    from deblurcli.batch.plan import ClipOptions, check_options_apply, plan
+    from deblurcli.batch.run import RunOptions, run
     from deblurcli.cli.run_report import RunReport
 
-    report = RunReport(plan, json=json, quiet=quiet)
-    if dry_run:
+    planned = plan(
+        paths,
+        targets.output,
+        recursive=recursive,
+        videos=clips.video,
+        to_frames=clips.frames,
+        suffix=targets.suffix,
+        overwrite=targets.overwrite,
+        skip_existing=targets.skip_existing,
+        shard=(batch.shard.number, batch.shard.count),
+    )
+    wishes = ClipOptions(
+        clips.fps, clips.codec, clips.crf, clips.preset, clips.start, clips.end, clips.frames
+    )
+    check_options_apply(planned, wishes)
+    report = RunReport(planned, console)
+    if batch.dry_run:
         return report.list_jobs()
+    run_options = RunOptions(targets.overwrite, targets.strip, targets.format, wishes)
+    with report:
+        if batch.engine == "ray":
+            from deblurcli.batch import ray
 
-    def load() -> Deblurrer:
-        from deblurcli.cli.fetching import find_weights
-
-        path = find_weights(weights, offline=offline, quiet=quiet)
-        from deblurcli.deblurrer import Deblurrer
-
-        deblurrer = Deblurrer.load(
-            path,
-            device,
-            precision,
-            tile=options.tile_px(tile),
-            strength=strength,
-            offline=offline,
-        )
-        precision_used = deblurrer.precision
-        _log.info("weights %s, on %s", path, deblurrer.device)
-        _log.info("precision %s: %s", precision_used, precision_used.reason)
-        report.deblurrer = deblurrer
-        return deblurrer
-
-    settings = run.Settings(
-        load,
-        overwrite=overwrite,
-        strip=strip,
-        format=format,
-        clips=clips,
-        on_frame=report.show_frame,
-    )
-    if engine == "local":
-        return report.follow(run.run(plan.jobs, settings))
-
-    from deblurcli.batch import ray
-    from deblurcli.cli.fetching import find_weights
-
-    network = ray.NetworkChoice(
-        str(find_weights(weights, offline=offline, quiet=quiet).absolute()),
-        device,
-        precision,
-        options.tile_px(tile),
-        strength,
-    )
-    return report.follow(ray.run(plan.jobs, settings, network, workers=workers))
-
-
-def _suffix(format_name: str | None) -> str | None:
-    if format_name is None:
-        return None
-    from deblurcli.io.photos import PHOTO_SUFFIXES
-
-    suffix = f".{format_name.lower().removeprefix('.')}"
-    if suffix not in PHOTO_SUFFIXES:
-        known = ", ".join(sorted(s[1:] for s in PHOTO_SUFFIXES))
-        raise UsageError("--format", f"{format_name!r} is not known", f"give one of: {known}")
-    return suffix
+            choice = network.choose(quiet=console.quiet)
+            running = ray.run(planned.jobs, run_options, choice, workers=batch.workers)
+        elif planned.jobs:
+            report.deblurrer = network.load(quiet=console.quiet)
+            running = run(planned.jobs, report.deblurrer, run_options, report.show_frame)
+        else:
+            return report.exit_code
+        # Ray prints on standard output what befalls its workers; that is for results.
+        aside = redirect_stdout(sys.stderr) if batch.engine == "ray" else nullcontext()
+        with closing(running), aside:
+            for outcome in running:
+                report.add(outcome)
+    return report.exit_code

@@ -3,35 +3,76 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deblurcli import __version__
 from deblurcli.batch.run import Outcome
 from deblurcli.cli import console
+from deblurcli.cli.options import ConsoleOptions
 from deblurcli.errors import DeblurError
 
 if TYPE_CHECKING:
-    from deblurcli.batch.job import Job, Plan
+    from deblurcli.batch.plan import Job, Plan
     from deblurcli.deblurrer import Deblurrer
 
 
 class RunReport:
-    """Tells the user what happens and, at the end, what failed and why."""
+    """Tells the user what happens and, when it is left, what failed and why.
 
-    def __init__(self, plan: Plan, *, json: bool, quiet: bool) -> None:
-        self.plan, self.json, self.quiet = plan, json, quiet
+    Attributes:
+        deblurrer: what computes, for the JSON document.
+        outcomes: what became of each job so far.
+    """
+
+    def __init__(self, plan: Plan, wanted: ConsoleOptions) -> None:
+        self.plan, self.json, self.quiet = plan, wanted.json, wanted.quiet
         self.deblurrer: Deblurrer | None = None
         self.outcomes = [Outcome(job, "skipped") for job in plan.done]
         self.outcomes += [Outcome(job, "failed", error) for job, error in plan.failed]
         self.start = time.perf_counter()
-        self._frames = console.FrameBar(quiet=quiet)
         self._before = {job: _mark(job) for job in plan.jobs}
+        unit = "photo" if all(job.kind == "photo" for job in plan.jobs) else "file"
+        hidden = self.quiet or (len(plan.jobs) == 1 and unit == "file")
+        self._bar = console.progress(len(plan.jobs), unit, quiet=hidden)
+        self._frames: console.Progress | None = None  # of the clip that is being restored
+
+    def __enter__(self) -> RunReport:
+        return self
+
+    def __exit__(self, kind: object, stopped: BaseException | None, trace: object) -> None:
+        self._close_frames()
+        self._bar.close()
+        self._add_written()
+        self.say_failures()
+        self._say_summary()
+        if self.json:
+            console.print_json(self._document(stopped))
+
+    @property
+    def exit_code(self) -> int:
+        return console.EXIT_FAILED if any(outcome.error for outcome in self.outcomes) else 0
 
     def show_frame(self, job: Job, done: int, total: int | None) -> None:
         """A frame of a clip is done."""
-        self._frames.show(job, Path(job.source_name).name, done, total)
+        if self._frames is None:
+            name = Path(job.source_name).name
+            self._frames = console.progress(total, "frame", description=name, quiet=self.quiet)
+        self._frames.update(done - self._frames.n)
+
+    def _close_frames(self) -> None:
+        if self._frames is not None:
+            self._frames.close()
+            self._frames = None
+
+    def add(self, outcome: Outcome) -> None:
+        """A job has ended."""
+        self._close_frames()
+        self.outcomes.append(outcome)
+        self._bar.update()
+        if not self.quiet:
+            for note in outcome.notes:
+                console.say(f"deblur: {outcome.job.source_name}: {note}")
 
     def list_jobs(self) -> int:
         """``--dry-run``."""
@@ -41,32 +82,13 @@ class RunReport:
         else:
             for job in self.plan.jobs:
                 print(console.one_line(f"{job.source_name} -> {job.target_name}"))
-        return self._say_failures()
+        self.say_failures()
+        return self.exit_code
 
-    def follow(self, running: Generator[Outcome, None, None]) -> int:
-        """Shows progress until all is done; gives the exit code."""
-        stopped: BaseException | None = None
-        try:
-            unit = "photo" if all(j.kind == "photo" for j in self.plan.jobs) else "file"
-            hidden = self.quiet or (len(self.plan.jobs) == 1 and unit == "file")
-            with console.progress(len(self.plan.jobs), unit, quiet=hidden) as bar:
-                for outcome in running:
-                    self._frames.close()
-                    self.outcomes.append(outcome)
-                    bar.update()
-                    self._say_notes(outcome)
-        except BaseException as error:
-            stopped = error
-            raise
-        finally:
-            running.close()
-            self._frames.close()
-            self._add_written()
-            code = self._say_failures()
-            self._say_summary()
-            if self.json:
-                console.print_json(self._document(stopped))
-        return code
+    def say_failures(self) -> None:
+        for outcome in self.outcomes:
+            if outcome.error is not None:
+                console.say_error(outcome.error)
 
     def _add_written(self) -> None:
         """Photos that were on their way to the disk when the run was stopped."""
@@ -76,17 +98,6 @@ class RunReport:
             for job in self.plan.jobs
             if job not in known and _mark(job) not in (None, self._before[job])
         ]
-
-    def _say_notes(self, outcome: Outcome) -> None:
-        if not self.quiet:
-            for note in outcome.notes:
-                console.say(f"deblur: {outcome.job.source_name}: {note}")
-
-    def _say_failures(self) -> int:
-        failures = [outcome.error for outcome in self.outcomes if outcome.error is not None]
-        for error in failures:
-            console.say_error(error)
-        return console.EXIT_FAILED if failures else 0
 
     def _say_summary(self) -> None:
         if self.quiet:

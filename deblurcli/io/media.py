@@ -11,7 +11,7 @@ from typing import Literal
 
 from natsort import natsorted, ns
 
-from deblurcli.io.photos import PHOTO_SUFFIXES
+from deblurcli.io.photos import FORMATS, PHOTO_SUFFIXES, format_of
 
 log = logging.getLogger("deblurcli")
 
@@ -32,10 +32,28 @@ OWN_MARK = "-sharp"
 def kind_of(path: Path) -> Kind:
     """What `path` is taken for by its name: a video if it ends like one, else a photo.
 
-    A file without a known ending counts as a photo: reading it looks at the content, and says
-    what is wrong if it is none. Animated GIF and WebP count as photos too (`is_animated`).
+    A file without a known ending counts as a photo; `usual_suffix` looks at its content. Animated
+    GIF and WebP count as photos too (`is_animated`).
     """
     return "video" if path.suffix.lower() in VIDEO_SUFFIXES else "photo"
+
+
+def usual_suffix(path: Path) -> str | None:
+    """Gives the usual ending for what a file holds, whatever its name; None if that is neither
+    a photo nor a video."""
+    if photo_format := format_of(path):
+        return FORMATS[photo_format].suffixes[0]
+    from deblurcli.errors import DeblurError
+    from deblurcli.io.videos import CONTAINERS  # takes its time, and few names are odd
+    from deblurcli.io.videos.info import open_video, video_stream
+
+    try:
+        with open_video(path) as container:
+            video_stream(container, path)
+            names = container.format.name.split(",")
+    except DeblurError:
+        return None
+    return next((suffix for suffix, name in CONTAINERS.items() if name in names), ".mp4")
 
 
 def find_clip(folder: Path) -> list[Path]:

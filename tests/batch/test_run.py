@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from deblurcli.batch import run as run_module
-from deblurcli.batch.job import Job
-from deblurcli.batch.run import Outcome, Settings, run
+from deblurcli.batch.plan import Job
+from deblurcli.batch.run import Outcome, RunOptions, run
 from deblurcli.errors import DeblurError, DeviceMemoryError
 from deblurcli.io import photos
 
@@ -89,28 +89,45 @@ def statuses(outcomes: list[Outcome]) -> dict[str, str]:
 def test_each_photo_gets_its_own_result(disk: Callable[..., Disk], tmp_path: Path) -> None:
     stand_in = disk()
     names = [f"{n}.jpg" for n in range(40)]
-    outcomes = list(run(jobs(tmp_path, *names), Settings(Inverter)))
+    outcomes = list(run(jobs(tmp_path, *names), Inverter(), RunOptions()))
     assert [outcome.job.source_name for outcome in outcomes] == names
     assert stand_in.written == {f"{n}.png": 255 - n for n in range(40)}
     assert outcomes[7].notes == ("note 7",)
 
 
 def test_reading_computing_and_writing_overlap(disk: Callable[..., Disk], tmp_path: Path) -> None:
-    disk(seconds=0.02)
-    count, network_seconds = 25, 0.03
-    restorer = Inverter(seconds=network_seconds)
-    start = time.perf_counter()
-    list(run(jobs(tmp_path, *(f"{n}.jpg" for n in range(count))), Settings(lambda: restorer)))
-    seconds = time.perf_counter() - start
-    # One after the other it would be 1.75 s; the network alone takes 0.75 s.
-    assert seconds < 1.5 * count * network_seconds
+    """While the network has one photo, the next are read and the one before is written."""
+    stand_in = disk()
+    met = threading.Barrier(3, timeout=30)  # BrokenBarrierError if they never are at work at once
+
+    class Waiting(Inverter):
+        def restore_batch(self, images: Images) -> list[NDArray[Any]]:
+            if len(self.batches) == 2:
+                met.wait()
+            return super().restore_batch(images)
+
+    read, write = stand_in.read, stand_in.write
+
+    def read_late(source: Path, **options: Any) -> photos.Photo:
+        if source.stem == "3":
+            met.wait()
+        return read(source, **options)
+
+    def write_late(photo: Any, restored: NDArray[Any], target: Path, **options: Any) -> None:
+        if target.stem == "1":
+            met.wait()
+        write(photo, restored, target, **options)
+
+    stand_in.read, stand_in.write = read_late, write_late  # type: ignore[method-assign]
+    outcomes = list(run(jobs(tmp_path, *(f"{n}.jpg" for n in range(8))), Waiting(), RunOptions()))
+    assert [outcome.status for outcome in outcomes] == ["done"] * 8
 
 
 def test_bad_files_stop_nothing(disk: Callable[..., Disk], tmp_path: Path) -> None:
     stand_in = disk()
     names = ["bad.jpg", "1.jpg", "2.jpg", "bad2.jpg", "3.jpg"]
     todo = [*jobs(tmp_path, *names), Job(Path("4.jpg"), tmp_path / "full.png")]
-    outcomes = list(run(todo, Settings(Inverter)))
+    outcomes = list(run(todo, Inverter(), RunOptions()))
     assert statuses(outcomes) == {
         "bad.jpg": "failed", "1.jpg": "done", "2.jpg": "done",
         "bad2.jpg": "failed", "3.jpg": "done", "4.jpg": "failed",
@@ -119,26 +136,13 @@ def test_bad_files_stop_nothing(disk: Callable[..., Disk], tmp_path: Path) -> No
     assert sorted(stand_in.written) == ["1.png", "2.png", "3.png"]
 
 
-def test_network_is_loaded_only_when_a_photo_could_be_read(
-    disk: Callable[..., Disk], tmp_path: Path
-) -> None:
-    disk()
-
-    def load() -> Inverter:
-        raise AssertionError("loaded")
-
-    assert len(list(run(jobs(tmp_path, "bad.jpg", "bad2.jpg"), Settings(load)))) == 2
-    with pytest.raises(AssertionError, match="loaded"):
-        list(run(jobs(tmp_path, "bad.jpg", "1.jpg"), Settings(load)))
-
-
 def test_memory_does_not_grow_with_the_number_of_photos(
     disk: Callable[..., Disk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "_PIXELS_ON_THE_WAY", 100 * 100)
-    for size, most in (((100, 101), 2), ((50, 40), 6), ((1, 1), run_module._MOST_AHEAD + 2)):
+    for size, most in (((100, 101), 2), ((50, 40), 6), ((1, 1), run_module._MAX_AHEAD + 2)):
         stand_in = disk(seconds=0.001, size=size)
-        list(run(jobs(tmp_path, *(f"{n}.jpg" for n in range(60))), Settings(Inverter)))
+        list(run(jobs(tmp_path, *(f"{n}.jpg" for n in range(60))), Inverter(), RunOptions()))
         assert stand_in.most_on_the_way <= most
         assert len(stand_in.written) == 60
 
@@ -147,7 +151,7 @@ def test_a_gpu_gets_photos_of_one_size_together(disk: Callable[..., Disk], tmp_p
     stand_in = disk()
     restorer = Inverter("cuda", seconds=0.01)
     names = [f"{n}.jpg" for n in range(60)]
-    outcomes = list(run(jobs(tmp_path, *names), Settings(lambda: restorer)))
+    outcomes = list(run(jobs(tmp_path, *names), restorer, RunOptions()))
     assert [outcome.job.source_name for outcome in outcomes] == names
     assert stand_in.written == {f"{n}.png": 255 - n for n in range(60)}
     assert max(restorer.batches) > 1
@@ -167,7 +171,9 @@ def test_a_device_without_memory_stops_everything(
 
     done = []
     with pytest.raises(DeviceMemoryError):
-        for outcome in run(jobs(tmp_path, *(f"{n}.jpg" for n in range(30))), Settings(Exhausted)):
+        for outcome in run(
+            jobs(tmp_path, *(f"{n}.jpg" for n in range(30))), Exhausted(), RunOptions()
+        ):
             done.append(outcome)
     assert len(stand_in.written) <= 3
     assert all(outcome.status == "done" for outcome in done)
@@ -175,7 +181,7 @@ def test_a_device_without_memory_stops_everything(
 
 def test_threads_end_when_the_run_is_left(disk: Callable[..., Disk], tmp_path: Path) -> None:
     stand_in = disk(seconds=0.005)
-    running = run(jobs(tmp_path, *(f"{n}.jpg" for n in range(1000))), Settings(Inverter))
+    running = run(jobs(tmp_path, *(f"{n}.jpg" for n in range(1000))), Inverter(), RunOptions())
     next(running)
     running.close()
     written = dict(stand_in.written)
@@ -198,10 +204,10 @@ def test_a_bug_met_with_one_file_stops_no_other(
 
     monkeypatch.setattr(photos, "read", read_or_fail)
     clip = Job(tmp_path / "odd.mp4", tmp_path / "out.mp4", "video")
-    monkeypatch.setattr("deblurcli.batch.clips.restore_clip", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("deblurcli.io.videos.restore_video", lambda *a, **k: 1 / 0)
     paths = [make_photo(tmp_path / name) for name in ("odd.png", "good.png")]
     jobs = [clip, *(Job(path, path.with_suffix(".out.png")) for path in paths)]
-    outcomes = list(run(jobs, Settings(Inverter)))
+    outcomes = list(run(jobs, Inverter(), RunOptions()))
     assert [outcome.status for outcome in outcomes] == ["failed", "failed", "done"]
     assert "31 is not a valid Type" in str(outcomes[1].error)
     assert "ZeroDivisionError" in caplog.text

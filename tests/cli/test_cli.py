@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -18,9 +18,10 @@ import pytest
 from PIL import Image
 
 from deblurcli import __version__
-from deblurcli.batch.job import Job, Plan
+from deblurcli.batch.plan import Job, Plan
 from deblurcli.batch.run import Outcome
 from deblurcli.cli import main
+from deblurcli.cli.options import ConsoleOptions
 from deblurcli.cli.run_report import RunReport
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.io.photos import read
@@ -340,17 +341,16 @@ def test_photos_on_their_way_when_a_run_is_stopped_are_counted(
         for job in plan.jobs:
             cast(Path, job.target).write_bytes(b"old")
 
-    def running() -> Generator[Outcome, None, None]:
+    with (
+        pytest.raises(SystemExit),
+        RunReport(plan, ConsoleOptions(json=True, quiet=True)) as report,
+    ):
         for job in plan.jobs[:2]:
             part = tmp_path / "part"
             part.write_bytes(b"new")
             part.replace(cast(Path, job.target))
-        yield Outcome(plan.jobs[0], "done")
+        report.add(Outcome(plan.jobs[0], "done"))
         raise SystemExit(143)
-
-    report = RunReport(plan, json=True, quiet=True)
-    with pytest.raises(SystemExit):
-        report.follow(running())
     document = json.loads(capsys.readouterr().out)
     assert document["counts"]["done"] == 2
     assert document["stopped"] == "interrupted"

@@ -8,15 +8,17 @@ what a photo says of itself.
 """
 
 from deblurcli.io.photos.photo import MAX_PIXELS, Encoding, Photo, Picture
-from deblurcli.io.photos.read import read
-from deblurcli.io.photos.write import PHOTO_SUFFIXES, is_same_format, write
+from deblurcli.io.photos.read import format_of, read
+from deblurcli.io.photos.write import FORMATS, PHOTO_SUFFIXES, is_same_format, write
 
 __all__ = [
+    "FORMATS",
     "MAX_PIXELS",
     "PHOTO_SUFFIXES",
     "Encoding",
     "Photo",
     "Picture",
+    "format_of",
     "is_same_format",
     "read",
     "write",

@@ -74,6 +74,15 @@ def read(source: Path | BinaryIO, *, name: str | None = None) -> Photo:
     return Photo(convert_to_srgb(space, picture.samples), picture, space)
 
 
+def format_of(path: Path) -> str | None:
+    """The format of the photo in a file, by its content, as `Photo.format`; None if none."""
+    try:
+        with path.open("rb") as file:
+            return _recognise(file)
+    except (PhotoError, OSError):
+        return None
+
+
 def _decode(file: BinaryIO) -> Picture:
     if not file.seekable():
         file = io.BytesIO(file.read())
