@@ -90,3 +90,10 @@ def decode(path: Path, size: tuple[int, int], *, count: int = 3) -> NDArray[np.u
     wanted = ("-frames:v", count, *exact, "-pix_fmt", "rgb24", "-f", "rawvideo", "-")
     data = _run("ffmpeg", "-nostdin", "-v", "error", "-i", path, *wanted)
     return np.frombuffer(data, np.uint8).reshape(-1, height, width, 3)
+
+
+def decode_rgba(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """All frames as ffmpeg shows them, with their transparency: (count, H, W, 4)."""
+    wanted = ("-pix_fmt", "rgba", "-f", "rawvideo", "-")
+    data = _run("ffmpeg", "-nostdin", "-v", "error", "-i", path, *wanted)
+    return np.frombuffer(data, np.uint8).reshape(-1, size[1], size[0], 4)

@@ -12,17 +12,19 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from deblurcli.errors import DeblurError
+from deblurcli.errors import DeblurError, cannot_read
 from deblurcli.io.files import atomic_output
+from deblurcli.io.videos.info import open_video
 from deblurcli.io.videos.overlap import read_ahead
 from deblurcli.io.videos.pixels import Pixels
 from deblurcli.io.videos.restoring import Progress, Restore, VideoResult
@@ -64,14 +66,20 @@ class Animation:
 
     Attributes:
         durations_ms: how long each frame is shown.
+        frame_count: how many there should be; more than `durations_ms` where it is damaged.
         transparent: whether any pixel of any frame is not opaque.
         loop: how often it is played; 0 is for ever, None once.
+        has_palette: whether it is a PNG with a palette.
+        damage: what is known to be missing at its end, in words.
         options: how to write it as it was.
     """
 
     durations_ms: list[int]
+    frame_count: int
     transparent: bool
     loop: int | None
+    has_palette: bool
+    damage: str
     options: dict[str, Any]
 
     @property
@@ -108,24 +116,16 @@ def restore_animation(
         known = " ".join(sorted(ANIMATION_FORMATS))
         raise DeblurError(target, "no animation is written with this ending", f"give {known}")
     output_format = ANIMATION_FORMATS[target.suffix.lower()]
-    with ExitStack() as stack:
-        try:
-            image = stack.enter_context(Image.open(source, formats=_READ_FORMATS))
-            animation = _study(image, source, strip=strip)
-        except _DECODER_ERRORS as error:
-            raise _unreadable(source, error) from error
-        total = len(animation.durations_ms)
-        damage: list[str] = []
-        if _is_cut_off(image, source):
-            damage.append(f"ends in the middle of frame {total}")
-        decoded = _frames(image, animation, damage, hidden=output_format == "PNG")
-        frames = stack.enter_context(closing(read_ahead(decoded, _FRAMES_AHEAD)))
-        palettes = _Palettes() if output_format == "GIF" else None
-        done = 0
+    animation = _study(source, strip=strip)
+    total, done = len(animation.durations_ms), 0
+    # A picture that is no part of the animation: only PNG has a place for it.
+    skipped = int(animation.hidden_first and output_format != "PNG")
+    palettes = _Palettes() if output_format == "GIF" else None
+    with closing(read_ahead(_decode(source, animation), _FRAMES_AHEAD)) as frames:
 
         def restored() -> Iterator[Image.Image]:
             nonlocal done
-            for frame in frames:
+            for frame in itertools.islice(frames, skipped, None):
                 sharp = restore(frame[..., :3].copy())
                 frame[..., :3] = np.where(frame[..., 3:] == 0, frame[..., :3], sharp)
                 done += 1
@@ -147,54 +147,74 @@ def restore_animation(
                 append_images=list(pictures) if output_format == "PNG" else pictures,
                 **_save_options(animation, output_format),
             )
-    return VideoResult(done, (), tuple(damage))
+    damage = animation.damage
+    if not damage and done + skipped < animation.frame_count:
+        damage = f"damaged from frame {done + skipped + 1} on"
+    return VideoResult(done, (), (damage,) if damage else ())
 
 
-def _study(image: Image.Image, source: Path, *, strip: bool) -> Animation:
-    """Reads how long each frame is shown, without keeping any."""
-    head = source.read_bytes()[:4096]
+def _study(source: Path, *, strip: bool) -> Animation:
+    """Reads how long each frame is shown, without keeping any.
+
+    Raises:
+        DeblurError: `source` can't be read.
+    """
     kept = {"icc_profile", "default_image"} | (set() if strip else {"exif", "xmp", "comment"})
-    options = {key: value for key, value in image.info.items() if key in kept}
-    if image.format == "WEBP" and b"VP8L" in head:
-        options["lossless"] = True
-    loop = image.info.get("loop")
     durations: list[int] = []
-    transparent = False
-    for number in itertools.count():
-        try:
-            image.seek(number)
-            alpha = np.asarray(image.convert("RGBA"))[..., 3]
-        except _DECODER_ERRORS:
-            break  # the end, or a damaged frame: `_frames` says so
-        transparent = transparent or bool((alpha < 255).any())
-        durations.append(round(image.info.get("duration", 0)))
-    image.seek(0)
-    return Animation(durations or [0], transparent, loop, options)
-
-
-def _is_cut_off(image: Image.Image, source: Path) -> bool:
-    """Whether a GIF ends before its end mark; for Pillow the frames so far are simply all."""
-    return image.format == "GIF" and source.read_bytes().rstrip(b"\0")[-1:] != b";"
-
-
-def _frames(
-    image: Image.Image, animation: Animation, damage: list[str], *, hidden: bool
-) -> Iterator[NDArray[np.uint8]]:
-    """Yields the frames as (H, W, 4) RGBA, each as it is shown; `hidden`: the hidden one too."""
-    whole = len(animation.durations_ms)
+    damage = ""
     try:
-        count = int(getattr(image, "n_frames", 1))
-    except _DECODER_ERRORS:  # for GIF it counts them
-        count = whole + 1
-    for number in range(0 if hidden or not animation.hidden_first else 1, count):
-        try:
-            image.seek(number)
-            frame = np.array(image.convert("RGBA"))
-        except _DECODER_ERRORS:
-            if not damage:
-                damage.append(f"damaged from frame {number + 1} on")
-            return
-        yield frame
+        data = source.read_bytes()
+        with Image.open(source, formats=_READ_FORMATS) as image:
+            options = {key: value for key, value in image.info.items() if key in kept}
+            if image.format == "WEBP" and b"VP8L" in data[:4096]:
+                options["lossless"] = True
+            loop = image.info.get("loop")
+            has_palette = image.format == "PNG" and image.mode == "P"
+            transparent = has_palette and "transparency" in image.info
+            for number in itertools.count():
+                try:
+                    image.seek(number)
+                    alpha = np.asarray(image.convert("RGBA"))[..., 3]
+                except _DECODER_ERRORS:
+                    break  # the end, or a damaged frame
+                transparent = transparent or bool((alpha < 255).any())
+                durations.append(round(image.info.get("duration", 0)))
+            frame_count = len(durations)
+            with suppress(*_DECODER_ERRORS):  # where it is damaged: for GIF it counts them
+                frame_count = int(getattr(image, "n_frames", 1))
+            if image.format == "GIF" and data.rstrip(b"\0")[-1:] != b";":
+                # For Pillow the frames before the missing end mark are simply all.
+                damage = f"ends in the middle of frame {max(1, len(durations))}"
+    except OSError as error:
+        if isinstance(error, UnidentifiedImageError):
+            what = "is no animated GIF, WebP, PNG or AVIF"
+            raise DeblurError(source, what, "check the file") from error
+        if error.errno is not None:
+            raise cannot_read(source, error) from error
+        raise DeblurError(source, "can't be decoded", "copy it again") from error
+    except _DECODER_ERRORS as error:
+        raise DeblurError(source, "can't be decoded", "copy it again") from error
+    return Animation(durations or [0], frame_count, transparent, loop, has_palette, damage, options)
+
+
+def _decode(source: Path, animation: Animation) -> Iterator[NDArray[np.uint8]]:
+    """Yields the frames as (H, W, 4) RGBA, each as it is shown, as far as they can be decoded."""
+    # Pillow lays parts of a frame over the one before wrongly where PNG has a palette; FFmpeg
+    # knows nothing of the picture for viewers without animations.
+    if animation.has_palette and not animation.hidden_first:
+        with closing(open_video(source)) as container, suppress(av.FFmpegError):
+            for shown in container.decode(video=0):
+                yield shown.to_ndarray(format="rgba").astype(np.uint8)
+        return
+    # Opened anew: going back to the first frame loses what is transparent.
+    with Image.open(source, formats=_READ_FORMATS) as image:
+        for number in range(animation.frame_count):
+            try:
+                image.seek(number)
+                frame = np.array(image.convert("RGBA"))
+            except _DECODER_ERRORS:
+                return
+            yield frame
 
 
 def _save_options(animation: Animation, output_format: str) -> dict[str, Any]:
@@ -259,13 +279,3 @@ class _Palettes:
 def _error_of(reduced: Image.Image, rgb: Pixels) -> float:
     back = np.asarray(reduced.convert("RGB"), np.int16)
     return float(np.abs(back - rgb).mean())
-
-
-def _unreadable(source: Path, error: Exception) -> DeblurError:
-    if isinstance(error, FileNotFoundError):
-        return DeblurError(source, "no such file", "check the name")
-    if isinstance(error, PermissionError):
-        return DeblurError(source, "no permission to read it", "check its owner and mode")
-    if isinstance(error, UnidentifiedImageError):
-        return DeblurError(source, "is no animated GIF, WebP, PNG or AVIF", "check the file")
-    return DeblurError(source, "can't be decoded", "copy it again")

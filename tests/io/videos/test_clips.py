@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from video_clips import brighter, ffprobe, needs_ffmpeg, same
+from video_clips import brighter, decode_rgba, ffmpeg, ffprobe, needs_ffmpeg, same
 
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.io.videos import (
@@ -77,6 +77,32 @@ def test_animations_keep_frames_times_loops_and_transparency(
     seen = before[..., 3] > 0
     wanted = brighter(before[..., :3])[seen].astype(int)
     assert np.abs(wanted - after[..., :3][seen]).mean() < (0 if suffix == ".png" else 4) + 1e-9
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("background", [None, (20, 120, 220)])
+def test_png_animations_with_a_palette(
+    tmp_path: Path, background: tuple[int, int, int] | None
+) -> None:
+    """A disc that moves over nothing, or over blue: FFmpeg writes them, and judges."""
+    y, x = np.mgrid[:48, :64]
+    for n in range(5):
+        disc = (x - 15 - 8 * n) ** 2 + (y - 24) ** 2 < 120
+        rgba = np.zeros((48, 64, 4), np.uint8) if background is None else np.full((48, 64, 4), 255)
+        if background is not None:
+            rgba[..., :3] = background
+        rgba[disc] = (230, 60 + 20 * n, 40, 255)
+        Image.fromarray(rgba.astype(np.uint8)).save(tmp_path / f"{n}.png")
+    source, target = tmp_path / "in.apng", tmp_path / "out.apng"
+    split = "split[a][b];[a]palettegen=reserve_transparent=1[p];[b][p]paletteuse"
+    ffmpeg("-framerate", 10, "-i", tmp_path / "%d.png", "-vf", split, "-plays", 3, source)
+    assert restore_animation(source, target, same).frame_count == 5
+    before, after = (decode_rgba(path, (64, 48)) for path in (source, target))
+    seen = before[..., 3:] > 0
+    assert seen.any()
+    np.testing.assert_array_equal(before * seen, after * seen)
+    np.testing.assert_array_equal(before[..., 3], after[..., 3])
+    assert _play(target)[1:] == ([100] * 5, 3)
 
 
 def test_what_stands_still_in_a_gif_does_not_flicker(tmp_path: Path) -> None:
