@@ -56,6 +56,7 @@ class ClipOptions:
         codec, crf, preset: of the encoder.
         start, end: the part to restore, in seconds.
         to_frames: write a folder of frames instead of a video.
+        frame_suffix: of these frames, ``".png"`` or ``".jpg"``.
     """
 
     fps: float | None = None
@@ -65,6 +66,7 @@ class ClipOptions:
     start: float | None = None
     end: float | None = None
     to_frames: bool = False
+    frame_suffix: str = ".png"
 
 
 @dataclass
@@ -196,7 +198,7 @@ def _plan_files(
             if path in found:
                 continue
             relative = path.relative_to(root) if path != root else Path(path.name)
-            kind = "frames" if path in clips else _kind(path, videos)
+            kind = "frames" if path in clips else _kind(path, videos, output)
             name = _output_name(path, relative, kind, suffix, to_frames)
             if output is None:
                 # A folder of frames has no ending, whatever stands behind a dot in its name.
@@ -255,10 +257,13 @@ def _is_output_folder(
     return True
 
 
-def _kind(source: Path, videos: bool) -> media.Kind:
-    """What a file is taken for: by its name, or its content where the name says nothing."""
-    if videos and media.is_animated(source):
-        return "animation"
+def _kind(source: Path, videos: bool, output: str | None = None) -> media.Kind:
+    """What a file is taken for: by its name, or its content where the name says nothing; an
+    animation that is to become a video by what FFmpeg decodes as one."""
+    to_video = output is not None and Path(output).suffix.lower() in media.VIDEO_SUFFIXES
+    if (videos or to_video) and media.is_animated(source):
+        decodable = source.suffix.lower() in (".gif", ".png", ".apng")
+        return "video" if to_video and decodable else "animation"
     if source.suffix.lower() in media.SUFFIXES or not source.is_file():
         return media.kind_of(source)
     return "video" if media.usual_suffix(source) in media.VIDEO_SUFFIXES else "photo"

@@ -15,8 +15,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -270,8 +270,9 @@ def _run_clip(
                 progress=show,
             )
         elif job.kind == "frames":
+            frames = media.find_clip(job.source)
             result = videos.restore_frames(
-                media.find_clip(job.source),
+                frames,
                 job.target,
                 restore,
                 lambda path: photos.read(path).pixels,
@@ -282,11 +283,19 @@ def _run_clip(
                 overwrite=options.overwrite,
                 progress=show,
             )
+            numbers = media.frame_numbers(frames)
+            steps = [after - before for before, after in pairwise(numbers)]
+            gaps = [place for place, step in enumerate(steps) if step != min(steps)]
+            if gaps:
+                where = f"in {len(gaps)} place(s), the first after {frames[gaps[0]].name}"
+                note = f"numbers are missing {where}"
+                result = replace(result, notes=(*result.notes, note))
         elif wishes.to_frames:
             result = videos.restore_to_frames(
                 job.source,
                 job.target,
                 restore,
+                suffix=wishes.frame_suffix,
                 start=wishes.start,
                 end=wishes.end,
                 overwrite=options.overwrite,

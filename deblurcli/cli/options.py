@@ -118,6 +118,13 @@ def parse_strength(text: float | str) -> float:
     return number(0, 1)(word)
 
 
+def parse_fps(text: float | str) -> float:
+    """Reads ``30``, ``23.976`` or ``24000/1001``."""
+    frames, _, seconds = str(text).partition("/")
+    rate = number(0, above=True)
+    return number(0, 1000, above=True)(rate(frames) / rate(seconds or "1"))
+
+
 def parse_device(text: str) -> str:
     kind, _, index = text.partition(":")
     if kind not in DEVICES or (":" in text and not (kind == "cuda" and index.isdecimal())):
@@ -436,7 +443,7 @@ class VideoOptions:
             "--fps",
             metavar="N",
             show_default=False,
-            parser=number(0, 1000, above=True),
+            parser=parse_fps,
             rich_help_panel=VIDEO,
             help="Frames per second of a folder of numbered frames; else 30.",
         ),
@@ -444,7 +451,9 @@ class VideoOptions:
     frames: Annotated[
         bool,
         typer.Option(
-            "--frames", rich_help_panel=VIDEO, help="Write a folder of PNG frames for each video."
+            "--frames",
+            rich_help_panel=VIDEO,
+            help="Write a folder of frames for each video: PNG, or JPEG with --format jpg.",
         ),
     ] = False
     start: Annotated[

@@ -94,7 +94,14 @@ def restore(
         shard=(batch.shard.number, batch.shard.count),
     )
     wishes = ClipOptions(
-        clips.fps, clips.codec, clips.crf, clips.preset, clips.start, clips.end, clips.frames
+        clips.fps,
+        clips.codec,
+        clips.crf,
+        clips.preset,
+        clips.start,
+        clips.end,
+        clips.frames,
+        targets.suffix or ".png",
     )
     check_options_apply(planned, wishes)
     report = RunReport(planned, console)

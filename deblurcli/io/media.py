@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,7 @@ Kind = Literal["photo", "video", "animation", "frames"]
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".3gp", ".mts", ".m2ts", ".mpg", ".mpeg"}
-    | {".wmv", ".flv", ".ogv", ".ts"}
+    | {".wmv", ".flv", ".ogv", ".ts", ".vob", ".mxf", ".ivf", ".lrv"}
 )
 SUFFIXES = PHOTO_SUFFIXES | VIDEO_SUFFIXES
 """Every file name ending that is taken for a photo or a video, in lower case."""
@@ -136,6 +136,11 @@ def find_frames(folder: Path) -> list[Path]:
     ``frame_0001.png``, ``frame_0002.png``; otherwise the list is empty.
     """
     photos = find(folder)
+    return photos if frame_numbers(photos) else []
+
+
+def frame_numbers(photos: Sequence[Path]) -> list[int]:
+    """The number of each of the frames of one clip; empty where they are not such frames."""
     if len(photos) < 2 or len({path.suffix.lower() for path in photos}) > 1:
         return []
     parts = [re.split(r"(\d+)", path.stem) for path in photos]
@@ -146,7 +151,9 @@ def find_frames(folder: Path) -> list[Path]:
         for index, column in enumerate(zip(*parts, strict=True))
         if len({int(text) if text.isdecimal() else text for text in column}) > 1
     ]
-    return photos if len(differing) == 1 and differing[0] % 2 == 1 else []
+    if len(differing) != 1 or differing[0] % 2 == 0:
+        return []
+    return [int(part[differing[0]]) for part in parts]
 
 
 def is_animated(path: Path) -> bool:

@@ -86,6 +86,39 @@ def test_numbered_frames_and_back(
     assert (video["nb_read_frames"], video["avg_frame_rate"]) == ("10", "20/1")
 
 
+def test_frames_as_jpeg_with_a_gap_and_a_rate_of_television(
+    clip: Path, tmp_path: Path, deblur: Deblur
+) -> None:
+    frames, target = tmp_path / "frames", tmp_path / "out.mp4"
+    done = deblur(clip, "--frames", "--format", "jpg", "-o", frames)
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in frames.iterdir())
+    assert names == [f"frame-{n:06}.jpg" for n in range(1, 11)]
+    (frames / "frame-000004.jpg").unlink()
+    done = deblur(frames, "--video", "--fps", "24000/1001", "-o", target)
+    assert done.returncode == 0, done.stderr
+    assert "numbers are missing in 1 place(s), the first after frame-000003.jpg" in done.stderr
+    video = ffprobe(target).video
+    assert (video["nb_read_frames"], video["avg_frame_rate"]) == ("9", "24000/1001")
+    done = deblur(clip, "--frames", "--format", "webp", "-o", tmp_path / "webp")
+    assert (done.returncode, "png or jpg" in done.stderr) == (2, True)
+
+
+def test_files_are_known_by_their_content_too(clip: Path, tmp_path: Path, deblur: Deblur) -> None:
+    for name in ("recording", "clip.vob", "GL01.LRV"):
+        (tmp_path / name).write_bytes(clip.read_bytes())
+    _animate(tmp_path / "dance.gif")
+    done = deblur(tmp_path / "recording", "--end", "0.1")
+    assert done.returncode == 0, done.stderr
+    assert ffprobe(tmp_path / "recording-sharp.mp4").video["nb_read_frames"] == "3"
+    done = deblur(tmp_path, "--video", "--dry-run")
+    assert {"clip-sharp.mp4", "GL01-sharp.mp4"} <= set(done.stdout.replace("/", " ").split())
+    done = deblur(tmp_path / "dance.gif", "-o", tmp_path / "dance.mp4", "--crf", "10")
+    assert done.returncode == 0, done.stderr
+    video = ffprobe(tmp_path / "dance.mp4").video
+    assert (video["nb_read_frames"], video["pix_fmt"]) == ("4", "yuv420p")
+
+
 def test_a_damaged_clip_is_restored_as_far_as_it_goes(
     clip: Path, tmp_path: Path, deblur: Deblur, tiny_weights: Path
 ) -> None:

@@ -25,6 +25,13 @@ def found(folder: Path, **options: object) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in media.find(folder, **options)]
 
 
+def test_gaps_in_numbers(tmp_path: Path) -> None:
+    fill(tmp_path, *(f"take2-{n:03}.png" for n in (8, 9, 10, 12)))
+    assert media.frame_numbers(media.find(tmp_path)) == [8, 9, 10, 12]
+    fill(tmp_path, "other.png")
+    assert media.frame_numbers(media.find(tmp_path)) == []
+
+
 def test_natural_order(tmp_path: Path) -> None:
     fill(tmp_path, "10.jpg", "9.jpg", "1.jpg", "img2.PNG", "IMG10.png", "img1.png")
     assert found(tmp_path) == ["1.jpg", "9.jpg", "10.jpg", "img1.png", "img2.PNG", "IMG10.png"]

@@ -46,7 +46,7 @@ class Format:
 
 FORMATS = {
     "JPEG": Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), False, cmyk=True, max_px=65500),
-    "PNG": Format("PNG", (".png",), deep=True, max_px=1_000_000),
+    "PNG": Format("PNG", (".png", ".apng"), deep=True, max_px=1_000_000),
     "WEBP": Format("WebP", (".webp",), grey=False, grey_alpha=False, max_px=16383),
     "TIFF": Format("TIFF", (".tif", ".tiff"), cmyk=True, deep=True),
     "BMP": Format("BMP", (".bmp",), icc=False),

@@ -142,7 +142,13 @@ def choose_encoding(
     options = dict(encoder.options)
     options.update(_quality_options(encoder, crf))
     options.update(_preset_options(encoder, preset))
-    pixel_format, notes = _choose_pixel_format(encoder.name, source_format, depth)
+    pixel_format, notes = _choose_pixel_format(
+        encoder.name,
+        source_format,
+        depth,
+        # What few players show matters more to those who make a video of an animation.
+        "420" if source_codec in ("gif", "apng") else _chroma_of(source_format),
+    )
     tag = "hvc1" if encoder.name == "libx265" and container_format in ("mp4", "mov") else None
     return Encoding(encoder.name, pixel_format, options, tag, notes)
 
@@ -189,13 +195,12 @@ def _preset_options(encoder: Encoder, preset: str | None) -> dict[str, str]:
 
 
 def _choose_pixel_format(
-    encoder: str, source: VideoFormat, depth: int
+    encoder: str, source: VideoFormat, depth: int, chroma: str
 ) -> tuple[str, tuple[str, ...]]:
     supported = [f.name for f in Codec(encoder, "w").video_formats or ()]
     notes = []
     if len(source.components) in (2, 4) and not source.has_palette:
         notes.append("its transparency is left out")
-    chroma = _chroma_of(source)
     odd_width, odd_height = source.width % 2, source.height % 2
     if encoder in ("libx264", "libx265"):
         if (chroma == "420" and (odd_width or odd_height)) or (chroma == "422" and odd_width):
@@ -219,10 +224,10 @@ def _choose_pixel_format(
 
 def _chroma_of(source: VideoFormat) -> str:
     """The chroma subsampling to write: the input's, as far as encoders share it."""
-    if source.is_rgb or source.has_palette:
-        return "444"
-    if len(source.components) < 3:
+    if source.has_palette or len(source.components) < 3:
         return "420"
+    if source.is_rgb:
+        return "444"
     across = 4 // source.chroma_width(4)
     down = 4 // source.chroma_height(4)
     return {(1, 1): "444", (2, 1): "422", (1, 2): "444"}.get((across, down), "420")

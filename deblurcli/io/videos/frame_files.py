@@ -15,8 +15,9 @@ from av.codec.context import CodecContext
 from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
+from PIL import Image
 
-from deblurcli.errors import DeblurError, UsageError, cannot_write
+from deblurcli.errors import DeblurError, UsageError, already_exists, cannot_write
 from deblurcli.io.files import atomic_output
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of, open_video, video_stream
@@ -41,6 +42,8 @@ from deblurcli.io.videos.restoring import (
 )
 from deblurcli.io.videos.writing import Picture, VideoWriter
 
+_WIDE_GAMUTS, _HDR = (9, 11, 12), (16, 18)
+"""FFmpeg's numbers of BT.2020 and the P3 gamuts, and of the curves PQ and HLG."""
 _BT709_COLOUR = Colour(matrix=1, range=1, transfer=1, primaries=1)
 
 
@@ -134,33 +137,42 @@ def restore_to_frames(
     folder: str | os.PathLike[str],
     restore: Restore,
     *,
+    suffix: str = ".png",
     start: float | None = None,
     end: float | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> VideoResult:
-    """Restores a video and writes its frames, upright, as PNG files into `folder`.
+    """Restores a video and writes its frames, upright, as pictures into `folder`.
 
-    They are called ``frame-000001.png`` and so on. 8 bits stay 8, more become 16. The folder
-    gets its name when all frames are in it.
+    They are called ``frame-000001.png`` and so on. 8 bits stay 8, more become 16 in PNG. The
+    folder gets its name when all frames are in it.
 
     Args:
         source: a video file.
         folder: is made; with `overwrite` replaced if it holds only such frames.
+        suffix: ``".png"``, or ``".jpg"`` (of high quality).
         restore, start, end, overwrite, progress: as in `restore_video`.
 
     Raises:
-        UsageError: `folder` exists, or there is no such part.
+        UsageError: `folder` exists, the format is another, or there is no such part.
         DeblurError: `source` holds no video that can be decoded, or `folder` can't be written.
     """
     folder = Path(folder)
-    _require_replaceable(folder, overwrite)
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        raise UsageError("--format", "frames are written as png or jpg", "give one of them")
+    if os.path.lexists(folder):
+        if not overwrite:
+            raise already_exists(folder)
+        if not folder.is_dir() or any(not p.match("frame-*.*") for p in folder.iterdir()):
+            raise UsageError(folder, "holds other things than frames", "give another -o")
     with closing(open_video(source)) as container:
         stream = video_stream(container, source)
         part = choose_time_range(container, "png", start, end)
         reader = VideoReader(source, container, stream, part)
         total = count_within(container, stream, start, end)
         depth = depth_for(stream.width, stream.height)
+        colour = Colour.of(stream.codec_context)
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.part")
         done = 0
         try:
@@ -168,7 +180,12 @@ def restore_to_frames(
 
             def write_png(item: tuple[int, Pixels]) -> None:
                 number, pixels = item
-                (unfinished / f"frame-{number:06}.png").write_bytes(encode_png(pixels))
+                file = unfinished / f"frame-{number:06}{suffix}"
+                if suffix == ".png":
+                    file.write_bytes(encode_png(pixels, colour))
+                else:
+                    shown = np.rint(pixels / 257) if pixels.dtype == np.uint16 else pixels
+                    Image.fromarray(shown.astype(np.uint8)).save(file, quality=95, subsampling=0)
 
             with (
                 closing(read_ahead(reader.steps(), depth)) as steps,
@@ -196,17 +213,12 @@ def restore_to_frames(
         return VideoResult(done, tuple(reader.notes), reader.damage())
 
 
-def _require_replaceable(folder: Path, overwrite: bool) -> None:
-    if not os.path.lexists(folder):
-        return
-    if not overwrite:
-        raise UsageError(folder, "exists already", "give another -o, or --overwrite")
-    if not folder.is_dir() or any(not p.match("frame-*.png") for p in folder.iterdir()):
-        raise UsageError(folder, "holds other things than frames", "give another -o")
+def encode_png(pixels: Pixels, colour: Colour | None = None) -> bytes:
+    """`pixels` (H, W, 3) uint8 or uint16 as a PNG file of as many bits.
 
-
-def encode_png(pixels: Pixels) -> bytes:
-    """`pixels` (H, W, 3) uint8 or uint16 as a PNG file of as many bits."""
+    With `colour` of a wide gamut or high dynamic range the file says so; other video colours
+    are what viewers take for granted.
+    """
     deep = pixels.dtype == np.uint16
     context = CodecContext.create("png", "w")
     if not isinstance(context, VideoCodecContext):
@@ -219,6 +231,8 @@ def encode_png(pixels: Pixels) -> bytes:
     frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), RGB16 if deep else "rgb24")
     if deep:
         frame = frame.reformat(format="rgb48be")
+    if colour is not None and (colour.primaries in _WIDE_GAMUTS or colour.transfer in _HDR):
+        frame.color_primaries, frame.color_trc = colour.primaries, colour.transfer
     frame.pts = 0
     packets = [*context.encode(frame), *context.encode(None)]
     return b"".join(bytes(packet) for packet in packets)

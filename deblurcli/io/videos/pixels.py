@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
@@ -45,8 +46,10 @@ class Colour:
     primaries: int
 
     @classmethod
-    def of(cls, frame: VideoFrame) -> Colour:
-        return cls(frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries)
+    def of(cls, context: VideoCodecContext) -> Colour:
+        return cls(
+            context.colorspace, context.color_range, context.color_trc, context.color_primaries
+        )
 
 
 class PixelReader:

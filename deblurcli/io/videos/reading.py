@@ -209,6 +209,10 @@ class VideoReader:
                 return
             # An empty packet's own index is 0, whatever stream it ends.
             index = packet.stream.index
+            if packet.has_sidedata("encryption_info"):
+                raise DeblurError(
+                    self._source, "is encrypted against copying", "give a copy that is not"
+                )
             self._seen_packets += index == self._stream.index and packet.size > 0
             time = packet.dts if packet.dts is not None else packet.pts
             tick = fraction_of(packet.time_base)

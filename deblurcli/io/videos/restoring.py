@@ -219,10 +219,7 @@ def _picture_of(
     stream: VideoStream, first: VideoFrame, encoding: Encoding, turn: DisplayMatrix | None
 ) -> Picture:
     """What the written frames are like; `turn` is how the pixels themselves are turned."""
-    context = stream.codec_context
-    colour = Colour(
-        context.colorspace, context.color_range, context.color_trc, context.color_primaries
-    )
+    colour = Colour.of(stream.codec_context)
     if stream.format.is_rgb or colour.matrix == 0:
         # The output is YUV: its matrix must be named, and limited range plays everywhere.
         colour = replace(colour, matrix=matrix_of(first), range=1)

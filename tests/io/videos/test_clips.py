@@ -241,6 +241,18 @@ def test_a_video_becomes_numbered_upright_frames(shared_data: Path, tmp_path: Pa
     assert [p.name for p in tmp_path.iterdir()] == ["frames"]
 
 
+@needs_ffmpeg
+def test_frames_of_wide_gamut_say_so(tmp_path: Path) -> None:
+    source = tmp_path / "in.mp4"
+    wide = "log-level=error:colorprim=bt2020:transfer=arib-std-b67"
+    ten_bits = "testsrc2=s=64x48:r=5:d=0.4,format=yuv420p10le"
+    ffmpeg("-f", "lavfi", "-i", ten_bits, "-c:v", "libx265", "-x265-params", wide, source)
+    restore_to_frames(source, tmp_path / "frames", same)
+    data = (tmp_path / "frames" / "frame-000001.png").read_bytes()
+    place = data.index(b"cICP") + 4
+    assert data[place : place + 2] == bytes((9, 18))
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     st.tuples(st.integers(1, 20), st.integers(1, 20)),

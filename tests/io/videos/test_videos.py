@@ -627,6 +627,14 @@ def _broken_files(clip: Path, folder: Path) -> dict[str, str]:
     }
 
 
+def test_an_encrypted_video_is_called_so(clip: Path, tmp_path: Path) -> None:
+    key, name = "76a6c65c5ea762046bd749a2e632ccbb", "a7e61c373e219033c21091fa607bf3b8"
+    ffmpeg("-i", clip, "-c", "copy", "-encryption_scheme", "cenc-aes-ctr",
+           "-encryption_key", key, "-encryption_kid", name, tmp_path / "locked.mp4")  # fmt: skip
+    with pytest.raises(DeblurError, match="is encrypted"):
+        restore_video(tmp_path / "locked.mp4", tmp_path / "out.mp4", same)
+
+
 def test_files_without_video_are_refused_in_one_line(clip: Path, tmp_path: Path) -> None:
     for name, words in _broken_files(clip, tmp_path).items():
         with pytest.raises(DeblurError, match=words) as refused:
