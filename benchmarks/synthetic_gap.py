@@ -20,9 +20,10 @@ import torch
 from numpy.typing import NDArray
 
 from deblurcli import Deblurrer
+from deblurcli.config import MotionRange
 from deblurcli.data.layouts import find_pairs
 from deblurcli.data.pictures import read_picture
-from deblurcli.data.synthesis import MotionRange, draw_exposure, margin_px, render
+from deblurcli.data.synthesis import draw_exposure, margin_px, render
 from deblurcli.evaluation.metrics import psnr
 
 SIDE_PX = 384

@@ -13,9 +13,10 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from numpy.typing import NDArray
 
 from deblurcli.errors import DeviceError, UsageError
 
@@ -215,3 +216,11 @@ def _main_memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # not on Windows
         return None
+
+
+def send(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Copies an array to a device; where that is a GPU, without waiting for it."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)

@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 
 from deblurcli.config import RECIPES, Recipe, change_recipe
+from deblurcli.data.dataset import parse_source
 from deblurcli.data.degradations import draw_degradation
-from deblurcli.data.sampling import parse_source
 from deblurcli.errors import UsageError
 
 pytest.importorskip("accelerate", reason="needs the extra 'train'")
-from deblurcli.training import Limits
 from deblurcli.training.schedule import Schedule
 
 
@@ -44,16 +43,16 @@ def test_every_value_of_every_recipe_may_be_set_to_itself() -> None:
 
 
 def test_the_papers_rate_falls_to_a_tenth_after_a_third() -> None:
-    schedule = Schedule(RECIPES["paper"], Limits(steps=900))
-    rates = [schedule.learning_rate(step, schedule.share(step, 0)) for step in range(900)]
+    schedule = Schedule(RECIPES["paper"], steps=900)
+    rates = [schedule.learning_rate(step, schedule.progress(step, 0)) for step in range(900)]
     assert rates[:300] == [5e-5] * 300
     assert rates[300:] == pytest.approx([5e-6] * 600)
 
 
 def test_the_default_rate_is_constant_until_the_last_fifth() -> None:
     recipe = RECIPES["default"]
-    schedule = Schedule(recipe, Limits(steps=1000))
-    rates = [schedule.learning_rate(step, schedule.share(step, 0)) for step in range(1001)]
+    schedule = Schedule(recipe, steps=1000)
+    rates = [schedule.learning_rate(step, schedule.progress(step, 0)) for step in range(1001)]
     warmup = recipe.warmup_steps
     assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
     assert set(rates[warmup:800]) == {recipe.learning_rate}

@@ -97,10 +97,10 @@ def make_from_photos(
 
 def _change_recipe(settings: list[str]) -> Recipe:
     """The default recipe with other motion, noise or JPEG; nothing else of it has a meaning."""
-    from deblurcli.config import change_recipe, find_recipe
+    from deblurcli.config import Recipe, change_recipe
 
     names = [setting.partition("=")[0] for setting in settings]
-    recipe = find_recipe("default")
+    recipe = Recipe()
     known = {"noise", "jpeg"} | set(asdict(recipe.motion))
     for name in names:
         if name.removeprefix("motion.") not in known:

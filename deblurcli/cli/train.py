@@ -5,29 +5,43 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import os
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deblurcli.cli import console, options
-from deblurcli.errors import DeblurError, NothingToDoError, UsageError
+from deblurcli.errors import NothingToDoError, UsageError, not_installed
 
 if TYPE_CHECKING:
-    from deblurcli.config import Recipe
+    from deblurcli.config import RunConfig
+    from deblurcli.data.dataset import Source
     from deblurcli.data.layouts import Pair
-    from deblurcli.data.sampling import Source
+    from deblurcli.models.generator import MultiScaleGenerator
+    from deblurcli.training import TrainingStatus, Validation
 
 _log = logging.getLogger("deblurcli")
 
-DEFAULT_MINUTES = 480.0  # what the default weights were trained for
+TRACKERS = ("tensorboard", "wandb", "none")
+BLURS = ("linear", "gamma", "both")
+
+# What a resumed run may change: how long and where it trains, and how its rate goes on.
+MAY_CHANGE = {
+    *("steps", "minutes", "validate_every", "validate_limit", "snapshot_every", "workers"),
+    *("device", "precision", "track", "validation"),
+    *("learning_rate", "warmup_steps", "schedule", "milestones", "final_rate", "clip_norm"),
+    *("accumulate", "patches_per_picture"),
+}
 
 EPILOG = """\b
 Data, in one of these layouts; several --data are mixed:
   GOPRO_Large   train/SEQUENCE/blur|blur_gamma|sharp/NNNNNN.png
   REDS          train/train_blur/CLIP/..., train/train_sharp/CLIP/...
-  pairs         blur/NAME, sharp/NAME
+  RealBlur      SCENE/blur/blur_N.png, SCENE/gt/gt_N.png
+  HIDE          train/NAME, test/..., GT/NAME
+  pairs         blur/NAME, sharp/NAME; lq/NAME, gt/NAME; input/NAME, target/NAME
   photos        any sharp photos; blur is synthesised as training goes
 
 \b
@@ -56,12 +70,18 @@ def train(
             metavar="DIR",
             show_default=False,
             help="Pairs to measure on, never trained on; repeatable. "
-            "[default: the test or val part of --data]",
+            "[default: every tenth scene of --data, held out]",
         ),
     ] = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", metavar="default|paper", help="Named set of all settings.")
-    ] = "default",
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="default|paper|FILE",
+            show_default=False,
+            help="Set of all settings, also as a .json, .toml or .yaml file. [default: default]",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -71,8 +91,19 @@ def train(
             help="Change one value of the recipe, also motion.NAME=VALUE; repeatable.",
         ),
     ] = None,
+    blur: Annotated[
+        str | None,
+        typer.Option(
+            "--blur",
+            metavar="|".join(BLURS),
+            show_default=False,
+            callback=options.one_of((*BLURS, None)),
+            help="Which of GOPRO's two kinds of blur. [default: as the recipe says]",
+        ),
+    ] = None,
     show_recipe: Annotated[
-        bool, typer.Option("--show-recipe", help="Print all values of the recipe and stop.")
+        bool,
+        typer.Option("--show-recipe", help="Print all values, as --recipe FILE.json reads them."),
     ] = False,
     steps: Annotated[
         int | None,
@@ -87,11 +118,11 @@ def train(
             metavar="N",
             min=0.01,
             show_default=False,
-            help="Train so many minutes. [default: 480, without --steps]",
+            help="Train so many minutes. [default: until Ctrl-C, without --steps]",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --output.")
+        bool, typer.Option("--resume", help="Go on with the run in --output, as it was begun.")
     ] = False,
     weights: Annotated[
         str | None,
@@ -102,270 +133,328 @@ def train(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     validate_every: Annotated[
-        int, typer.Option("--validate-every", metavar="N", min=1, help="Steps between validations.")
-    ] = 1000,
-    validate_limit: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--validate-limit", metavar="N", min=0, help="Most pairs of each set; 0: all."
+            "--validate-every",
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Steps between validations. [default: 1000]",
         ),
-    ] = 10,
+    ] = None,
+    validate_limit: Annotated[
+        int | None,
+        typer.Option(
+            "--validate-limit",
+            metavar="N",
+            min=0,
+            show_default=False,
+            help="Most pairs of each set; 0: all. [default: 10]",
+        ),
+    ] = None,
+    snapshot_every: Annotated[
+        int | None,
+        typer.Option(
+            "--snapshot-every",
+            metavar="N",
+            min=1,
+            show_default=False,
+            help="Steps between weights files that are kept. [default: none]",
+        ),
+    ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", metavar="N", min=0, help="Processes that prepare data.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            min=0,
+            show_default=False,
+            help="Processes that prepare data. [default: beside a GPU most cores, else 0]",
+        ),
+    ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Decides everything random.")
-    ] = 0,
+        int | None,
+        typer.Option(
+            "--seed",
+            metavar="N",
+            min=0,
+            show_default=False,
+            help="Decides everything random. [default: 0]",
+        ),
+    ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(
+            "--track",
+            metavar="|".join(TRACKERS),
+            show_default=False,
+            callback=options.one_of((*TRACKERS, None)),
+            help="What logs the run, where installed. [default: tensorboard]",
+        ),
+    ] = None,
     json_: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> None:
     """Train a network; Ctrl-C saves, --resume goes on."""
+    # Of several processes the first one speaks.
+    quiet = quiet or os.environ.get("RANK", "0") != "0"
     console.start(quiet=quiet, verbose=verbose)
-    from deblurcli.config import change_recipe, find_recipe
+    from deblurcli.config import RunConfig, change_recipe, load_recipe
 
-    chosen = change_recipe(find_recipe(recipe), settings or [])
-    if show_recipe:
-        console.print_json(dataclasses.asdict(chosen))
-        return
-    if not data:
-        raise UsageError("train", "nothing to train on", "give --data DIR")
-    if steps is None and minutes is None:
-        minutes = DEFAULT_MINUTES
-        _log.warning(
-            "trains for %g hours, as neither --steps nor --minutes is given; Ctrl-C saves, "
-            "--resume goes on",
-            minutes / 60,
-        )
-    if resume and weights:
-        raise UsageError(
-            "--weights", "can't go with --resume, which has its own", "leave one of them out"
-        )
-    sources, named = _find_sources(data, chosen)
-    pairs = _find_validation(validation, [text for text, _ in named], sources)
-    _train(
-        chosen,
-        settings or [],
-        sources,
-        pairs,
-        output,
-        steps=steps,
-        minutes=minutes,
-        resume=resume,
-        weights=weights,
-        device=device,
-        precision=precision,
-        validate_every=validate_every,
-        validate_limit=validate_limit,
-        workers=workers,
-        seed=seed,
-        training_data=tuple(note for _, note in named),
-        as_json=json_,
-        quiet=quiet,
+    given: dict[str, object] = {
+        "data": data and tuple(_absolute(text) for text in data),
+        "validation": validation and tuple(os.path.abspath(path) for path in validation),  # noqa: PTH100
+        "weights": weights,
+        "seed": seed,
+        "steps": steps,
+        "minutes": minutes,
+        "validate_every": validate_every,
+        "validate_limit": validate_limit,
+        "snapshot_every": snapshot_every,
+        "workers": workers,
+        "device": None if device == "auto" else device,
+        "precision": None if precision == "auto" else precision,
+        "track": track,
+    }
+    settings = [*(settings or []), *([f"blur={blur}"] if blur else [])]
+    stored = RunConfig()
+    if resume:
+        if weights:
+            raise UsageError(
+                "--weights", "can't go with --resume, which has its own", "leave one of them out"
+            )
+        with suppress(FileNotFoundError):
+            stored = RunConfig.load(output / "config.json")
+    begun = stored.recipe if recipe is None else load_recipe(recipe)
+    config = dataclasses.replace(
+        stored,
+        recipe=change_recipe(begun, settings),
+        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
     )
+    if show_recipe:
+        console.print_json(dataclasses.asdict(config.recipe))
+        return
+    if not config.data:
+        raise UsageError("train", "nothing to train on", "give --data DIR")
+    if resume and stored.data:
+        changed = stored.differences(config)
+        for name, (before, now) in changed.items():
+            if name not in MAY_CHANGE:
+                raise UsageError(
+                    f"--resume: {name}",
+                    f"the run was begun with {before}, not {now}",
+                    f"leave it out, or start anew with --weights {output / 'last.safetensors'}",
+                )
+        if changed and not quiet:
+            words = (f"{name} {now} instead of {was}" for name, (was, now) in changed.items())
+            console.say(f"deblur: goes on with {', '.join(words)}")
+    if config.steps is None and config.minutes is None and not quiet:
+        console.say(
+            "deblur: trains until Ctrl-C at a constant rate, as neither --steps nor --minutes is "
+            "given; --resume with one of them lets the rate fall at the end"
+        )
+    _train(config, settings, output, resume=resume, as_json=json_, quiet=quiet)
 
 
-def _find_sources(data: list[str], recipe: Recipe) -> tuple[list[Source], list[tuple[str, str]]]:
-    """Each source, with its folder and what the model card says of it."""
-    from deblurcli.data.layouts import check_pairs, find_pairs, find_pictures
+def _absolute(text: str) -> str:
+    """``DIR=WEIGHT`` with the folder's whole path, so that a run goes on from anywhere."""
+    from deblurcli.data.dataset import parse_source
+
+    folder, weight = parse_source(text)
+    return os.path.abspath(folder) + ("" if weight == 1 else f"={weight:g}")  # noqa: PTH100
+
+
+def _train(
+    config: RunConfig,
+    settings: list[str],
+    output: Path,
+    *,
+    resume: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    try:
+        from deblurcli.training import RunFolder, Trainer, Validation
+    except ModuleNotFoundError as error:
+        raise not_installed("train", error.name or "accelerate", "train") from error
+    import torch
+
+    from deblurcli.config import change_recipe
+    from deblurcli.devices import choose_device, choose_precision
+    from deblurcli.training.train_step import describe_network
+
+    place = choose_device(config.device)
+    if place.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", place.index or 0)))
+    wanted = config.recipe.precision if config.precision == "auto" else config.precision
+    number_format = choose_precision(wanted, place)
+    sources, pairs, notes = find_data(config, quiet=quiet)
+    folder = RunFolder(output)
+    initial: MultiScaleGenerator | None = None
+    if resume:
+        initial = folder.load_network()
+    elif config.weights is not None:
+        from deblurcli.cli.fetching import find_weights
+        from deblurcli.weights.files import load_weights
+
+        initial = load_weights(find_weights(config.weights, quiet=quiet))[0]
+    if initial is not None:
+        described = describe_network(config.recipe, initial.config)
+        if change_recipe(described, settings) != described:
+            raise UsageError(
+                "--set",
+                "describes another network than the one to start from",
+                "leave out network, scales, channels, blocks, depths, unshuffle and block",
+            )
+        config = dataclasses.replace(config, recipe=described)
+    trainer = Trainer(
+        config,
+        sources,
+        folder,
+        precision=number_format.name,
+        initial=initial,
+        training_data=notes,
+        cpu=place.type == "cpu",
+    )
+    if trainer.accelerator.is_main_process:
+        folder.prepare(config, resume=resume)
+    if resume:
+        trainer.resume()
+    validate = None
+    if pairs:
+        device = "cpu" if place.type == "cpu" else str(trainer.accelerator.device)
+        validate = Validation(
+            pairs, limit=config.validate_limit, device=device, precision=config.precision
+        )
+    with console.progress(100, "%", description="training", quiet=quiet) as bar:
+        shown = [0.0]
+
+        def report(status: TrainingStatus) -> None:
+            percent = round(100 * status.progress, 2)
+            bar.update(percent - shown.pop())
+            shown.append(percent)
+            bar.set_postfix_str(describe(status))
+            _log.info("%s", describe(status))
+
+        samples = validate.sample_sheets if validate else None
+        status = trainer.run(validate, report=report, samples=samples)
+    trainer.close()
+    if trainer.accelerator.is_main_process:
+        _finish(output, status, validate, trainer.networks.ema_model, as_json=as_json, quiet=quiet)
+
+
+def _finish(
+    output: Path,
+    status: TrainingStatus,
+    validate: Validation | None,
+    network: MultiScaleGenerator,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Draws curves and samples, and says how it ended."""
+    from deblurcli.training.progress import draw_curves, draw_sheet
+
+    made = []
+    try:
+        blurred = validate.measure_blurred() if validate else {}
+        draw_curves(output / "metrics.csv", output / "curves.png", blurred)
+        made.append(str(output / "curves.png"))
+    except ImportError:  # a run without matplotlib has done its work all the same
+        _log.info("no curves.png without matplotlib: pip install 'deblurcli[train]'")
+    if validate is not None:
+        samples = validate.restore_samples(network)
+        draw_sheet(samples, output / "samples.png")
+        made.append(str(output / "samples.png"))
+    if as_json:
+        figures = {**dataclasses.asdict(status), "folder": str(output), "pictures": made}
+        console.print_json(
+            {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in figures.items()
+            }
+        )
+    elif not quiet:
+        best = "best.safetensors" if validate else "last.safetensors"
+        console.say(
+            f"deblur: {describe(status)}; use it: deblur photo.jpg --weights {output / best}"
+        )
+
+
+def find_data(
+    config: RunConfig, *, quiet: bool
+) -> tuple[list[Source], list[Pair], tuple[str, ...]]:
+    """What to train on, the pairs to validate on, and what the model card says of the data.
+
+    Says what each folder was understood as. No picture is both trained on and validated on.
+    """
+    from deblurcli.data.dataset import Source, parse_source
+    from deblurcli.data.layouts import (
+        check_pairs,
+        find_pairs,
+        find_pictures,
+        hold_out_scenes,
+        keep_blur,
+    )
     from deblurcli.data.pictures import keep_large
-    from deblurcli.data.sampling import Source, parse_source
     from deblurcli.data.synthesis import margin_px
-
-    patch_px = max(recipe.patch_px, recipe.early_patch_px if recipe.early_share else 0)
-    sources, named = [], []
-    for text in data:
-        folder, weight = parse_source(text)
-        try:
-            pairs = tuple(find_pairs(folder, "train"))
-            check_pairs(pairs, patch_px)
-            sources.append(Source(pairs=pairs, weight=weight))
-            kinds = ", ".join(sorted({pair.kind for pair in pairs}))
-            note = f"{len(pairs)} pairs ({kinds}) of {Path(folder).name}"
-        except NothingToDoError:
-            region_px = patch_px + 2 * margin_px(recipe.motion)
-            photos = tuple(keep_large(find_pictures(folder), region_px))
-            sources.append(Source(photos=photos, weight=weight))
-            note = f"{len(photos)} sharp photos of {Path(folder).name}, blur synthesised"
-        named.append((folder, note))
-        _log.info("%s", note)
-    return sources, named
-
-
-def _find_validation(
-    folders: list[Path] | None, data: list[str], sources: list[Source]
-) -> list[Pair]:
-    """Pairs to validate on; none of them may be trained on."""
-    from deblurcli.data.layouts import check_pairs, find_pairs
     from deblurcli.evaluation.metrics import LEAST_PX
 
-    if folders:
-        pairs = [pair for folder in folders for pair in find_pairs(folder, "test")]
-    else:
-        pairs = []
-        for folder in data:
-            with suppress(NothingToDoError, UsageError):  # photos, or no such part
-                pairs += [pair for pair in find_pairs(folder, "test") if pair.part]
+    recipe, sources, held, notes = config.recipe, [], [], []
+    patch_px = max(side_px for _, side_px in recipe.stages)
+    for text in config.data:
+        folder, weight = parse_source(text)
+        try:
+            pairs = keep_blur(find_pairs(folder, "train"), recipe.blur, folder)
+            kinds = ", ".join(sorted({pair.kind for pair in pairs}))
+            note = f"{len(pairs)} pairs ({kinds}) of {Path(folder).name}"
+            said = note
+            if not config.validation:
+                pairs, validating = hold_out_scenes(pairs)
+                held += validating
+                said += f", {len(validating)} of them held out to validate on"
+            check_pairs(pairs, patch_px)
+            sources.append(Source(pairs=tuple(pairs), weight=weight))
+        except NothingToDoError:
+            photos = find_pictures(folder)
+            large = keep_large(photos, patch_px + 2 * margin_px(recipe.motion))
+            sources.append(Source(photos=tuple(large), weight=weight))
+            said = note = f"{len(large)} sharp photos of {Path(folder).name}, blur synthesised"
+        notes.append(note)
+        if not quiet:
+            console.say(f"deblur: {folder}: {said}")
+    for path in config.validation:
+        pairs = keep_blur(find_pairs(path, "test"), recipe.blur, path)
+        held += pairs
+        if not quiet:
+            kinds = ", ".join(sorted({pair.kind for pair in pairs}))
+            console.say(f"deblur: {path}: {len(pairs)} pairs ({kinds}) to validate on")
     sharp = (p for s in sources for p in (*s.photos, *(pair.sharp for pair in s.pairs)))
     trained = {path.resolve() for path in sharp}
-    for pair in pairs:
+    for pair in held:
         if pair.sharp.resolve() in trained:
             raise UsageError(
                 pair.sharp,
                 "is both trained on and validated on",
                 "give --data the training part only, or another --val",
             )
-    check_pairs(pairs, LEAST_PX, "give larger pictures")
-    return pairs
-
-
-def _train(
-    recipe: Recipe,
-    settings: list[str],
-    sources: list[Source],
-    pairs: list[Pair],
-    output: Path,
-    *,
-    steps: int | None,
-    minutes: float | None,
-    resume: bool,
-    weights: str | None,
-    device: str,
-    precision: str,
-    validate_every: int,
-    validate_limit: int,
-    workers: int,
-    seed: int,
-    training_data: tuple[str, ...],
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    try:
-        from deblurcli.training import Limits, RunFolder, Trainer, Validation
-    except ModuleNotFoundError as error:
-        raise DeblurError(
-            "train", f"needs the package {error.name}", "pip install 'deblurcli[train]'"
-        ) from error
-    import torch
-
-    from deblurcli.devices import choose_device, choose_precision
-    from deblurcli.training.progress import Progress
-
-    place = choose_device(device)
-    if place.type == "cuda":
-        torch.cuda.set_device(place)
-    number_format = choose_precision(precision, place)
-    folder = RunFolder(output)
-    initial = folder.load_network() if resume else _initial(weights, quiet=quiet)
-    if initial is not None:
-        recipe = _describe_network(recipe, initial, settings)
-    folder.prepare(resume=resume)
-    trainer = Trainer(
-        recipe,
-        sources,
-        folder,
-        Limits(steps, minutes),
-        seed=seed,
-        precision={"fp32": "no"}.get(number_format.name, number_format.name),
-        workers=workers,
-        initial=initial,
-        training_data=training_data,
-        cpu=place.type == "cpu",
-    )
-    if resume:
-        trainer.resume()
-    validate = None
-    if pairs:
-        validate = Validation(
-            pairs,
-            limit=validate_limit,
-            device=str(trainer.accelerator.device),
-            precision=precision,
-        )
-    else:
+    check_pairs(held, LEAST_PX, "give larger pictures")
+    if not held:
         _log.warning("nothing to validate on: no best weights will be chosen; give --val")
-    main = trainer.accelerator.is_main_process
-    with console.progress(100, "%", description="training", quiet=quiet or not main) as bar:
-        shown = 0.0
-
-        def report(progress: Progress) -> None:
-            nonlocal shown
-            bar.update(round(100 * progress.share - shown, 2))
-            shown = round(100 * progress.share, 2)
-            line = _line(progress)
-            bar.set_postfix_str(line)
-            if main:
-                _log.info("%s", line)
-
-        progress = trainer.run(validate, validate_every=validate_every, report=report)
-    trainer.close()
-    if not main:
-        return
-    pictures = _draw(folder.path, validate, trainer.learner.mean_network)
-    if as_json:
-        document: dict[str, Any] = {
-            "folder": str(folder.path),
-            **dataclasses.asdict(progress),
-            "loss": progress.loss if math.isfinite(progress.loss) else None,
-            "pictures": pictures,
-        }
-        console.print_json(document)
-    elif not quiet:
-        best = "best.safetensors" if pairs else "last.safetensors"
-        console.say(
-            f"deblur: {_line(progress)}; use it: deblur photo.jpg --weights {output / best}"
-        )
+    return sources, held, tuple(notes)
 
 
-def _initial(weights: str | None, *, quiet: bool) -> Any:
-    if weights is None:
-        return None
-    from deblurcli.cli.fetching import find_weights
-    from deblurcli.weights.files import load_weights
-
-    return load_weights(find_weights(weights, quiet=quiet))[0]
-
-
-def _describe_network(recipe: Recipe, initial: Any, settings: list[str]) -> Recipe:
-    """The recipe with what is true of the network to start from."""
-    from deblurcli.config import change_recipe
-    from deblurcli.training.train_step import describe_network
-
-    described = describe_network(recipe, initial.config)
-    if change_recipe(described, settings) != described:
-        raise UsageError(
-            "--set",
-            "describes another network than the one to start from",
-            "leave out network, scales, channels, unshuffle and block",
-        )
-    return described
-
-
-def _draw(folder: Path, validate: Any, network: Any) -> list[str]:
-    """Curves and samples at the end; a run without matplotlib has done its work all the same."""
-    from deblurcli.training.progress import draw_curves, draw_sheet
-
-    made = []
-    try:
-        draw_curves(folder / "metrics.csv", folder / "curves.png")
-        made.append(str(folder / "curves.png"))
-    except ImportError:
-        _log.info("no curves.png without matplotlib: pip install 'deblurcli[train]'")
-    if validate is not None:
-        draw_sheet(validate.restore_samples(network), folder / "samples.png")
-        made.append(str(folder / "samples.png"))
-    return made
-
-
-def _line(progress: Any) -> str:
-    left = progress.seconds_left
-    scores = " ".join(f"{name} {db:.2f} dB" for name, db in progress.scores.items())
+def describe(status: TrainingStatus) -> str:
+    """One line of a training's figures."""
+    left = status.seconds_left
+    scores = " ".join(f"{name} {db:.2f} dB" for name, db in status.scores.items())
     parts = [
-        f"step {progress.step}",
-        f"loss {progress.loss:.4g}" if math.isfinite(progress.loss) else "",
+        f"step {status.step}",
+        f"loss {status.loss:.4g}" if math.isfinite(status.loss) else "",
         scores,
-        f"{progress.samples_per_second:.1f} samples/s" if progress.samples_per_second else "",
-        f"{100 * progress.waiting:.0f} % waiting" if progress.waiting > 0.05 else "",
+        f"{status.samples_per_second:.1f} samples/s" if status.samples_per_second else "",
+        f"{100 * status.waiting:.0f} % waiting" if status.waiting > 0.05 else "",
         f"{left / 60:.0f} min left" if left else "",
     ]
     return ", ".join(part for part in parts if part)

@@ -1,19 +1,23 @@
 """What a camera adds after the blur: sensor noise and JPEG compression.
 
 Batched torch operations on any device. As in `synthesis`, everything random is drawn apart, on
-the CPU, one picture at a time.
+the CPU, one picture at a time; but for the noise itself, which comes of a drawn seed.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
+
+from deblurcli.devices import send
 
 # The example quantisation tables of the JPEG standard (ITU-T T.81, Annex K.1).
 _LUMA_TABLE = (
@@ -90,68 +94,72 @@ def draw_degradation(
     )
 
 
-def degrade(images: Tensor, degradations: list[Degradation]) -> Tensor:
-    """Adds noise and JPEG artefacts and rounds to 8 bits.
+def degrade(images: Tensor, degradations: Sequence[Degradation], *, rounded: bool = True) -> Tensor:
+    """Adds noise and JPEG artefacts.
 
     Args:
         images: (N, 3, H, W) float32 in [0, 1].
         degradations: one for each image.
+        rounded: to 8 bits, as files are; without it noise stays as it was drawn.
 
     Returns:
-        The degraded images, same shape, in [0, 1] at multiples of 1/255.
+        The degraded images, same shape; in [0, 1] at multiples of 1/255 where `rounded`.
     """
-    images = images.clone()
+    images, device = images.clone(), images.device
+    generator = torch.Generator(device)
     for n, d in enumerate(degradations):
         if d.read_noise or d.shot_noise:
-            # On the CPU, so that every device sees the same noise.
-            generator = torch.Generator().manual_seed(d.noise_seed)
-            noise = torch.randn(images.shape[1:], generator=generator).to(images.device)
-            variance = d.read_noise**2 + d.shot_noise * images[n]
-            images[n] += noise * variance.sqrt()
-    images = (images.clamp(0, 1) * 255).round() / 255
+            generator.manual_seed(d.noise_seed)
+            noise = torch.randn(images.shape[1:], generator=generator, device=device)
+            images[n] += noise * (d.read_noise**2 + d.shot_noise * images[n]).sqrt()
+    if rounded:
+        images = (images.clamp(0, 1) * 255).round() / 255
     compressed = [n for n, d in enumerate(degradations) if d.jpeg_quality]
     if compressed:
-        images[compressed] = _jpeg(images[compressed], [degradations[n] for n in compressed])
+        chosen = send(np.array(compressed), device)
+        results = _jpeg(images[chosen].clamp(0, 1), [degradations[n] for n in compressed])
+        images = images.index_copy(0, chosen, results)
     return images
+
+
+@cache
+def _jpeg_constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """RGB to YCbCr and back, the tables of luma and chroma, and the 8 cosines as rows."""
+    to_ycc = np.array(_RGB_TO_YCC)
+    frequency = np.arange(8)[:, None]
+    cosines = np.cos((2 * np.arange(8) + 1) * frequency * math.pi / 16)
+    cosines *= np.where(frequency == 0, math.sqrt(1 / 8), math.sqrt(2 / 8))
+    arrays = (to_ycc, np.linalg.inv(to_ycc), _LUMA_TABLE, _CHROMA_TABLE, cosines)
+    a, b, c, d, e = (send(np.array(array, dtype=np.float32), device) for array in arrays)
+    return a, b, c, d, e
 
 
 def _jpeg(images: Tensor, degradations: list[Degradation]) -> Tensor:
     device, (height, width) = images.device, images.shape[-2:]
+    to_ycc, to_rgb, luma_table, chroma_table, cosines = _jpeg_constants(device)
     # Whole blocks, also of the halved chroma; encoders repeat the last row and column, too.
     images = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate")
-    to_ycc = torch.tensor(_RGB_TO_YCC, device=device)
-    ycc = torch.einsum("ij,njhw->nihw", to_ycc, images * 255) - torch.tensor(
-        [128.0, 0.0, 0.0], device=device
-    ).view(1, 3, 1, 1)
+    ycc = torch.einsum("ij,njhw->nihw", to_ycc, images * 255)
     factors = [
-        5000 / d.jpeg_quality if d.jpeg_quality < 50 else 200 - 2 * d.jpeg_quality
+        (5000 / d.jpeg_quality if d.jpeg_quality < 50 else 200 - 2 * d.jpeg_quality) / 100
         for d in degradations
     ]  # libjpeg's meaning of "quality"
-    scale = torch.tensor(factors, device=device).view(-1, 1, 1) / 100
-    luma, chroma = (
-        torch.round(torch.tensor(t, device=device, dtype=torch.float32) * scale).clamp(1, 255)
-        for t in (_LUMA_TABLE, _CHROMA_TABLE)
-    )
-    y = _quantise(ycc[:, :1], luma)
-    full = _quantise(ycc[:, 1:], chroma)
-    halved = _quantise(F.avg_pool2d(ycc[:, 1:], 2), chroma)
+    drawn = send(np.array([factors, [d.chroma_subsampled for d in degradations]], "f4"), device)
+    scale, subsampled = drawn.view(2, -1, 1, 1, 1)
+
+    def quantise(planes: Tensor, table: Tensor) -> Tensor:
+        """Rounds the 8×8 block cosine transform."""
+        n, c, h, w = planes.shape
+        blocks = planes.reshape(n, c, h // 8, 8, w // 8, 8).permute(0, 1, 2, 4, 3, 5)
+        step = torch.round(table * scale).clamp(1, 255).view(n, 1, 1, 1, 8, 8)
+        rounded = torch.round(cosines @ blocks @ cosines.T / step) * step
+        blocks = cosines.T @ rounded @ cosines
+        return blocks.permute(0, 1, 2, 4, 3, 5).reshape(n, c, h, w)
+
+    luma = quantise(ycc[:, :1] - 128, luma_table) + 128
+    full = quantise(ycc[:, 1:], chroma_table)
+    halved = quantise(F.avg_pool2d(ycc[:, 1:], 2), chroma_table)
     halved = F.interpolate(halved, scale_factor=2.0, mode="bilinear", align_corners=False)
-    subsampled = torch.tensor([d.chroma_subsampled for d in degradations], device=device)
-    colour = torch.where(subsampled.view(-1, 1, 1, 1), halved, full)
-    rgb = torch.einsum(
-        "ij,njhw->nihw", torch.linalg.inv(to_ycc), torch.cat((y + 128, colour), dim=1)
-    )
+    chroma = torch.where(subsampled > 0, halved, full)
+    rgb = torch.einsum("ij,njhw->nihw", to_rgb, torch.cat((luma, chroma), dim=1))
     return rgb[..., :height, :width].round().clamp(0, 255) / 255
-
-
-def _quantise(planes: Tensor, tables: Tensor) -> Tensor:
-    """Rounds the 8×8 block cosine transform of (N, C, H, W) planes to (N, 8, 8) tables."""
-    n, c, h, w = planes.shape
-    frequency = torch.arange(8, device=planes.device, dtype=torch.float32)[:, None]
-    basis = torch.cos((2 * torch.arange(8, device=planes.device) + 1) * frequency * math.pi / 16)
-    basis = basis * torch.where(frequency == 0, math.sqrt(1 / 8), math.sqrt(2 / 8))
-    blocks = planes.reshape(n, c, h // 8, 8, w // 8, 8).permute(0, 1, 2, 4, 3, 5)
-    step = tables.view(n, 1, 1, 1, 8, 8)
-    rounded = torch.round(basis @ blocks @ basis.T / step) * step
-    blocks = basis.T @ rounded @ basis
-    return blocks.permute(0, 1, 2, 4, 3, 5).reshape(n, c, h, w)

@@ -4,7 +4,10 @@
 |---|---|
 | GOPRO_Large | ``train|test/SEQUENCE/blur|blur_gamma|sharp/NNNNNN.png`` |
 | REDS | ``train|val/PART_blur/CLIP/NNNNNNNN.png`` and ``…/PART_sharp/…``, also ``PART_blur_comp`` |
+| RealBlur | ``SCENE/blur/blur_N.png`` and ``SCENE/gt/gt_N.png``; parts as its lists say |
+| HIDE | ``train/NAME``, ``test/test-close-ups|test-long-shot/NAME`` and ``GT/NAME`` |
 | pairs | ``blur/NAME`` and ``sharp/NAME``; also ``blurred/``, or ``input/`` and ``target/`` |
+| BasicSR | ``lq/NAME`` and ``gt/NAME``; ``blur_crops/`` and ``sharp_crops/`` |
 | photos | any pictures, taken as sharp |
 
 Whatever folder of such a set is given, from the one that holds several sets down to a single
@@ -14,8 +17,10 @@ sequence, the pairs below it are found.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from natsort import natsorted, ns
@@ -23,7 +28,18 @@ from natsort import natsorted, ns
 from deblurcli.data.pictures import PICTURE_SUFFIXES, check_least, read_sizes
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
 
-_PARTNERS = {"blur": "sharp", "blurred": "sharp", "blur_gamma": "sharp", "input": "target"}
+# Names of blurred folders, in small letters, and of the sharp ones that lie beside them.
+_PARTNERS = {
+    "blur": ("sharp", "gt"),
+    "blurred": ("sharp",),
+    "blur_gamma": ("sharp",),
+    "input": ("target",),
+    "lq": ("gt",),
+    "blur_crops": ("sharp_crops",),
+    "input_crops": ("target_crops",),
+}
+# Names that say that a folder without a known partner is half of a pair all the same.
+_TELLING = re.compile(r"blur|^(lq|lr|input|degraded|low)$", re.IGNORECASE)
 _PARTS = ("train", "test", "val")
 _REDS_KINDS = {"_blur": "REDS", "_blur_comp": "REDS compressed"}
 # A set without the wanted part may have the other one: REDS calls its public test part "val".
@@ -38,8 +54,8 @@ class Pair:
         name: unique within the set: the path below the folder that was searched, without suffix
             and without the names of the blurred folders.
         blurred, sharp: the files.
-        kind: ``"GOPRO linear"``, ``"GOPRO gamma"``, ``"REDS"``, ``"REDS compressed"`` or
-            ``"pairs"``.
+        kind: ``"GOPRO linear"``, ``"GOPRO gamma"``, ``"REDS"``, ``"REDS compressed"``,
+            ``"RealBlur-J"``, ``"RealBlur-R"``, ``"HIDE"`` or ``"pairs"``.
         part: ``"train"``, ``"test"`` or ``"val"`` where the folders say so.
     """
 
@@ -81,10 +97,21 @@ def find_pairs(root: str | os.PathLike[str], split: str | None = None) -> list[P
         raise DeblurError(root, "no such folder", "give the folder of a data set")
     folders = list(_find_blurred(root))
     if not folders:
+        for folder in _walk(root):
+            beside = [f for f in folder.parent.iterdir() if f.is_dir() and f != folder]
+            if folder == root or not _TELLING.search(folder.name) or not _pictures(folder):
+                continue
+            other = next((path for path in beside if _pictures(path)), None)
+            if other is not None:  # to take them for sharp photos would teach to blur
+                raise UsageError(
+                    root,
+                    f"looks like pairs (folders {folder.name} and {other.name}), but in no layout "
+                    "that is known",
+                    "rename them to blur and sharp",
+                )
         raise NothingToDoError(
             root,
-            "no pairs of blurred and sharp pictures in the layout of GOPRO or REDS, "
-            "nor folders named blur and sharp",
+            "no pairs of blurred and sharp pictures in any known layout",
             "see 'deblur train --help' for the layouts",
         )
     chosen = _choose_part(folders, split)
@@ -141,19 +168,60 @@ def check_pairs(
         check_least(pair.blurred, size, least_px, remedy)
 
 
+def keep_blur(pairs: Sequence[Pair], blur: str, root: str | os.PathLike[str]) -> list[Pair]:
+    """Leaves out GOPRO's pairs of the other blur: ``"linear"``, ``"gamma"`` or ``"both"``.
+
+    Raises:
+        UsageError: `root`, where they come from, holds no others.
+    """
+    other = {"linear": "GOPRO gamma", "gamma": "GOPRO linear"}.get(blur)
+    kept = [pair for pair in pairs if pair.kind != other]
+    if not kept:
+        raise UsageError(root, f"holds only {other} pairs", "give --blur both")
+    return kept
+
+
+def hold_out_scenes(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
+    """Divides pairs into those to train on and those to validate on.
+
+    Every tenth scene (folder) is held out, or at least one. Of a single scene it is the last tenth
+    of its pictures, as neighbours resemble each other; of fewer than ten nothing is.
+    """
+    scenes: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        scenes.setdefault(f"{pair.sharp.parent}", []).append(pair)
+    if len(scenes) > 1:
+        held = {scene for n, scene in enumerate(scenes) if n % 10 == min(5, len(scenes) - 1)}
+        kept = [pair for pair in pairs if f"{pair.sharp.parent}" not in held]
+        return kept, [pair for pair in pairs if f"{pair.sharp.parent}" in held]
+    # A gap of a few frames lies between both.
+    count = len(pairs) // 10
+    return list(pairs[: len(pairs) - 2 * count or None]), list(pairs[len(pairs) - count :])
+
+
 def _find_blurred(root: Path) -> Iterator[_BlurredFolder]:
     """The folders of blurred pictures below `root`, each with its sharp one."""
     sharp_used, sharp_seen = set(), []
+    parts = _read_lists(root)
     for folder in _walk(root):
         # The names count also where the root is given as "." or "..".
         name = Path(os.path.abspath(folder)).name  # noqa: PTH100
         above = folder.parent if folder != root else Path(os.path.abspath(root)).parent  # noqa: PTH100
+        beside: dict[str, Path] = {}
+        if name.lower() in _PARTNERS or name in ("train", "test"):
+            with suppress(OSError):  # what lies above the root may be none of our business
+                beside = {path.name.lower(): path for path in above.iterdir() if path.is_dir()}
         if name == "sharp":
             sharp_seen.append(folder)
         ending = next((e for e in _REDS_KINDS if name.endswith(e) and name != e), None)
-        if name in _PARTNERS:
-            sharp = above / _PARTNERS[name]
-            kind = _kind_of(name, above)
+        if name in ("train", "test") and "gt" in beside and any(_pictures_below(folder)):
+            if not any(child.name.lower() in _PARTNERS for child in _walk(folder)):
+                yield _BlurredFolder(folder, beside["gt"], "HIDE", (name,), name, ())
+            continue
+        if name.lower() in _PARTNERS:
+            partners = _PARTNERS[name.lower()]
+            sharp = next((beside[p] for p in partners if p in beside), above / partners[0])
+            kind = _kind_of(name, sharp, above)
         elif ending:
             sharp = above / (name.removesuffix(ending) + "_sharp")
             kind = _REDS_KINDS[ending]
@@ -167,15 +235,33 @@ def _find_blurred(root: Path) -> Iterator[_BlurredFolder]:
                 )
             continue
         sharp_used.add(sharp)
-        yield _describe(root, folder, sharp, kind, name.removesuffix(ending) if ending else None)
+        described = _describe(
+            root, folder, sharp, kind, name.removesuffix(ending) if ending else None
+        )
+        yield replace(described, part=parts.get(above.resolve(), described.part))
     for folder in sharp_seen:
         if sharp_used and folder not in sharp_used and any(_pictures_below(folder)):
             raise DeblurError(folder, "sharp pictures, but no folder blur beside it", "add it")
 
 
-def _kind_of(name: str, above: Path) -> str:
+def _read_lists(root: Path) -> dict[Path, str]:
+    """The part that each scene of RealBlur belongs to, as the lists beside its folders say."""
+    parts: dict[Path, str] = {}
+    top = root.resolve()
+    for folder in (top, *top.parents[:2]):
+        for path in folder.glob("RealBlur_*_list.txt"):
+            for line in path.read_text("utf-8", "replace").splitlines():
+                scene = (folder / line.partition(" ")[0]).parent.parent
+                parts[scene] = "test" if "_test_" in path.name else "train"
+    return parts
+
+
+def _kind_of(name: str, sharp: Path, above: Path) -> str:
     if name == "blur_gamma":
         return "GOPRO gamma"
+    if (name, sharp.name) == ("blur", "gt"):
+        sets = [part.partition("_")[0] for part in above.parts if part.startswith("RealBlur-")]
+        return sets[0] if sets else "pairs"
     in_sequence = above.parent.name in _PARTS and above.name not in _PARTS
     if name == "blur" and (
         above.name.startswith("GOPR") or (above / "blur_gamma").is_dir() or in_sequence
@@ -220,6 +306,9 @@ def _choose_part(folders: list[_BlurredFolder], split: str | None) -> list[_Blur
 def _match(folder: _BlurredFolder) -> Iterator[Pair]:
     """Pairs of files with the same path below two folders; the suffix may differ."""
     blurred, sharp = _pictures_by_name(folder.path), _pictures_by_name(folder.sharp)
+    if folder.kind == "HIDE":  # train and test in folders of their own share one of sharp ones
+        blurred = {name.rpartition("/")[2]: path for name, path in blurred.items()}
+        sharp = {name: path for name, path in sharp.items() if name in blurred}
     alone = natsorted(blurred.keys() ^ sharp.keys())
     if alone:
         path = blurred.get(alone[0]) or sharp[alone[0]]
@@ -237,6 +326,7 @@ def _pictures_by_name(top: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in _pictures_below(top):
         name = path.relative_to(top).with_suffix("").as_posix()
+        name = re.sub(r"^(blur|gt)_(?=\d)", "", name)  # as RealBlur names its pictures
         if name in found:
             raise DeblurError(path, f"has the name of {found[name].name}", "keep one of the two")
         found[name] = path

@@ -24,6 +24,7 @@ What was found by trying, and is held here:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,56 +34,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from deblurcli.config import MotionRange
+from deblurcli.devices import send
+
 _STEPS_PER_PX = 1.3
 _MAX_STEPS = 91
 _GAMMA = 2.2
 _EXPONENT = 4.8
 _FRAME_COUNTS = (7, 9, 11, 13)
-# How many warped frames are held at once: bounds memory on a CPU, fills a GPU.
-_FRAMES_AT_ONCE = {"cpu": 48, "cuda": 1024, "mps": 256}
-
-
-@dataclass(frozen=True)
-class MotionRange:
-    """What kinds of motion are drawn. Lengths are pixels of the finished picture.
-
-    Attributes:
-        path_px: longest camera path; lengths are drawn with more short ones than long ones.
-        weak: share of pictures whose camera path is at most 4 px.
-        curvature: typical bend of a path: how far its ends lie beside the tangent in its
-            middle, as a share of its length.
-        rotation_degrees: largest camera roll during the exposure.
-        zoom: largest relative change of scale during the exposure.
-        shaky: share of pictures whose camera path is an irregular walk instead of an arc.
-        still: share of pictures that nothing blurs (do no harm).
-        frames: share averaged from 7 to 13 frames, each blurred a little in itself, instead of
-            a continuous exposure.
-        objects: largest number of objects that move on their own, or are seen at another depth.
-        encoded: share averaged as encoded values, as the linear GOPRO set is.
-        exponential: share averaged through expm1(4.8 x) / expm1(4.8), about as REDS is.
-        any_gamma: share averaged through a gamma curve of a random exponent from 1 to 5. The
-            rest goes through a gamma of 2.2, nearly as light adds up in a camera.
-        highlights: share of pictures whose brightest spots saturate.
-        defocus: share of scenes that are out of focus, before anything moves; a third of them
-            doesn't move.
-        patterns: share of scenes that are stripes, grids or text instead of a photo's part.
-    """
-
-    path_px: float = 80.0
-    weak: float = 0.15
-    curvature: float = 0.15
-    rotation_degrees: float = 1.6
-    zoom: float = 0.02
-    shaky: float = 0.2
-    still: float = 0.08
-    frames: float = 0.35
-    objects: int = 3
-    encoded: float = 0.35
-    exponential: float = 0.25
-    any_gamma: float = 0.1
-    highlights: float = 0.3
-    defocus: float = 0.12
-    patterns: float = 0.04
+_FRAMES_AT_ONCE = 32  # warped frames that are held: bounds memory on a CPU, fills a GPU
 
 
 @dataclass(frozen=True)
@@ -252,7 +212,7 @@ def _draw_mask(rng: np.random.Generator, side_px: int) -> NDArray[np.float32]:
 
 
 def render(
-    regions: Tensor, fillings: Tensor, exposures: list[Exposure], size_px: int
+    regions: Tensor, fillings: Tensor, exposures: Sequence[Exposure], size_px: int
 ) -> tuple[Tensor, Tensor]:
     """Renders a batch of blurred pictures and their sharp ones.
 
@@ -266,80 +226,80 @@ def render(
         blurred, sharp: (N, 3, size_px, size_px) float32 in [0, 1] on the regions' device.
     """
     device, region_px = regions.device, regions.shape[-1]
-    gains = torch.tensor([e.highlight_gain for e in exposures], device=device).view(-1, 1, 1, 1)
-    gammas = torch.tensor([e.gamma for e in exposures], device=device).view(-1, 1, 1, 1)
-    layers = [_to_light(_defocus(regions, exposures), gains, gammas)]
-    depth = max((len(e.objects) for e in exposures), default=0)
-    if depth:
-        light = _to_light(fillings, gains, gammas)
-        for index in range(depth):
-            masks = [e.masks[index] if index < len(e.masks) else None for e in exposures]
-            alpha = _stack_masks(masks, region_px, device)
-            # Premultiplied, so that a warped edge mixes rightly with what is behind it.
-            layers.append(torch.cat((light * alpha, alpha), dim=1))
-
-    # All (picture, time step) pairs of the batch in one list, warped a piece at a time.
-    pictures = np.concatenate([np.full(e.steps, n) for n, e in enumerate(exposures)])
-    shares = np.concatenate([np.full(e.steps, 1 / e.steps, np.float32) for e in exposures])
-    of_middle = np.concatenate(
-        [
-            np.where(
-                np.abs(2 * np.arange(e.steps) + 1 - e.steps) < e.middle_steps, 1 / e.middle_steps, 0
-            )
-            for e in exposures
-        ]
-    ).astype(np.float32)
-    paths = [np.concatenate([e.camera for e in exposures])]
-    present = [np.ones(len(pictures), bool)]
-    for index in range(depth):
-        has = [index < len(e.objects) for e in exposures]
-        paths.append(
-            np.concatenate(
-                [e.objects[index] if h else e.camera for e, h in zip(exposures, has, strict=True)]
-            )
+    # All that was drawn goes to the device in three copies, which nothing waits for.
+    tones = [(e.highlight_gain, e.gamma) for e in exposures]
+    gains, gammas = send(np.array(tones, dtype=np.float32), device).T.view(2, -1, 1, 1, 1)
+    paths = [path for e in exposures for path in (e.camera, *e.objects)]
+    matrices = send(_affine_matrices(np.concatenate(paths), region_px), device)
+    path_matrices = iter(torch.split(matrices, [len(path) for path in paths]))
+    masks = [mask for e in exposures for mask in e.masks]
+    alphas: Iterator[Tensor] = iter(())
+    if masks:
+        quarter = send(np.stack(masks), device)[:, None]
+        alpha = F.interpolate(
+            quarter, size=(region_px, region_px), mode="bilinear", align_corners=False
         )
-        present.append(np.asarray(has)[pictures])
-
-    total = torch.zeros(len(exposures), 3, size_px, size_px, device=device)
-    middle = torch.zeros_like(total)
-    for start in range(0, len(pictures), _FRAMES_AT_ONCE[device.type]):
-        part = slice(start, start + _FRAMES_AT_ONCE[device.type])
-        frames: Tensor | None = None
-        for layer, path, shown in zip(layers, paths, present, strict=True):
-            chosen = np.flatnonzero(shown[part])
-            if not len(chosen):
-                continue
-            whose = torch.from_numpy(pictures[part][chosen]).to(device)
-            warped = _warp(layer, whose, torch.from_numpy(path[part][chosen]).to(device), size_px)
-            if frames is None:
-                frames = warped
-            else:
-                where = torch.from_numpy(chosen).to(device)
-                behind = frames[where] * (1 - warped[:, 3:])
-                frames = frames.index_copy(0, where, behind + warped[:, :3])
-        assert frames is not None
-        whose = torch.from_numpy(pictures[part]).to(device)
-        weight = torch.from_numpy(shares[part]).to(device).view(-1, 1, 1, 1)
-        total.index_add_(0, whose, frames * weight)
-        chosen = np.flatnonzero(of_middle[part])
-        if len(chosen):
-            weight = torch.from_numpy(of_middle[part][chosen]).to(device).view(-1, 1, 1, 1)
-            picked = torch.from_numpy(chosen).to(device)
-            middle.index_add_(0, whose[picked], frames[picked] * weight)
-
+        # The masks are drawn at a quarter of the size: edges would be four times as soft as
+        # drawn, and the network would be taught that sharp objects have soft edges.
+        alphas = iter(((alpha - 0.5) * 2.5 + 0.5).clamp(0, 1))
+    scenes = _to_light(_defocus(regions, exposures), gains, gammas)
+    fillings = _to_light(fillings, gains, gammas)
+    # Pixel centres of the middle size_px × size_px, in the coordinates of grid_sample.
     edge = (region_px - size_px) // 2
+    axis = (torch.arange(size_px, device=device) + edge + 0.5) * (2 / region_px) - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    points = torch.stack((x, y, torch.ones_like(x)), dim=-1).view(-1, 3)
     inside = (..., slice(edge, edge + size_px), slice(edge, edge + size_px))
-    scene = layers[0][inside]
-    for layer in layers[1:]:
-        scene = scene * (1 - layer[inside][:, 3:]) + layer[inside][:, :3]
-    # Warping by nothing is exact to some 1e-5 px only: too much for black beside white in light.
-    momentary = torch.tensor([e.middle_steps == 1 for e in exposures], device=device)
-    sharp = _from_light(torch.where(momentary.view(-1, 1, 1, 1), scene, middle), gammas)
-    still = torch.tensor([e.is_still for e in exposures], device=device).view(-1, 1, 1, 1)
-    return torch.where(still, sharp, _from_light(total, gammas)), sharp
+
+    blurred, sharp = [], []
+    for exposure, scene, filling in zip(exposures, scenes, fillings, strict=True):
+        layers = [scene]
+        for _ in exposure.objects:
+            alpha = next(alphas)
+            # Premultiplied, so that a warped edge mixes rightly with what is behind it.
+            layers.append(torch.cat((filling * alpha, alpha)))
+        poses = [next(path_matrices) for _ in layers]
+        first_middle = (exposure.steps - exposure.middle_steps) // 2
+        middle = range(first_middle, first_middle + exposure.middle_steps)
+        light = torch.zeros_like(scene[inside])
+        sharp_light = torch.zeros_like(light)
+        for start in range(0, exposure.steps, _FRAMES_AT_ONCE):
+            frames = torch.zeros_like(light)
+            for layer, matrix in zip(layers, poses, strict=True):
+                steps = matrix[start : start + _FRAMES_AT_ONCE]
+                grid = (points @ steps.mT).view(-1, size_px, size_px, 2)
+                warped = F.grid_sample(
+                    layer.expand(len(steps), -1, -1, -1),
+                    grid,
+                    mode="bilinear",
+                    padding_mode="reflection",
+                    align_corners=False,
+                )
+                # The scene comes first, objects before it.
+                frames = warped if layer is scene else frames * (1 - warped[:, 3:]) + warped[:, :3]
+            light = light + frames.sum(dim=0)
+            of_middle = frames[max(middle.start - start, 0) : max(middle.stop - start, 0)]
+            sharp_light = sharp_light + of_middle.sum(dim=0)
+        sharp_light = sharp_light / exposure.middle_steps
+        if exposure.middle_steps == 1:
+            # Warping by nothing is exact to some 1e-5 px only: too much for black beside white.
+            sharp_light = scene[inside]
+            for layer in layers[1:]:
+                sharp_light = sharp_light * (1 - layer[inside][3:]) + layer[inside][:3]
+        blurred.append(sharp_light if exposure.is_still else light / exposure.steps)
+        sharp.append(sharp_light)
+    return _from_light(torch.stack(blurred), gammas), _from_light(torch.stack(sharp), gammas)
 
 
-def _defocus(images: Tensor, exposures: list[Exposure]) -> Tensor:
+def _affine_matrices(poses: NDArray[np.float32], region_px: int) -> NDArray[np.float32]:
+    """(K, 2, 3): where each of (K, 4) camera poses sees the points of the picture."""
+    zoom = np.exp(poses[:, 3])
+    cos, sin = zoom * np.cos(poses[:, 2]), zoom * np.sin(poses[:, 2])
+    x, y = poses[:, :2].T * (2 / region_px)
+    return np.stack((cos, -sin, x, sin, cos, y), axis=1).reshape(-1, 2, 3).astype(np.float32)
+
+
+def _defocus(images: Tensor, exposures: Sequence[Exposure]) -> Tensor:
     """Blurs each picture with a disc of its exposure's radius."""
     images = images.clone()
     for n, exposure in enumerate(exposures):
@@ -369,37 +329,6 @@ def _from_light(light: Tensor, gammas: Tensor) -> Tensor:
     roots = light ** (1 / gammas.clamp_min(1))
     exponential = torch.log1p(light * math.expm1(_EXPONENT)) / _EXPONENT
     return torch.where(gammas == 0, exponential, torch.where(gammas == 1, light, roots))
-
-
-def _stack_masks(
-    masks: list[NDArray[np.float32] | None], region_px: int, device: torch.device
-) -> Tensor:
-    """(N, 1, R, R); pictures without the object get an empty mask."""
-    side = next(m.shape[0] for m in masks if m is not None)
-    stacked = np.stack([np.zeros((side, side), np.float32) if m is None else m for m in masks])
-    alpha = torch.from_numpy(stacked).to(device)[:, None]
-    alpha = F.interpolate(alpha, size=(region_px, region_px), mode="bilinear", align_corners=False)
-    # The masks are drawn at a quarter of the size: edges would be four times as soft as drawn,
-    # and the network would be taught that sharp objects have soft edges.
-    return ((alpha - 0.5) * 2.5 + 0.5).clamp(0, 1)
-
-
-def _warp(layer: Tensor, index: Tensor, poses: Tensor, size_px: int) -> Tensor:
-    """(K, C, size_px, size_px): pictures `index` of the layer seen from K camera poses."""
-    region_px = layer.shape[-1]
-    shift = poses[:, :2] * (2 / region_px)
-    zoom = torch.exp(poses[:, 3])
-    cos, sin = zoom * torch.cos(poses[:, 2]), zoom * torch.sin(poses[:, 2])
-    matrix = torch.stack((cos, -sin, shift[:, 0], sin, cos, shift[:, 1]), dim=1).view(-1, 2, 3)
-    # Pixel centres of the middle size_px × size_px, in the coordinates of grid_sample.
-    edge = (region_px - size_px) // 2
-    axis = (torch.arange(size_px, device=layer.device) + edge + 0.5) * (2 / region_px) - 1
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    points = torch.stack((x, y, torch.ones_like(x)), dim=-1).view(1, -1, 3)
-    grid = (points @ matrix.mT).view(-1, size_px, size_px, 2)
-    return F.grid_sample(
-        layer[index], grid, mode="bilinear", padding_mode="reflection", align_corners=False
-    )
 
 
 def draw_pattern(rng: np.random.Generator, side_px: int) -> NDArray[np.uint8]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 
@@ -12,23 +14,15 @@ class Discriminator(nn.Module):
     own code (SeungjunNah/DeepDeblur_release, ``model.lua``): ten convolutions without biases, leaky
     ReLU with slope 0.2 after each, one value for 256×256 pixels. What is larger gives the mean
     over several; what fits no whole number of times is filled up with zeros on the way.
+    With ``"paper"`` as in the paper's table, which has no first convolution of stride 1.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layout: Literal["release", "paper"] = "release") -> None:
         super().__init__()
         layers: list[nn.Module] = []
         incoming = 3
-        for channels, stride in (
-            (32, 1),
-            (32, 2),
-            (64, 1),
-            (64, 2),
-            (128, 1),
-            (128, 4),
-            (256, 1),
-            (256, 4),
-            (512, 1),
-        ):
+        table = [(32, 2), (64, 1), (64, 2), (128, 1), (128, 4), (256, 1), (256, 4), (512, 1)]
+        for channels, stride in ([(32, 1)] if layout == "release" else []) + table:
             convolution = nn.Conv2d(incoming, channels, 5, stride, padding=2, bias=False)
             layers += [convolution, nn.LeakyReLU(0.2)]
             incoming = channels

@@ -4,17 +4,15 @@ what is kept of a run (`checkpoint`), how it is measured (`validation`) and watc
 from __future__ import annotations
 
 from deblurcli.training.checkpoint import RunFolder
-from deblurcli.training.progress import Progress
-from deblurcli.training.schedule import Limits
+from deblurcli.training.progress import TrainingStatus
 from deblurcli.training.train_step import build_generator
 from deblurcli.training.trainer import Trainer, Validate
 from deblurcli.training.validation import Validation
 
 __all__ = [
-    "Limits",
-    "Progress",
     "RunFolder",
     "Trainer",
+    "TrainingStatus",
     "Validate",
     "Validation",
     "build_generator",

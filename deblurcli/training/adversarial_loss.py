@@ -1,38 +1,49 @@
-"""The discriminator's side of the adversarial loss."""
+"""The adversarial loss: a discriminator that is trained beside the generator."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from deblurcli.config import Recipe
 from deblurcli.models.discriminator import Discriminator
 from deblurcli.training.optimizers import set_learning_rate
 
 
-class Adversary:
-    """A discriminator that learns beside the generator.
+class Judged(NamedTuple):
+    """The generator's loss, which gradients flow through, and the discriminator's own."""
+
+    generator: Tensor
+    discriminator: Tensor
+
+
+class AdversarialLoss:
+    """A discriminator with its optimizer.
 
     Args:
+        recipe: which discriminator, and its Adam's rate.
         accelerator: of the training.
-        learning_rate: of its Adam.
 
     Attributes:
         discriminator: the network.
         optimizer: its optimizer.
     """
 
-    def __init__(self, accelerator: Accelerator, learning_rate: float) -> None:
+    def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
-        self.discriminator = Discriminator().to(accelerator.device)
+        self.discriminator = Discriminator(recipe.discriminator).to(accelerator.device)
+        first, second = recipe.betas
         self._model, self.optimizer = accelerator.prepare(
             self.discriminator,
-            torch.optim.Adam(self.discriminator.parameters(), lr=learning_rate),
+            torch.optim.Adam(
+                self.discriminator.parameters(), lr=recipe.learning_rate, betas=(first, second)
+            ),
         )
 
-    def learn(self, restored: Tensor, sharp: Tensor, learning_rate: float) -> Tensor:
+    def update(self, restored: Tensor, sharp: Tensor, learning_rate: float) -> Judged:
         """Updates the discriminator; gives the generator's loss against it.
 
         Args:
@@ -43,16 +54,14 @@ class Adversary:
         set_learning_rate(self.optimizer, learning_rate)
         # One forward pass for both, as several processes want it.
         verdicts = self._model(torch.cat((sharp, restored.detach()))).float()
-        truth = torch.cat((torch.ones(len(sharp), 1), torch.zeros(len(sharp), 1)))
+        truth = torch.zeros_like(verdicts)
+        truth[: len(sharp)] = 1
+        loss = 2 * logistic(verdicts, truth)
         self.optimizer.zero_grad(set_to_none=True)
-        self._accelerator.backward(2 * logistic(verdicts, truth.to(verdicts.device)))
+        self._accelerator.backward(loss)
         self.optimizer.step()
         self.discriminator.requires_grad_(False)
         with self._accelerator.autocast():
             verdicts = self.discriminator(restored).float()
         self.discriminator.requires_grad_(True)
-        return logistic(verdicts, torch.ones_like(verdicts))
-
-    def parts(self) -> dict[str, Any]:
-        """What a checkpoint has to hold, by name."""
-        return {"discriminator": self.discriminator, "judge_optimizer": self.optimizer}
+        return Judged(logistic(verdicts, torch.ones_like(verdicts)), loss.detach())

@@ -2,11 +2,13 @@
 
 | file | what |
 |---|---|
+| ``config.json`` | the whole configuration: `deblurcli.config.RunConfig` |
 | ``last.pt`` | everything needed to go on: `RunFolder.load_state` |
-| ``last.safetensors`` | the running mean of the weights, usable with ``--weights`` |
+| ``last.safetensors`` | the moving average of the weights, usable with ``--weights`` |
 | ``best.safetensors`` | the same at the best validation so far |
-| ``metrics.csv`` | one line for each validation |
-| ``tensorboard/`` | the same for TensorBoard, where it is installed |
+| ``snapshots/step-N.safetensors`` | the same every so many steps, where that is asked for |
+| ``metrics.csv`` | one line for each validation and each checkpoint |
+| ``tensorboard/`` | for TensorBoard, where it is installed |
 | ``curves.png``, ``samples.png`` | pictures of the run, at its end |
 
 Every file but ``metrics.csv`` is replaced in one move: a full disk or a killed process leaves
@@ -16,19 +18,18 @@ the one before.
 from __future__ import annotations
 
 import csv
-import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from deblurcli.config import RunConfig
 from deblurcli.errors import UsageError, WeightsError
 from deblurcli.io.files import atomic_output, output_error
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.generator import MultiScaleGenerator
-from deblurcli.training.progress import Progress
+from deblurcli.training.progress import TrainingStatus
 from deblurcli.weights.files import ModelCard, current_names, save_weights
 
 
@@ -41,7 +42,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._tensorboard: Any = None
+        self.config = self.path / "config.json"
 
     @property
     def checkpoint(self) -> Path:
@@ -51,8 +52,8 @@ class RunFolder:
     def metrics(self) -> Path:
         return self.path / "metrics.csv"
 
-    def prepare(self, *, resume: bool) -> None:
-        """Makes the folder.
+    def prepare(self, config: RunConfig, *, resume: bool) -> None:
+        """Makes the folder and writes the configuration.
 
         Raises:
             UsageError: it holds another run and `resume` is false.
@@ -68,6 +69,8 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise output_error(self.path, error) from error
+        with atomic_output(self.config, overwrite=True) as part:
+            part.write_text(config.to_json(), "utf-8")
 
     def save(
         self, state: dict[str, Any], mean: MultiScaleGenerator, card: ModelCard, *, best: bool
@@ -92,6 +95,12 @@ class RunFolder:
             except RuntimeError as error:  # what torch's writer makes of a full disk
                 raise OSError(28, "could not write all of it") from error
 
+    def save_snapshot(self, step: int, mean: MultiScaleGenerator, card: ModelCard) -> None:
+        """Saves weights that are kept. Raises DeblurError where they can't be written."""
+        folder = self.path / "snapshots"
+        folder.mkdir(exist_ok=True)
+        save_weights(folder / f"step-{step:08d}.safetensors", mean, card, overwrite=True)
+
     def load_state(self) -> dict[str, Any]:
         """The checkpoint, on the CPU. It can hold nothing that would be executed.
 
@@ -112,7 +121,14 @@ class RunFolder:
             ) from error
         if not isinstance(state, dict) or "generator" not in state:
             raise WeightsError(self.checkpoint, "not a checkpoint of ours", "give another --output")
-        for part in state.keys() & {"generator", "ema"}:
+        if "ema" in state:  # until version 0.2
+            old = state.pop("ema")
+            state["ema_updates"] = int(old.pop("n_averaged"))
+            state["ema_model"] = {
+                name.removeprefix("module."): tensor for name, tensor in old.items()
+            }
+            state["discriminator_optimizer"] = state.pop("judge_optimizer", None)
+        for part in state.keys() & {"generator", "ema_model"}:
             state[part] = current_names(state[part])
         return state
 
@@ -132,23 +148,18 @@ class RunFolder:
             ) from error
         return network
 
-    def append_metrics(self, progress: Progress) -> None:
-        """One more line in ``metrics.csv`` and in TensorBoard's log.
+    def append_metrics(self, status: TrainingStatus) -> None:
+        """One more line in ``metrics.csv``.
 
         The file gets a column for every set that was ever measured: the first line may be of a
         run that was stopped before its first validation, or had other sets.
         """
-        row: dict[str, float] = {
-            "step": progress.step,
-            "minutes": round(progress.seconds / 60, 2),
-            "loss": progress.loss,
-            "learning_rate": progress.learning_rate,
-            "samples_per_second": round(progress.samples_per_second, 2),
-            "waiting": round(progress.waiting, 4),
-            **{f"psnr_db:{name}": round(db, 4) for name, db in progress.scores.items()},
-        }
+        row = status.row()
         try:
-            columns = self._columns()
+            columns: list[str] = []
+            if self.metrics.exists():
+                with self.metrics.open(newline="") as file:
+                    columns = next(csv.reader(file), [])
             if not set(row) <= set(columns):
                 columns = [*columns, *(name for name in row if name not in columns)]
                 self._widen(columns)
@@ -156,13 +167,6 @@ class RunFolder:
                 csv.DictWriter(file, columns, restval="").writerow(row)
         except OSError as error:
             raise output_error(self.metrics, error) from error
-        self._log_to_tensorboard(row)
-
-    def _columns(self) -> list[str]:
-        if not self.metrics.exists():
-            return []
-        with self.metrics.open(newline="") as file:
-            return next(csv.reader(file), [])
 
     def _widen(self, columns: list[str]) -> None:
         rows: list[dict[str, str]] = []
@@ -176,15 +180,3 @@ class RunFolder:
             writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
-
-    def _log_to_tensorboard(self, row: Mapping[str, float]) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        if self._tensorboard is None:
-            self._tensorboard = SummaryWriter(str(self.path / "tensorboard"))
-        for name, value in row.items():
-            if name != "step" and math.isfinite(value):
-                self._tensorboard.add_scalar(name.replace(":", "/"), value, row["step"])
-        self._tensorboard.flush()

@@ -26,7 +26,7 @@ def mse(restored: Tensor, sharp: Tensor) -> Tensor:
     return 0.5 * ((restored - sharp) ** 2).mean()
 
 
-def frequency(restored: Tensor, sharp: Tensor) -> Tensor:
+def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
     """Mean L1 distance of the orthonormal Fourier transforms."""
     difference = torch.fft.rfft2((restored - sharp).float(), norm="ortho")
     return torch.view_as_real(difference).abs().mean()
@@ -40,19 +40,19 @@ CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def multi_scale_loss(
-    restored: Sequence[Tensor], sharp: Sequence[Tensor], content: str, frequency_weight: float
+    restored: Sequence[Tensor], sharp: Sequence[Tensor], content: str, fft_weight: float
 ) -> Tensor:
-    """Mean over the scales of content and frequency loss.
+    """Mean over the scales of content and Fourier loss.
 
     Args:
         restored, sharp: pyramids of the same number of levels and sizes, (N, 3, H, W) in [0, 1].
         content: a key of `CONTENT_LOSSES`.
-        frequency_weight: 0 leaves the frequency loss out.
+        fft_weight: of the distance of the Fourier transforms; 0 leaves it out.
     """
     loss = CONTENT_LOSSES[content]
     total = restored[0].new_zeros(())
     for r, s in zip(restored, sharp, strict=True):
         total = total + loss(r.float(), s)
-        if frequency_weight:
-            total = total + frequency_weight * frequency(r, s)
+        if fft_weight:
+            total = total + fft_weight * fft_l1(r, s)
     return total / len(restored)

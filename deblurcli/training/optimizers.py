@@ -8,18 +8,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-# Kernels with fewer channels than this on either side are the network's doors to the picture,
-# not maps between features: Muon isn't meant for those.
-_LEAST_CHANNELS = 16
+from deblurcli.config import Recipe
+
+# Kernels with fewer channels than this on either side are input and output convolutions, not maps
+# between features: Muon isn't meant for those.
+_MIN_CHANNELS = 16
 # Adam's learning rate beside Muon's, found by trying.
 _ADAM_SHARE = 0.4
 
 
-def make_optimizer(name: str, model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer ``"adam"`` or ``"muon"`` for all parameters of `model`."""
-    if name == "adam":
-        return torch.optim.Adam(model.parameters(), lr=learning_rate)
-    return MuonAndAdam(model.parameters(), learning_rate)
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The recipe's optimizer for all parameters of `model`."""
+    first, second = recipe.betas
+    parameters, rate = model.parameters(), recipe.learning_rate
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=rate, betas=(first, second))
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters, lr=rate, betas=(first, second), weight_decay=recipe.weight_decay
+        )
+    return MuonAndAdam(parameters, rate, (first, second), recipe.weight_decay)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -37,22 +45,28 @@ class MuonAndAdam(torch.optim.Optimizer):
     learning rate says how fast both go.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        learning_rate: float,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+    ) -> None:
         kernels: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for parameter in parameters:
-            between = parameter.ndim == 4 and min(parameter.shape[:2]) >= _LEAST_CHANNELS
+            between = parameter.ndim == 4 and min(parameter.shape[:2]) >= _MIN_CHANNELS
             (kernels if between else others).append(parameter)
         super().__init__([{"params": kernels}, {"params": others}], {"lr": learning_rate})
         self._kernels = kernels
         self._matrices = [nn.Parameter(_as_matrix(kernel)) for kernel in kernels]
-        self._adam = torch.optim.Adam(others, lr=_ADAM_SHARE * learning_rate)
+        self._adam = torch.optim.Adam(others, lr=_ADAM_SHARE * learning_rate, betas=betas)
         self._muon: torch.optim.Optimizer | None = None
         if kernels:  # there are none in very narrow networks
             self._muon = torch.optim.Muon(
                 self._matrices,
                 lr=learning_rate,
-                weight_decay=0.0,
+                weight_decay=weight_decay,
                 adjust_lr_fn="match_rms_adamw",
             )
 

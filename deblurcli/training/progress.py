@@ -5,26 +5,29 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from deblurcli.data.pictures import write_png
 from deblurcli.io.files import atomic_output
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingStatus:
     """What happened lately, for whoever watches.
 
     Attributes:
         step: steps done in all, over all resumed runs.
         seconds: of training in all, without validation.
-        share: of the whole training that is done, 0 to 1.
+        progress: the part of the whole training that is done, 0 to 1.
         loss: mean content loss since the last report.
+        gradient_norm: mean since the last report, before clipping.
+        adversarial_loss, discriminator_loss: likewise; 0 without a discriminator.
         learning_rate: at this step.
         samples_per_second: pictures trained on, over all processes.
         waiting: share of the time that was spent waiting for data.
@@ -33,8 +36,11 @@ class Progress:
 
     step: int
     seconds: float = 0.0
-    share: float = 0.0
+    progress: float = 0.0
     loss: float = math.nan
+    gradient_norm: float = math.nan
+    adversarial_loss: float = 0.0
+    discriminator_loss: float = 0.0
     learning_rate: float = 0.0
     samples_per_second: float = 0.0
     waiting: float = 0.0
@@ -42,8 +48,26 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimated from the share done; None at the very start."""
-        return self.seconds * (1 - self.share) / self.share if self.share else None
+        """Estimated from the part done; None at the very start, and where there is no end."""
+        return self.seconds * (1 - self.progress) / self.progress if self.progress else None
+
+    def row(self) -> dict[str, float]:
+        """All figures by name, for a table."""
+        adversarial = {
+            "adversarial_loss": self.adversarial_loss,
+            "discriminator_loss": self.discriminator_loss,
+        }
+        return {
+            "step": self.step,
+            "minutes": round(self.seconds / 60, 2),
+            "loss": self.loss,
+            "gradient_norm": self.gradient_norm,
+            **(adversarial if self.discriminator_loss else {}),
+            "learning_rate": self.learning_rate,
+            "samples_per_second": round(self.samples_per_second, 2),
+            "waiting": round(self.waiting, 4),
+            **{f"psnr_db:{name}": round(db, 4) for name, db in self.scores.items()},
+        }
 
 
 class Stopwatch:
@@ -76,8 +100,15 @@ class Stopwatch:
         return result
 
 
-def draw_curves(metrics_csv: Path, target: Path) -> None:
+def draw_curves(
+    metrics_csv: Path, target: Path, blurred: Mapping[str, float] | None = None
+) -> None:
     """Plots loss and validation PSNR over training time from a run's ``metrics.csv``.
+
+    Args:
+        metrics_csv: what to plot.
+        target: a PNG file.
+        blurred: set name to the PSNR in dB of its blurred pictures: a dashed line each.
 
     Raises:
         ImportError: matplotlib is not installed (extra ``train``).
@@ -94,10 +125,14 @@ def draw_curves(metrics_csv: Path, target: Path) -> None:
     left, right = figure.subplots(1, 2)
     left.plot(minutes, [float(row["loss"]) for row in rows], marker=".")
     left.set(title="Training loss", xlabel="minutes of training", yscale="log")
-    for name in [key for key in (rows[0] if rows else {}) if key.startswith("psnr_db:")]:
+    for key in [key for key in (rows[0] if rows else {}) if key.startswith("psnr_db:")]:
         # Empty where a run was interrupted: nothing was measured then.
-        points = [(m, float(row[name])) for m, row in zip(minutes, rows, strict=True) if row[name]]
-        right.plot(*zip(*points, strict=True), marker=".", label=name.removeprefix("psnr_db:"))
+        points = [(m, float(row[key])) for m, row in zip(minutes, rows, strict=True) if row[key]]
+        name = key.removeprefix("psnr_db:")
+        (line,) = right.plot(*zip(*points, strict=True), marker=".", label=name)
+        if blurred and name in blurred:
+            label = f"{name}, blurred"
+            right.axhline(blurred[name], color=line.get_color(), linestyle="--", label=label)
     right.set(title="Validation", xlabel="minutes of training", ylabel="PSNR (dB)")
     if right.lines:
         right.legend()
@@ -107,8 +142,17 @@ def draw_curves(metrics_csv: Path, target: Path) -> None:
         figure.savefig(part, format="png", dpi=110)
 
 
-def draw_sheet(rows: Sequence[Sequence[NDArray[np.uint8]]], target: Path) -> None:
-    """A picture of rows of equally large ``(H, W, 3) uint8`` pictures."""
+def draw_sheet(
+    rows: Sequence[Sequence[NDArray[np.uint8]]],
+    target: Path,
+    labels: Sequence[str] = ("blurred", "restored", "sharp"),
+) -> None:
+    """A picture of rows of equally large ``(H, W, 3) uint8`` pictures, with names above them."""
     sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
+    head_px = 24
+    head = Image.new("RGB", (sheet.shape[1], head_px), "white")
+    for column, label in enumerate(labels):
+        left = column * sheet.shape[1] // len(labels)
+        ImageDraw.Draw(head).text((left + 6, 4), label, "black", ImageFont.load_default(14))
     with atomic_output(target, overwrite=True) as part:
-        write_png(part, sheet)
+        write_png(part, np.concatenate([np.asarray(head), sheet]))

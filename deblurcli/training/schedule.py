@@ -1,4 +1,4 @@
-"""How long a training lasts, and how its learning rate and patches change on the way."""
+"""How far a training is, and how its learning rate and patches change on the way."""
 
 from __future__ import annotations
 
@@ -9,42 +9,45 @@ from deblurcli.config import Recipe
 
 
 @dataclass(frozen=True)
-class Limits:
-    """When a training ends: after so many steps or minutes, whichever comes first."""
+class Schedule:
+    """Everything that depends on how much of the training is done.
 
+    Attributes:
+        recipe: says how rate and patches change.
+        steps, minutes: the training ends after so many, whichever comes first. With neither it
+            has no end: the rate stays, and patches are those of the last stage.
+    """
+
+    recipe: Recipe
     steps: int | None = None
     minutes: float | None = None
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """Everything that depends on how much of the training is done."""
-
-    recipe: Recipe
-    limits: Limits
-
-    def share(self, step: int, seconds: float) -> float:
+    def progress(self, step: int, seconds: float) -> float:
         """The part of the training that is done, 0 to 1."""
-        shares = [0.0]
-        if self.limits.steps:
-            shares.append(step / self.limits.steps)
-        if self.limits.minutes:
-            shares.append(seconds / 60 / self.limits.minutes)
-        return min(max(shares), 1.0)
+        done = [0.0]
+        if self.steps:
+            done.append(step / self.steps)
+        if self.minutes:
+            done.append(seconds / 60 / self.minutes)
+        return min(max(done), 1.0)
 
-    def is_early(self, share: float) -> bool:
-        """Whether the smaller patches are used."""
-        return share < self.recipe.early_share
+    def stage(self, progress: float) -> int:
+        """Which of the recipe's stages it is in."""
+        endless = self.steps is None and self.minutes is None
+        early = progress < self.recipe.early_share and not endless
+        return 0 if early else len(self.recipe.stages) - 1
 
-    def learning_rate(self, step: int, share: float) -> float:
-        """A linear rise over the first steps, then down to the final rate: along half a cosine,
-        straight over the last fifth, or at once after a third of the training."""
+    def learning_rate(self, step: int, progress: float) -> float:
+        """A linear rise over the first steps, then down to the final rate: straight over the last
+        fifth, along half a cosine, or at the milestones."""
         r = self.recipe
         warmup = min(1.0, (step + 1) / r.warmup_steps) if r.warmup_steps else 1.0
         if r.schedule == "step":
-            height = 1.0 if share < 1 / 3 else 0.0
-        elif r.schedule == "trapezoid":
-            height = min(1.0, 5 * (1 - share))
+            passed = sum(progress >= milestone for milestone in r.milestones)
+            fall = float(r.final_rate ** (passed / max(len(r.milestones), 1)))
+            return r.learning_rate * warmup * fall
+        if r.schedule == "trapezoid":
+            height = min(1.0, 5 * (1 - progress))
         else:
-            height = 0.5 * (1 + math.cos(math.pi * share))
+            height = 0.5 * (1 + math.cos(math.pi * progress))
         return r.learning_rate * warmup * (r.final_rate + (1 - r.final_rate) * height)

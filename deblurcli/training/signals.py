@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of a training."""
+"""Ctrl-C and SIGTERM in the middle of a training."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from types import FrameType
 
 
 class StopRequest:
-    """Lets Ctrl-C finish the step in work, so that what is saved is whole.
+    """Lets the step in work finish, so that what is saved is whole.
 
     Attributes:
-        asked: whether Ctrl-C was pressed.
+        asked: whether Ctrl-C was pressed, or SIGTERM came (Slurm, ``docker stop``).
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Takes Ctrl-C as a request; pressed twice, it raises KeyboardInterrupt at once."""
+        """Takes both as a request; a second one raises KeyboardInterrupt at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -32,8 +32,9 @@ class StopRequest:
                 raise KeyboardInterrupt
             self.asked = True
 
-        before = signal.signal(signal.SIGINT, ask)
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)

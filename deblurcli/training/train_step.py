@@ -1,128 +1,150 @@
-"""What learns: the generator, its optimizer, the running mean of its weights, its adversary."""
+"""One training step from top to bottom, and the networks that it changes."""
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from deblurcli.config import Recipe
 from deblurcli.models.compact import compact_config
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.deepdeblur import deepdeblur_config
 from deblurcli.models.generator import MultiScaleGenerator, gaussian_pyramid
-from deblurcli.training.adversarial_loss import Adversary
+from deblurcli.training.adversarial_loss import AdversarialLoss
 from deblurcli.training.losses import multi_scale_loss
 from deblurcli.training.optimizers import make_optimizer, set_learning_rate
 
 
-def build_generator(recipe: Recipe) -> MultiScaleGenerator:
-    """The untrained network of a recipe."""
-    if recipe.network == "deepdeblur":
-        return MultiScaleGenerator(deepdeblur_config(recipe.scales))
-    return MultiScaleGenerator(
-        compact_config(recipe.channels, recipe.scales, recipe.unshuffle, recipe.block)
-    )
+class StepLosses(NamedTuple):
+    """What a step measured, as tensors on the device, so that nothing waits for them.
+
+    Attributes:
+        content: mean content loss over scales and pictures, before the update.
+        gradient_norm: of all parameters, before it was clipped.
+        adversarial: the generator's loss against the discriminator; 0 without one.
+        discriminator: the discriminator's own loss.
+    """
+
+    content: Tensor
+    gradient_norm: Tensor
+    adversarial: Tensor
+    discriminator: Tensor
 
 
-def describe_network(recipe: Recipe, config: GeneratorConfig) -> Recipe:
-    """`recipe` as it is where training starts from a network that exists already."""
-    if config.body == "resnet":
-        return replace(recipe, network="deepdeblur", scales=config.scales)
-    return replace(
-        recipe,
-        network="compact",
-        scales=config.scales,
-        channels=config.channels,
-        unshuffle=config.unshuffle,
-        block=config.block,
-    )
-
-
-class Learner:
-    """Learns from one batch at a time; knows nothing of data, time and files.
+def train_step(
+    networks: TrainedNetworks, blurred: Tensor, sharp: Tensor, learning_rate: float
+) -> StepLosses:
+    """Updates the networks once.
 
     Args:
-        recipe: how.
-        accelerator: where, with which precision and among how many processes.
+        networks: what is trained.
+        blurred, sharp: (N, 3, H, W) float32 in [0, 1], this process's part of the batch.
+        learning_rate: of this step.
+    """
+    recipe, accelerator = networks.recipe, networks.accelerator
+    optimizer, adversarial_loss = networks.optimizer, networks.adversarial_loss
+    set_learning_rate(optimizer, learning_rate)
+    optimizer.zero_grad(set_to_none=True)
+    content = adversarial = discriminator = torch.zeros((), device=blurred.device)
+    parts = recipe.accumulate
+    for part in range(parts):
+        blurred_part, sharp_part = blurred[part::parts], sharp[part::parts]
+        # Processes exchange their gradients once, with the last part.
+        waits = part < parts - 1
+        with accelerator.no_sync(networks.model) if waits else nullcontext():
+            restored = networks.model(blurred_part)
+            targets = gaussian_pyramid(sharp_part, len(restored))
+            loss = multi_scale_loss(restored, targets, recipe.loss, recipe.fft_weight)
+            content = content + loss.detach() / parts
+            if adversarial_loss is not None:
+                judged = adversarial_loss.update(restored[0], sharp_part, learning_rate)
+                loss = loss + recipe.adversarial * judged.generator
+                adversarial = adversarial + judged.generator.detach() / parts
+                discriminator = discriminator + judged.discriminator / parts
+            accelerator.backward(loss / parts)
+    gradient_norm = accelerator.clip_grad_norm_(
+        networks.model.parameters(), recipe.clip_norm or math.inf
+    )
+    optimizer.step()
+    networks.update_ema()
+    return StepLosses(content, gradient_norm, adversarial, discriminator)
+
+
+class TrainedNetworks:
+    """The generator with its optimizer and the moving average of its weights.
+
+    Args:
+        recipe: how they are trained.
+        accelerator: where, in which precision and among how many processes.
         initial: a network to start from instead of a random one.
 
     Attributes:
         generator: what is trained.
-        adversary: the discriminator, where the recipe has one.
+        model: the same as training calls it, for several processes: gives all scales.
+        ema_model: the moving average of its weights; the generator itself where there is none.
+        adversarial_loss: where the recipe has one.
     """
 
     def __init__(
-        self, recipe: Recipe, accelerator: Accelerator, initial: MultiScaleGenerator | None
+        self, recipe: Recipe, accelerator: Accelerator, initial: MultiScaleGenerator | None = None
     ) -> None:
-        self._recipe, self._accelerator = recipe, accelerator
+        self.recipe, self.accelerator = recipe, accelerator
         self.generator = initial or build_generator(recipe)
         self.generator.requires_grad_(True).train()
         # mypy: torch's stubs know no Module.to(memory_format=…)
         self.generator.to(accelerator.device).to(
             memory_format=torch.channels_last  # type: ignore[call-overload]
         )
-        self._ema = AveragedModel(self.generator, avg_fn=self._average)
+        self.ema_model = self.generator
+        if recipe.ema:
+            self.ema_model = copy.deepcopy(self.generator).requires_grad_(False)
+        self.ema_updates = 0
         model = _AllScales(self.generator)
-        self._model, self._optimizer = accelerator.prepare(
-            model, make_optimizer(recipe.optimizer, model, recipe.learning_rate)
-        )
-        self.adversary: Adversary | None = None
+        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(recipe, model))
+        self.adversarial_loss: AdversarialLoss | None = None
         if recipe.adversarial:
-            self.adversary = Adversary(accelerator, recipe.learning_rate)
+            self.adversarial_loss = AdversarialLoss(recipe, accelerator)
 
-    def learn(self, blurred: Tensor, sharp: Tensor, learning_rate: float) -> Tensor:
-        """One update; gives the content loss (as a tensor, so that nothing waits for it).
+    def update_ema(self) -> None:
+        """Moves the average towards the weights as they are now."""
+        if self.ema_model is self.generator:
+            return
+        # It is short at first, or it would remember the random start for long.
+        decay = min(self.recipe.ema, (1 + self.ema_updates) / (10 + self.ema_updates))
+        averages = [parameter.data for parameter in self.ema_model.parameters()]
+        weights = [parameter.data for parameter in self.generator.parameters()]
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        self.ema_updates += 1
 
-        Args:
-            blurred, sharp: (N, 3, H, W) float32 in [0, 1], this process's part of the batch.
-            learning_rate: of this step.
-        """
-        recipe = self._recipe
-        set_learning_rate(self._optimizer, learning_rate)
-        restored = self._model(blurred)
-        targets = gaussian_pyramid(sharp, recipe.scales)
-        loss = multi_scale_loss(restored, targets, recipe.loss, recipe.frequency)
-        content = loss.detach()
-        if self.adversary is not None:
-            against = self.adversary.learn(restored[0], sharp, learning_rate)
-            loss = loss + recipe.adversarial * against
-        self._optimizer.zero_grad(set_to_none=True)
-        self._accelerator.backward(loss)
-        if recipe.clip_norm:
-            self._accelerator.clip_grad_norm_(self._model.parameters(), recipe.clip_norm)
-        self._optimizer.step()
-        self._ema.update_parameters(self.generator)
-        return content
-
-    @property
-    def mean_network(self) -> MultiScaleGenerator:
-        """The running mean of the weights (the weights themselves where the recipe has none)."""
-        network = self._ema.module if self._recipe.ema else self.generator
-        assert isinstance(network, MultiScaleGenerator)
-        return network
-
-    def parts(self) -> dict[str, Any]:
-        """What a checkpoint has to hold, by name: each has a state_dict."""
-        parts: dict[str, Any] = {
-            "generator": self.generator,
-            "ema": self._ema,
-            "optimizer": self._optimizer,
-        }
-        if self.adversary is not None:
-            parts |= self.adversary.parts()
-        if self._accelerator.scaler is not None:
-            parts["scaler"] = self._accelerator.scaler
+    def _parts(self) -> dict[str, Any]:
+        parts = {"generator": self.generator, "optimizer": self.optimizer}
+        if self.ema_model is not self.generator:
+            parts["ema_model"] = self.ema_model
+        if self.adversarial_loss is not None:
+            parts["discriminator"] = self.adversarial_loss.discriminator
+            parts["discriminator_optimizer"] = self.adversarial_loss.optimizer
+        if self.accelerator.scaler is not None:
+            parts["scaler"] = self.accelerator.scaler
         return parts
 
-    def _average(self, mean: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
-        # The mean is short at first, or it would remember the random start for long.
-        decay = min(self._recipe.ema, (1 + float(updates)) / (10 + float(updates)))
-        return mean.lerp(current, 1 - decay)
+    def state_dict(self) -> dict[str, Any]:
+        """All that a checkpoint has to hold."""
+        states = {name: part.state_dict() for name, part in self._parts().items()}
+        return {**states, "ema_updates": self.ema_updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises KeyError, RuntimeError or ValueError for the state of other networks."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.ema_updates = state["ema_updates"]
 
 
 class _AllScales(nn.Module):
@@ -134,3 +156,47 @@ class _AllScales(nn.Module):
 
     def forward(self, blurred: Tensor) -> list[Tensor]:
         return self.generator.restore_scales(blurred)
+
+
+def build_generator(recipe: Recipe) -> MultiScaleGenerator:
+    """The untrained network of a recipe.
+
+    Raises:
+        ValueError: its numbers make no network.
+    """
+    if recipe.network == "deepdeblur":
+        config = deepdeblur_config(recipe.scales)
+        # As many convolutions in all whatever the number of levels, as the paper compares them.
+        blocks = recipe.encoder_blocks or (60 // recipe.scales - 1,)
+        return MultiScaleGenerator(replace(config, encoder_blocks=blocks))
+    config = compact_config(recipe.channels, recipe.scales, recipe.unshuffle, recipe.block)
+    return MultiScaleGenerator(
+        replace(
+            config,
+            encoder_blocks=recipe.encoder_blocks or config.encoder_blocks,
+            decoder_blocks=recipe.decoder_blocks or config.decoder_blocks,
+            depths=recipe.depths,
+        )
+    )
+
+
+def describe_network(recipe: Recipe, config: GeneratorConfig) -> Recipe:
+    """`recipe` as it is where training starts from a network that exists already."""
+    if config.body == "resnet":
+        return replace(
+            recipe,
+            network="deepdeblur",
+            scales=config.scales,
+            encoder_blocks=config.encoder_blocks,
+        )
+    return replace(
+        recipe,
+        network="compact",
+        scales=config.scales,
+        channels=config.channels,
+        encoder_blocks=config.encoder_blocks,
+        decoder_blocks=config.decoder_blocks,
+        depths=config.depths,
+        unshuffle=config.unshuffle,
+        block=config.block,
+    )

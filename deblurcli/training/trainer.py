@@ -1,102 +1,128 @@
 """The training loop, to be read from top to bottom.
 
-One step: draw pictures (`sampling`), synthesise blur and augment on the training device (`feed`),
-learn from them (`learner`). Everything that a resumed run needs lies in the checkpoint.
+A step: `data.dataset` draws it in worker processes and makes its pictures on the training device,
+`train_step` updates the networks. Everything that a resumed run needs lies in the checkpoint.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
+import torch.distributed
 from accelerate import Accelerator
-from accelerate.utils import broadcast
 from torch import Tensor
 
-from deblurcli.config import Recipe
-from deblurcli.data.feed import Feed
-from deblurcli.data.sampling import Source, StepData
-from deblurcli.errors import DeblurError, UsageError, WeightsError
+from deblurcli.config import RunConfig
+from deblurcli.data.dataset import (
+    BatchRenderer,
+    PictureStore,
+    Source,
+    StepData,
+    TrainingDataset,
+    choose_workers,
+)
+from deblurcli.errors import DeblurError, DeviceMemoryError, UsageError, WeightsError
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.training.checkpoint import RunFolder
-from deblurcli.training.progress import Progress, Stopwatch
-from deblurcli.training.schedule import Limits, Schedule
+from deblurcli.training.progress import Stopwatch, TrainingStatus
+from deblurcli.training.schedule import Schedule
 from deblurcli.training.signals import StopRequest
-from deblurcli.training.train_step import Learner, describe_network
+from deblurcli.training.train_step import TrainedNetworks, describe_network, train_step
 from deblurcli.weights.files import ModelCard
 
-Validate = Callable[[MultiScaleGenerator], dict[str, float]]
-"""Measures a network: set name to PSNR in dB."""
+Validate = Callable[[MultiScaleGenerator, int, int], list[tuple[str, float]]]
+"""Measures a network on this process's share of the pictures, by the number of the process and
+that of all: for each picture, its set and its PSNR in dB."""
 
-# A mean loss this many times the lowest so far means that the training has come apart.
+# Three reports in a row of a loss this many times the usual mean that the training has come apart.
 _EXPLODED = 20.0
+_SAVE_SECONDS = 600.0  # at least so often, however long validations are apart
 
 
 class Trainer:
     """Trains one generator.
 
     Args:
-        recipe: how.
+        config: how, and how long; its recipe is completed by what `initial` says.
         sources: on what.
         folder: where everything is kept.
-        limits: how long.
-        seed: decides everything random.
-        precision: ``"bf16"``, ``"fp16"`` or ``"no"`` for fp32.
-        workers: processes that prepare data; 0 prepares it between the steps.
+        precision: ``"bf16"``, ``"fp16"`` or ``"fp32"``.
         initial: a network to start from instead of a random one; it decides what the recipe
             says of the network. A run that began so is resumed with `RunFolder.load_network`.
         training_data: what the model card shall say of the data.
         cpu: train on the CPU even where there is a GPU.
 
+    Attributes:
+        step, seconds: done in all, over all resumed runs.
+        best: mean PSNR in dB of the best validation so far.
+
     Raises:
         UsageError: the batch can't be shared among the processes.
+        DeblurError: a picture of the data is damaged or too small.
     """
 
     def __init__(
         self,
-        recipe: Recipe,
+        config: RunConfig,
         sources: list[Source],
         folder: RunFolder,
-        limits: Limits,
         *,
-        seed: int = 0,
-        precision: str = "no",
-        workers: int = 0,
+        precision: str = "fp32",
         initial: MultiScaleGenerator | None = None,
         training_data: tuple[str, ...] = (),
         cpu: bool = False,
     ) -> None:
         if initial is not None:
-            recipe = describe_network(recipe, initial.config)
-        self.recipe, self.folder, self.schedule = recipe, folder, Schedule(recipe, limits)
-        self.seed, self.training_data = seed, training_data
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
-        for batch in (recipe.batch, recipe.early_batch):
-            if batch % self.accelerator.num_processes:
+            config = replace(config, recipe=describe_network(config.recipe, initial.config))
+        self.config, self.folder, self.training_data = config, folder, training_data
+        recipe = config.recipe
+        self.step, self.seconds = 0, 0.0
+        self.schedule = Schedule(recipe, config.steps, config.minutes)
+        self.accelerator = Accelerator(
+            mixed_precision={"fp32": "no"}.get(precision, precision),
+            cpu=cpu,
+            log_with=None if config.track == "none" else config.track,
+            project_dir=str(folder.path),
+        )
+        device, self.processes = self.accelerator.device, self.accelerator.num_processes
+        for batch, _ in recipe.stages:
+            if batch % (self.processes * recipe.accumulate):
                 raise UsageError(
                     f"batch of {batch}",
-                    f"can't be shared by {self.accelerator.num_processes} processes",
+                    f"can't be shared by {self.processes} processes in {recipe.accumulate} parts",
                     "give a multiple with --set batch=... and --set early_batch=...",
                 )
-        self.feed = Feed(
-            sources,
-            recipe,
-            seed,
-            device=self.accelerator.device,
-            workers=workers,
-            rank=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-        )
-        torch.manual_seed(seed)
-        self.learner = Learner(recipe, self.accelerator, initial)
-        self.step, self.seconds = 0, 0.0
-        self.best, self.lowest_loss = -math.inf, math.inf
+        # Decisions are exchanged beside the gradients: on CPUs, so that no GPU has to be waited
+        # for, and patiently, because a validation or a slow disk may take its time.
+        self._group = None
+        if self.processes > 1:
+            self._group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
+
+        self.workers = choose_workers(config.workers, device, self.processes)
+        paths = [path for source in sources for path in source.paths]
+        self._store = PictureStore(paths, shared=self.workers > 0)
+        self._sources = sources
+        self.resident = False
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            self.resident = self._store.total_bytes < 0.4 * torch.cuda.mem_get_info(device)[0]
+        for stage in range(len(recipe.stages)):
+            self._dataset(stage)  # refuses pictures that are too small
+        self._renderer = BatchRenderer(recipe, device, self._store if self.resident else None)
+        torch.manual_seed(config.seed)
+        self.networks = TrainedNetworks(recipe, self.accelerator, initial)
+        self.best = -math.inf
         self.scores: dict[str, float] = {}
-        self._stop = StopRequest()
+        self.stop = StopRequest()
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -104,155 +130,253 @@ class Trainer:
         self,
         validate: Validate | None = None,
         *,
-        validate_every: int = 1000,
-        report: Callable[[Progress], None] = lambda progress: None,
+        report: Callable[[TrainingStatus], None] = lambda status: None,
         report_every: int = 20,
-    ) -> Progress:
-        """Trains until the limits; saves at every validation, at the end, and when interrupted.
+        samples: Callable[[MultiScaleGenerator], np.ndarray[Any, Any]] | None = None,
+    ) -> TrainingStatus:
+        """Trains until the end; saves at validations, every ten minutes, at the end, and when
+        interrupted.
 
         Args:
-            validate: measures the running mean of the weights.
-            validate_every: steps between validations.
+            validate: measures the moving average of the weights; also before the first step.
             report: told about the progress.
-            report_every: steps between reports.
+            report_every: steps between reports; only then losses are read from the device.
+            samples: pictures to log at validations, ``(N, H, W, 3) uint8``.
 
         Raises:
             DeblurError: the loss is no longer a number or has exploded, a picture can't be
                 read, the disk is full; the last checkpoint on disk is intact and from before.
+            DeviceMemoryError: the device has too little memory.
             KeyboardInterrupt: after the step in work was finished and everything saved.
         """
-        losses: list[Tensor] = []
-        watch = Stopwatch()
-        progress = Progress(self.step, self.seconds, self._share(), scores=self.scores)
-        means: list[float] = []  # of the reports since the last validation
-        with self._stop.listening():
+        watch, saved_at = Stopwatch(), self.seconds
+        usual: list[float] = []  # mean losses of the latest reports
+        sums, since_report = torch.zeros(4, device=self.accelerator.device), 0
+        losses_since_save: list[float] = []
+        status = TrainingStatus(self.step, self.seconds, self._progress(), scores=self.scores)
+        if self.config.track != "none":
+            values = {name: str(value) for name, value in asdict(self.config).items()}
+            self.accelerator.init_trackers(self.config.track, values)
+        with self.stop.listening(), self._out_of_memory_in_one_line():
+            if validate is not None and self.step == 0:
+                status = self._validate(validate, status, samples)
+                self._save(status, measured=True)
+                report(status)
             for data in self._steps(watch):
-                losses.append(self._train_step(data))
+                blurred, sharp = self._renderer.render(data)
+                rate = self.schedule.learning_rate(self.step, self._progress())
+                losses = train_step(self.networks, blurred, sharp, rate)
+                sums += torch.stack(losses).float()
+                since_report += 1
                 self.step += 1
-                self.seconds += watch.lap(len(data.slots) * self.accelerator.num_processes)
+                self.seconds += watch.lap(len(data.samples) * self.processes)
                 stopping = self._agree()
-                ending = stopping or self._finished()
-                saving = ending or self.step % validate_every == 0
+                ending = stopping or self._progress() >= 1
+                validating = ending or self.step % self.config.validate_every == 0
+                saving = validating or self.seconds - saved_at > _SAVE_SECONDS
                 if saving or self.step % report_every == 0:
-                    progress = self._summarise(losses, watch)
-                    report(progress)
-                    losses.clear()
-                    means.append(progress.loss)
-                if saving:
-                    progress = replace(progress, loss=sum(means) / len(means))
-                    measured = False
-                    if validate is not None and not stopping:
-                        progress = self._validate(validate, progress)
-                        report(progress)
-                        measured = True
-                    self._save(progress, measured=measured)
-                    means.clear()
+                    status = self._summarise(sums / since_report, rate, watch)
+                    report(status)
+                    self._log(status)
+                    sums.zero_()
+                    since_report = 0
+                    usual = [*usual[-50:], status.loss]
+                    losses_since_save.append(status.loss)
+                    self._check_loss(usual)
+                if self.config.snapshot_every and self.step % self.config.snapshot_every == 0:
+                    self._snapshot()
+                unusual = len(usual) > 5 and usual[-1] > _EXPLODED * statistics.median(usual)
+                if saving and (ending or not unusual):
+                    status = replace(status, loss=statistics.fmean(losses_since_save))
+                    measured = validate is not None and validating and not stopping
+                    if validate is not None and measured:
+                        status = self._validate(validate, status, samples)
+                        report(status)
+                    self._save(status, measured=measured)
+                    saved_at = self.seconds
+                    losses_since_save.clear()
                     watch.skip()
                 if stopping:
                     raise KeyboardInterrupt
-        return progress
+        return status
 
     def close(self) -> None:
         """Ends the connection between the processes; without it one may abort as it exits."""
-        self.accelerator.wait_for_everyone()
+        if self._group is not None:
+            torch.distributed.barrier(self._group)
         self.accelerator.end_training()
 
     def _steps(self, watch: Stopwatch) -> Iterator[StepData]:
-        """The data of the coming steps; patches grow when the early share is over."""
-        while not self._finished():
-            early = self.schedule.is_early(self._share())
+        """The data of the coming steps; patches grow from stage to stage."""
+        while (progress := self._progress()) < 1:
+            stage = self.schedule.stage(progress)
             watch.skip()
-            for data in self.feed.steps(self.step, early=early):
+            steps = self._dataset(stage).steps(
+                self.workers, pin_memory=self.accelerator.device.type == "cuda"
+            )
+            for data in steps:
                 watch.data_arrived()
                 yield data
-                if self._finished() or self.schedule.is_early(self._share()) != early:
+                progress = self._progress()
+                if progress >= 1 or self.schedule.stage(progress) != stage:
                     break
 
-    def _train_step(self, data: StepData) -> Tensor:
-        """One update; gives the content loss."""
-        blurred, sharp = self.feed.prepare(data)
-        return self.learner.learn(blurred, sharp, self._learning_rate())
+    def _dataset(self, stage: int) -> TrainingDataset:
+        return TrainingDataset(
+            self._sources,
+            self._store,
+            self.config.recipe,
+            self.config.seed,
+            stage=stage,
+            first_step=self.step,
+            rank=self.accelerator.process_index,
+            processes=self.processes,
+            cut=not self.resident,
+        )
 
-    # -- schedule ------------------------------------------------------------------------------
+    def _progress(self) -> float:
+        return self.schedule.progress(self.step, self.seconds)
 
     def _agree(self) -> bool:
-        """Gives every process the first one's clock, so that all change patches, save and end
-        in the same step; returns whether it was asked to stop."""
-        stopping = self._stop.asked
-        if self.accelerator.num_processes > 1:
-            told = torch.tensor([self.seconds, float(stopping)], dtype=torch.float64)
-            told = broadcast(told.to(self.accelerator.device), from_process=0)
-            self.seconds, stopping = float(told[0]), bool(told[1])
-        return stopping
+        """Gives every process the same clock, so that all change patches, save and end in the
+        same step; returns whether one of them was asked to stop."""
+        if self._group is None:
+            return self.stop.asked
+        told = torch.tensor([self.seconds, float(self.stop.asked)], dtype=torch.float64)
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, self._group)
+        self.seconds = float(told[0])
+        return bool(told[1])
 
-    def _share(self) -> float:
-        return self.schedule.share(self.step, self.seconds)
-
-    def _finished(self) -> bool:
-        return self._share() >= 1.0
-
-    def _learning_rate(self) -> float:
-        return self.schedule.learning_rate(self.step, self._share())
+    @contextmanager
+    def _out_of_memory_in_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            is_memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+            if not (is_memory or "allocate memory" in str(error)):
+                raise
+            batch, side_px = self.config.recipe.stages[self.schedule.stage(self._progress())]
+            raise DeviceMemoryError(
+                str(self.accelerator.device),
+                f"out of memory with {batch} patches of {side_px} px",
+                "use --set accumulate=2, or a smaller batch or patch_px",
+            ) from error
 
     # -- watching and saving -------------------------------------------------------------------
 
-    def _summarise(self, losses: list[Tensor], watch: Stopwatch) -> Progress:
-        loss = float(self.accelerator.reduce(torch.stack(losses).mean(), reduction="mean"))
-        if not loss < _EXPLODED * self.lowest_loss:  # written so that NaN counts
-            what = "has exploded" if math.isfinite(loss) else "is no longer a number"
-            raise DeblurError(
-                self.folder.path,
-                f"the loss {what} at step {self.step}",
-                "go on from the last checkpoint with --resume and a lower --set learning_rate=...",
-            )
-        self.lowest_loss = min(self.lowest_loss, loss)
-        rate, waiting = watch.read()
-        return Progress(
+    def _summarise(self, means: Tensor, rate: float, watch: Stopwatch) -> TrainingStatus:
+        content, norm, adversarial, discriminator = self.accelerator.reduce(
+            means, reduction="mean"
+        ).tolist()
+        samples_per_second, waiting = watch.read()
+        return TrainingStatus(
             self.step,
             self.seconds,
-            self._share(),
-            loss,
-            self._learning_rate(),
-            rate,
-            waiting,
-            self.scores,
+            self._progress(),
+            loss=content,
+            gradient_norm=norm,
+            adversarial_loss=adversarial,
+            discriminator_loss=discriminator,
+            learning_rate=rate,
+            samples_per_second=samples_per_second,
+            waiting=waiting,
+            scores=self.scores,
         )
 
-    def _validate(self, validate: Validate, progress: Progress) -> Progress:
-        if self.accelerator.is_main_process:
-            try:
-                self.scores = validate(self.learner.mean_network)
-            except DeblurError:  # a picture that can't be read any more: what was learned is kept
-                self._save(progress, measured=False)
-                raise
-        self.accelerator.wait_for_everyone()
-        return replace(progress, scores=self.scores)
+    def _check_loss(self, usual: list[float]) -> None:
+        """Raises DeblurError where the training has come apart. Steps of few pictures differ by
+        far, so only several reports in a row count, and against the median."""
+        *before, _, _, last = [0.0, 0.0, *usual]
+        exploded = len(usual) > 8 and min(usual[-3:]) > _EXPLODED * statistics.median(before)
+        if math.isfinite(last) and not exploded:
+            return
+        raise DeblurError(
+            self.folder.path,
+            f"the loss {'has exploded' if exploded else 'is no longer a number'} at step "
+            f"{self.step}",
+            "go on from the last checkpoint with --resume --set learning_rate=... (a lower one)",
+        )
 
-    def _save(self, progress: Progress, *, measured: bool) -> None:
+    def _log(self, status: TrainingStatus) -> None:
+        """Gives a report's figures to TensorBoard or whatever tracks the run."""
+        values = {
+            name: v for name, v in status.row().items() if name != "step" and math.isfinite(v)
+        }
+        self.accelerator.log({k.replace(":", "/"): v for k, v in values.items()}, self.step)
+
+    def _validate(
+        self,
+        validate: Validate,
+        status: TrainingStatus,
+        samples: Callable[[MultiScaleGenerator], np.ndarray[Any, Any]] | None,
+    ) -> TrainingStatus:
+        rank, network = self.accelerator.process_index, self.networks.ema_model
+        found: list[tuple[str, float]] | DeblurError
+        try:
+            found = validate(network, rank, self.processes)
+        except DeblurError as error:  # a picture that can't be read any more
+            found = error
+        everyones: list[list[tuple[str, float]] | DeblurError] = [found]
+        if self._group is not None:
+            everyones *= self.processes
+            torch.distributed.all_gather_object(everyones, found, self._group)
+        measured: dict[str, list[float]] = {}
+        for part in everyones:
+            if isinstance(part, DeblurError):
+                self._save(status, measured=False)  # what was learned is kept
+                raise part
+            for name, psnr_db in part:
+                measured.setdefault(name, []).append(psnr_db)
+        self.scores = {name: statistics.fmean(measured[name]) for name in sorted(measured)}
+        status = replace(status, scores=self.scores)
+        self._log(status)
+        if samples is not None and self.accelerator.is_main_process:
+            pictures = samples(network)
+            for tracker in self.accelerator.trackers:
+                with suppress(NotImplementedError, AttributeError):
+                    words = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+                    tracker.log_images({"samples": pictures}, step=self.step, **words)
+        return status
+
+    def _save(self, status: TrainingStatus, *, measured: bool) -> None:
         """Args: measured: whether `self.scores` are those of the network as it is now."""
         if not self.accelerator.is_main_process:
             return
         scores = self.scores if measured else {}
-        mean_score = sum(scores.values()) / len(scores) if scores else -math.inf
+        mean_score = statistics.fmean(scores.values()) if scores else -math.inf
         best = mean_score > self.best
         self.best = max(self.best, mean_score)
-        self.folder.append_metrics(replace(progress, scores=scores))
-        card = self._card(scores)
-        self.folder.save(self._state(), self.learner.mean_network, card, best=best)
-
-    def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = {
-            "recipe": asdict(self.recipe),
-            "network": self.learner.generator.config.to_json(),
-            "seed": self.seed,
+        self.folder.append_metrics(replace(status, scores=scores))
+        state = {
+            **self.networks.state_dict(),
+            "recipe": asdict(self.config.recipe),
+            "network": self.networks.generator.config.to_json(),
+            "seed": self.config.seed,
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
-            "lowest_loss": self.lowest_loss,
             "scores": self.scores,
             "random": torch.get_rng_state(),
         }
-        return state | {name: part.state_dict() for name, part in self.learner.parts().items()}
+        self.folder.save(state, self.networks.ema_model, self._card(scores), best=best)
+
+    def _snapshot(self) -> None:
+        if self.accelerator.is_main_process:
+            self.folder.save_snapshot(self.step, self.networks.ema_model, self._card({}))
+
+    def _card(self, scores: dict[str, float]) -> ModelCard:
+        return ModelCard(
+            name=self.folder.path.name,
+            training_data=self.training_data,
+            recipe={
+                **asdict(self.config.recipe),
+                "steps": self.step,
+                "minutes": round(self.seconds / 60, 1),
+                "seed": self.config.seed,
+                "processes": self.processes,
+            },
+            scores={name: {"psnr_db": round(db, 3)} for name, db in scores.items()},
+        )
 
     def resume(self) -> None:
         """Goes on exactly where the run in the folder stopped.
@@ -261,46 +385,27 @@ class Trainer:
             WeightsError: there is no checkpoint, it is damaged, or of another network or seed.
         """
         state = self.folder.load_state()
-        if state.get("seed") != self.seed:
+        if state.get("seed") != self.config.seed:
             raise WeightsError(
                 self.folder.checkpoint,
                 f"was trained with --seed {state.get('seed')}",
                 "give the same seed",
             )
         try:
-            self._refuse_other(state)
-            for name, part in self.learner.parts().items():
-                part.load_state_dict(state[name])
+            recipe = self.config.recipe
+            then = (state["recipe"]["name"], state["recipe"]["optimizer"])
+            if then != (recipe.name, recipe.optimizer):
+                raise ValueError("another recipe")
+            # Other networks may have parameters of the same names and shapes.
+            if GeneratorConfig.from_json(state["network"]) != self.networks.generator.config:
+                raise ValueError("another network")
+            self.networks.load_state_dict(state)
             torch.set_rng_state(state["random"])
             self.step, self.seconds = state["step"], state["seconds"]
-            self.best, self.lowest_loss = state["best"], state["lowest_loss"]
-            self.scores = state["scores"]
+            self.best, self.scores = state["best"], state["scores"]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise WeightsError(
                 self.folder.checkpoint,
                 "of another network or recipe",
                 "give the same --recipe and --set, or another --output",
             ) from error
-
-    def _refuse_other(self, state: dict[str, Any]) -> None:
-        """Raises ValueError where the checkpoint is of another recipe or network: their parts may
-        have the same names and shapes."""
-        recipe = state["recipe"]
-        if (recipe["name"], recipe["optimizer"]) != (self.recipe.name, self.recipe.optimizer):
-            raise ValueError("another recipe")
-        if GeneratorConfig.from_json(state["network"]) != self.learner.generator.config:
-            raise ValueError("another network")
-
-    def _card(self, scores: dict[str, float]) -> ModelCard:
-        return ModelCard(
-            name=self.folder.path.name,
-            training_data=self.training_data,
-            recipe={
-                **asdict(self.recipe),
-                "steps": self.step,
-                "minutes": round(self.seconds / 60, 1),
-                "seed": self.seed,
-                "processes": self.accelerator.num_processes,
-            },
-            scores={name: {"psnr_db": round(db, 3)} for name, db in scores.items()},
-        )

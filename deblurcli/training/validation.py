@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deblurcli.data.layouts import Pair
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.evaluation.evaluate import evaluate, read_image
+from deblurcli.errors import DeblurError
+from deblurcli.evaluation.evaluate import read_image
+from deblurcli.evaluation.metrics import psnr
 from deblurcli.models.generator import MultiScaleGenerator
 
 
@@ -40,16 +43,35 @@ class Validation:
                 found = [found[i] for i in chosen]
             self.sets[kind] = found
 
-    def __call__(self, network: MultiScaleGenerator) -> dict[str, float]:
-        """Kind of pairs to mean PSNR in dB."""
-        deblurrer = self._deblurrer(network)
-        return {kind: evaluate(deblurrer, pairs).psnr_db for kind, pairs in self.sets.items()}
+    def __call__(
+        self, network: MultiScaleGenerator, rank: int = 0, processes: int = 1
+    ) -> list[tuple[str, float]]:
+        """The kind and the PSNR in dB of each picture of this process's share.
+
+        Raises:
+            DeblurError: a picture can't be read, or the two of a pair differ in size.
+        """
+        deblurrer = Deblurrer(network, device=self.device, precision=self.precision)
+        found = []
+        for pair in [pair for pairs in self.sets.values() for pair in pairs][rank::processes]:
+            blurred, sharp = read_image(pair.blurred), read_image(pair.sharp)
+            if blurred.shape != sharp.shape:
+                raise DeblurError(pair.blurred, f"not of the size of {pair.sharp}", "take it out")
+            found.append((pair.kind, psnr(deblurrer.restore(blurred), sharp)))
+        return found
+
+    def measure_blurred(self) -> dict[str, float]:
+        """Kind of pairs to the mean PSNR in dB of the blurred pictures as they are."""
+        return {
+            kind: fmean(psnr(read_image(pair.blurred), read_image(pair.sharp)) for pair in pairs)
+            for kind, pairs in self.sets.items()
+        }
 
     def restore_samples(
         self, network: MultiScaleGenerator, side_px: int = 384, rows: int = 4
     ) -> list[list[NDArray[np.uint8]]]:
         """Rows of blurred, restored and sharp, cut from the middle of validation pictures."""
-        deblurrer = self._deblurrer(network)
+        deblurrer = Deblurrer(network, device=self.device, precision=self.precision)
         queues = [list(pairs) for pairs in self.sets.values()]
         chosen = [q[i] for i in range(rows) for q in queues if i < len(q)][:rows]
         triples: list[list[NDArray[np.uint8]]] = []
@@ -65,5 +87,7 @@ class Validation:
         # All rows of one size, that of the smallest picture.
         return [[image[:side_px, :side_px] for image in row] for row in triples]
 
-    def _deblurrer(self, network: MultiScaleGenerator) -> Deblurrer:
-        return Deblurrer(network, device=self.device, precision=self.precision)
+    def sample_sheets(self, network: MultiScaleGenerator) -> NDArray[np.uint8]:
+        """`restore_samples` with each row as one picture: (rows, side, 3 * side, 3)."""
+        rows = self.restore_samples(network)
+        return np.stack([np.concatenate(row, axis=1) for row in rows])

@@ -493,9 +493,9 @@ def test_synth_command_makes_pairs(photos: Path, tmp_path: Path, deblur: Deblur)
 
 
 def test_settings_change_what_is_drawn(photos: Path) -> None:
-    from deblurcli.config import change_recipe, find_recipe
+    from deblurcli.config import Recipe, change_recipe
 
-    still = change_recipe(find_recipe("default"), ["motion.still=1.0", "noise=0.0", "jpeg=0.0"])
+    still = change_recipe(Recipe(), ["motion.still=1.0", "noise=0.0", "jpeg=0.0"])
     pictures = PhotoBlurrer(find_photos([photos]), Blurring(size_px=96, recipe=still), CPU).make(
         Photo(photos / "astronaut.png", "astronaut"), "astronaut-1"
     )

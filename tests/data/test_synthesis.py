@@ -15,11 +15,11 @@ from PIL import Image
 from skimage import data
 from torch import Tensor
 
+from deblurcli.config import MotionRange
 from deblurcli.data import degradations
 from deblurcli.data.degradations import Degradation, degrade, draw_degradation
 from deblurcli.data.synthesis import (
     Exposure,
-    MotionRange,
     draw_exposure,
     draw_pattern,
     margin_px,

@@ -21,17 +21,24 @@ from skimage import data as pictures
 from skimage.color import hsv2rgb, rgb2hsv
 
 from deblurcli.cli import main
-from deblurcli.config import RECIPES, Recipe, change_recipe
+from deblurcli.config import RECIPES, MotionRange, Recipe, RunConfig, change_recipe
+from deblurcli.data.dataset import (
+    Augmentation,
+    BatchRenderer,
+    PictureStore,
+    Source,
+    StepData,
+    TrainingDataset,
+    augment,
+)
 from deblurcli.data.layouts import find_pairs, find_pictures
-from deblurcli.data.sampling import Augmentation, Source, TrainingSteps, augment
-from deblurcli.data.synthesis import MotionRange
 from deblurcli.errors import DeblurError, WeightsError
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.generator import MultiScaleGenerator, gaussian_pyramid
 from deblurcli.weights.files import load_weights, read_card
 
 pytest.importorskip("accelerate", reason="needs the extra 'train'")
-from deblurcli.training import Limits, RunFolder, Trainer, Validation
+from deblurcli.training import RunFolder, Trainer, TrainingStatus, Validation
 from deblurcli.training.optimizers import make_optimizer
 from deblurcli.training.progress import draw_curves
 
@@ -77,15 +84,23 @@ def sources(photos: Path, pairs: Path) -> list[Source]:
 
 
 def make_trainer(
-    sources: list[Source], folder: Path, steps: int, recipe: Recipe = TINY, seed: int = 5
+    sources: list[Source],
+    folder: Path,
+    steps: int | None,
+    recipe: Recipe = TINY,
+    initial: MultiScaleGenerator | None = None,
+    **settings: int,
 ) -> Trainer:
+    config = RunConfig(
+        recipe=recipe, steps=steps, seed=settings.pop("seed", 5), track="none", **settings
+    )
     run = RunFolder(folder)
-    run.prepare(resume=True)
-    return Trainer(recipe, sources, run, Limits(steps=steps), seed=seed, cpu=True)
+    run.prepare(config, resume=True)
+    return Trainer(config, sources, run, cpu=True, initial=initial)
 
 
 def parameters(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in trainer.learner.generator.parameters()])
+    return torch.cat([p.detach().flatten() for p in trainer.networks.generator.parameters()])
 
 
 def test_learns_to_remove_a_blur(pairs: Path, tmp_path: Path) -> None:
@@ -104,10 +119,10 @@ def test_learns_to_remove_a_blur(pairs: Path, tmp_path: Path) -> None:
     trainer = make_trainer([Source(pairs=tuple(find_pairs(pairs)))], tmp_path, 120, recipe)
     validate = Validation(find_pairs(pairs), device="cpu")
     # An untrained network changes hardly anything.
-    blurred = validate(trainer.learner.generator)["pairs"]
-    trainer.learner.generator.train()
+    ((kind, untrained),) = validate(trainer.networks.generator)
+    assert untrained == pytest.approx(validate.measure_blurred()[kind], abs=1.0)
     trainer.run()
-    assert validate(trainer.learner.mean_network)["pairs"] > blurred + 0.2
+    assert validate(trainer.networks.ema_model)[0][1] > untrained + 0.2
 
 
 def test_an_interrupted_run_equals_an_uninterrupted_one(
@@ -119,23 +134,20 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(
     for stop in (3, 5):  # within the early patches, and after them
         first = make_trainer(sources, tmp_path / f"{stop}", 8)
 
-        def interrupt(network: object, first: Trainer = first) -> dict[str, float]:
-            first._stop.asked = True  # as Ctrl-C does: the next step is finished, then all is saved
-            return {}
+        def interrupt(status: TrainingStatus, first: Trainer = first, stop: int = stop) -> None:
+            first.stop.asked = status.step == stop  # the next step is finished, then all is saved
 
         with pytest.raises(KeyboardInterrupt):
-            first.run(interrupt, validate_every=stop)
+            first.run(report=interrupt, report_every=1)
         second = make_trainer(sources, tmp_path / f"{stop}", 8, seed=5)
         second.resume()
         assert second.step == stop + 1
         second.run()
         assert torch.equal(parameters(whole), parameters(second))
-        means = (t.learner.mean_network.state_dict() for t in (whole, second))
+        means = (t.networks.ema_model.state_dict() for t in (whole, second))
         torch.testing.assert_close(*means, rtol=0, atol=0)
         for part in ("muon", "adam"):
-            states = (
-                t.learner.parts()["optimizer"].state_dict()[part]["state"] for t in (second, whole)
-            )
+            states = (t.networks.state_dict()["optimizer"][part]["state"] for t in (second, whole))
             assert len({len(state) for state in states}) == 1
 
 
@@ -146,17 +158,22 @@ def test_the_paper_recipe_trains_both_networks(sources: list[Source], tmp_path: 
     )
     assert (recipe.loss, recipe.adversarial, recipe.learning_rate) == ("mse", 1e-4, 5e-5)
     trainer = make_trainer(sources, tmp_path, 3, recipe)
-    assert trainer.learner.adversary is not None
-    before = trainer.learner.adversary.discriminator.verdict.weight.clone(), parameters(trainer)
+    assert trainer.networks.adversarial_loss is not None
+    before = (
+        trainer.networks.adversarial_loss.discriminator.verdict.weight.clone(),
+        parameters(trainer),
+    )
     trainer.run()
-    assert not torch.equal(before[0], trainer.learner.adversary.discriminator.verdict.weight)
+    assert not torch.equal(
+        before[0], trainer.networks.adversarial_loss.discriminator.verdict.weight
+    )
     assert not torch.equal(before[1], parameters(trainer))
     again = make_trainer(sources, tmp_path, 4, recipe)
     again.resume()
-    assert again.learner.adversary is not None
+    assert again.networks.adversarial_loss is not None
     assert torch.equal(
-        again.learner.adversary.discriminator.verdict.weight,
-        trainer.learner.adversary.discriminator.verdict.weight,
+        again.networks.adversarial_loss.discriminator.verdict.weight,
+        trainer.networks.adversarial_loss.discriminator.verdict.weight,
     )
 
 
@@ -164,14 +181,12 @@ _WORKER = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_trainer import TINY, Limits, RunFolder, Source, Trainer, find_pairs, find_pictures
-from test_trainer import parameters
+from test_trainer import TINY, Source, find_pairs, find_pictures, make_trainer, parameters
 import torch
 torch.set_num_threads(1)
 sources = [Source(photos=tuple(find_pictures({photos!r})), weight=2),
            Source(pairs=tuple(find_pairs({pairs!r})), weight=1)]
-trainer = Trainer(TINY, sources, RunFolder({folder!r}), Limits(steps=4), seed=5, cpu=True)
-trainer.folder.prepare(resume=True)
+trainer = make_trainer(sources, Path({folder!r}), 4)
 assert trainer.accelerator.num_processes == 2
 trainer.run()
 if trainer.accelerator.is_main_process:
@@ -259,7 +274,7 @@ def test_ctrl_c_saves_and_resume_goes_on(photos: Path, tmp_path: Path) -> None:
         line = process.stderr.readline()
         assert line, seen
         seen += line
-    assert "trains for 8 hours" in seen
+    assert "trains until Ctrl-C" in seen
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -282,39 +297,29 @@ def test_ctrl_c_saves_and_resume_goes_on(photos: Path, tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_leaves_the_last_checkpoint(
     sources: list[Source], tmp_path: Path
 ) -> None:
-    trainer = make_trainer(sources, tmp_path, 20)
+    trainer = make_trainer(sources, tmp_path, 20, validate_every=4)
 
-    original = trainer._train_step
+    def poison(status: TrainingStatus) -> None:
+        if status.step == 6:
+            with torch.no_grad():
+                next(trainer.networks.generator.parameters()).fill_(float("nan"))
 
-    def step(data: object) -> torch.Tensor:
-        loss = original(data)  # type: ignore[arg-type]
-        if trainer.step == 5:
-            poison_weights(trainer)
-        return loss
-
-    trainer._train_step = step  # type: ignore[method-assign, assignment]
     with pytest.raises(DeblurError, match="no longer a number"):
-        trainer.run(validate_every=4, report_every=2)
+        trainer.run(report=poison, report_every=2)
     intact = make_trainer(sources, tmp_path, 20)
     intact.resume()
     assert intact.step == 4
     assert parameters(intact).isfinite().all()
 
 
-def poison_weights(trainer: Trainer) -> None:
-    with torch.no_grad():
-        next(trainer.learner.generator.parameters()).fill_(float("nan"))
-
-
 def test_a_damaged_picture_is_named(pairs: Path, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     broken = tmp_path / "photos" / "broken.jpg"
-    broken.write_bytes(b"\xff\xd8\xff\xe0 not much of a JPEG")
-    run = RunFolder(tmp_path / "run")
-    run.prepare(resume=False)
+    Image.fromarray(pictures.astronaut()).save(broken)
+    broken.write_bytes(broken.read_bytes()[:9000])  # its header says all that is asked before
     sources = [Source(photos=(broken,))]
     for workers in (0, 1):
-        trainer = Trainer(TINY, sources, run, Limits(steps=2), cpu=True, workers=workers)
+        trainer = make_trainer(sources, tmp_path / "run", 2, workers=workers)
         with pytest.raises(DeblurError, match=r"broken\.jpg"):
             trainer.run()
 
@@ -342,20 +347,16 @@ def test_a_run_that_began_with_given_weights_goes_on_with_their_network(
     sources = [Source(pairs=tuple(find_pairs(pairs)))]
     recipe = replace(RECIPES["paper"], early_share=0.0, patch_px=32, learning_rate=1e-9)
     run = RunFolder(tmp_path / "run")
-    run.prepare(resume=False)
-    first = Trainer(
-        recipe, sources, run, Limits(steps=2), cpu=True, initial=MultiScaleGenerator(given)
-    )
-    loss = first.run().loss
+    loss = make_trainer(sources, run.path, 2, recipe, MultiScaleGenerator(given)).run().loss
     config, card = read_card(run.path / "last.safetensors")
     assert config == given
     assert (card.recipe["network"], card.recipe["scales"]) == ("deepdeblur", 2)
 
-    second = Trainer(recipe, sources, run, Limits(steps=4), cpu=True, initial=run.load_network())
+    second = make_trainer(sources, run.path, 4, recipe, run.load_network())
     second.resume()
     assert second.run().loss == pytest.approx(loss, rel=0.5)  # other crops, the same network
     assert read_card(run.path / "last.safetensors")[0] == given
-    without = Trainer(replace(recipe, scales=2), sources, run, Limits(steps=5), cpu=True)
+    without = make_trainer(sources, run.path, 5, replace(recipe, scales=2))
     with pytest.raises(WeightsError, match="another network"):
         without.resume()
 
@@ -373,36 +374,76 @@ def test_metrics_have_a_column_for_every_set_measured_so_far(
     sources: list[Source], tmp_path: Path
 ) -> None:
     trainer = make_trainer(sources, tmp_path, 6)
-    run = trainer.run
-    trainer._stop.asked = True
+    trainer.stop.asked = True
     with pytest.raises(KeyboardInterrupt):  # before anything was measured
-        run(lambda network: {"a": 20.0})
-    for steps, scores in ((3, {"a": 21.0}), (4, {"b": 22.0})):
+        trainer.run()
+    for steps, score in ((3, ("a", 21.0)), (4, ("b", 22.0))):
         again = make_trainer(sources, tmp_path, steps)
         again.resume()
-        again.run(lambda network, scores=scores: scores)
+        again.run(lambda network, rank, processes, score=score: [score, score])
     with (tmp_path / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "3", "4"]
     assert [row["psnr_db:a"] for row in rows] == ["", "21.0", ""]
     assert [row["psnr_db:b"] for row in rows] == ["", "", "22.0"]
-    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    assert all(float(row["gradient_norm"]) > 0 for row in rows)
+    draw_curves(tmp_path / "metrics.csv", tmp_path / "curves.png", {"a": 20.0})
 
     finished = make_trainer(sources, tmp_path, 4)
     finished.resume()
-    progress = finished.run()
-    assert (progress.step, progress.share, progress.scores) == (4, 1.0, {"b": 22.0})
+    status = finished.run()
+    assert (status.step, status.progress, status.scores) == (4, 1.0, {"b": 22.0})
+
+
+def test_weights_that_get_worse_are_never_best(sources: list[Source], tmp_path: Path) -> None:
+    """Fine-tuning is measured before its first step, too."""
+    trainer = make_trainer(sources, tmp_path, 4, validate_every=2)
+    before = parameters(trainer)
+    trainer.run(lambda network, rank, processes: [("a", 30.0 - trainer.step)])
+    best, card = load_weights(tmp_path / "best.safetensors")
+    saved = torch.cat([p.flatten() for p in best.parameters()])
+    torch.testing.assert_close(saved, before, atol=1e-3, rtol=1e-3)  # in half precision
+    assert (card.recipe["steps"], card.scores) == (0, {"a": {"psnr_db": 30.0}})
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["0", "2", "4"]
 
 
 def test_a_validation_that_fails_loses_nothing(sources: list[Source], tmp_path: Path) -> None:
-    def fail(network: object) -> dict[str, float]:
+    trainer = make_trainer(sources, tmp_path, 4, validate_every=3)
+
+    def fail(network: object, rank: int, processes: int) -> list[tuple[str, float]]:
+        if trainer.step == 0:
+            return []
         raise DeblurError("val/1.png", "no such file", "check it")
 
     with pytest.raises(DeblurError, match="no such file"):
-        make_trainer(sources, tmp_path, 4).run(fail, validate_every=3)
+        trainer.run(fail)
     resumed = make_trainer(sources, tmp_path, 4)
     resumed.resume()
     assert resumed.step == 3
+
+
+def test_a_loss_that_rises_for_good_has_exploded(sources: list[Source], tmp_path: Path) -> None:
+    trainer = make_trainer(sources, tmp_path, 100, replace(TINY, clip_norm=0.0))
+
+    def blow_up(status: TrainingStatus) -> None:
+        if status.step == 10:
+            with torch.no_grad():
+                trainer.networks.generator.levels[0].tail.weight.mul_(1e4)
+
+    with pytest.raises(DeblurError, match=r"exploded at step 1\d"):
+        trainer.run(report=blow_up, report_every=1)
+
+
+def test_steps_of_few_pictures_may_differ_by_far(sources: list[Source], tmp_path: Path) -> None:
+    """Of single still pictures the loss is next to nothing now and then."""
+    recipe = replace(TINY, batch=1, early_share=0.0, patch_px=32, reuse=1, loss="mse")
+    recipe = replace(recipe, motion=replace(TINY.motion, still=0.5), noise=0.0, jpeg=0.0)
+    losses: list[float] = []
+    make_trainer(sources, tmp_path, 60, recipe).run(
+        report=lambda status: losses.append(status.loss), report_every=1
+    )
+    assert max(losses) > 20 * min(losses)
 
 
 def test_a_bad_validation_pair_is_named_before_training(
@@ -445,11 +486,11 @@ def test_a_full_disk_leaves_the_last_checkpoint(sources: list[Source], tmp_path:
         pytest.skip("mounting a tmpfs is not allowed here")
     try:
         narrow = replace(TINY, channels=(8, 8, 8))
-        trainer = make_trainer(sources, small / "run", 4, narrow)
+        trainer = make_trainer(sources, small / "run", 4, narrow, validate_every=2)
 
         # The first checkpoint fits, the next one beside it does not.
         with pytest.raises(DeblurError, match="disk is full"):
-            trainer.run(validate_every=2)
+            trainer.run()
         load_weights(small / "run" / "last.safetensors")
         resumed = make_trainer(sources, small / "run", 4, narrow)
         resumed.resume()
@@ -460,38 +501,87 @@ def test_a_full_disk_leaves_the_last_checkpoint(sources: list[Source], tmp_path:
 
 
 def test_steps_are_a_pure_function_of_seed_and_number(sources: list[Source]) -> None:
-    def steps(**kwargs: int) -> TrainingSteps:
-        return TrainingSteps(sources, TINY, 1, patch_px=32, batch=4, **kwargs)
+    store = PictureStore([path for source in sources for path in source.paths])
 
-    once, again = steps()[7], steps(first_step=7)[7]
-    shares = [steps(rank=rank, processes=2)[7] for rank in range(2)]
-    assert shares[0].slots == [0, 2] and shares[1].slots == [1, 3]
+    def step(**kwargs: int) -> StepData:
+        return TrainingDataset(sources, store, TINY, 1, stage=0, **kwargs)[7]
+
+    def pixels(data: StepData) -> dict[int, list[torch.Tensor]]:
+        return {
+            s.slot: [data.pixels[part:][: 3 * s.side_px**2] for part in s.parts]
+            for s in data.samples
+        }
+
+    once, again = step(), step(first_step=7)
+    shares = [step(rank=rank, processes=2) for rank in range(2)]
+    assert [[s.slot for s in data.samples] for data in shares] == [[0, 1], [2, 3]]
     for data in (again, *shares):
-        for slot, pair in data.real.items():
-            assert torch.equal(pair[0], once.real[slot][0])
-        for slot in data.synthetic.keys() & once.synthetic.keys():
-            assert torch.equal(data.synthetic[slot][0], once.synthetic[slot][0])
+        for slot, parts in pixels(data).items():
+            for part, expected in zip(parts, pixels(once)[slot], strict=False):
+                assert torch.equal(part, expected)
     # A run that begins at step 7 has no earlier pictures to reuse: it needs all of them.
-    assert again.synthetic.keys() | again.real.keys() == set(range(4))
+    assert all(sample.parts for sample in again.samples)
+    assert not all(sample.parts for sample in once.samples)
+
+
+def test_pictures_are_cut_alike_by_workers_and_on_the_device(sources: list[Source]) -> None:
+    recipe = replace(TINY, reuse=1)
+    store = PictureStore([path for source in sources for path in source.paths])
+    batches = []
+    for cut in (True, False):
+        data = TrainingDataset(sources, store, recipe, 3, cut=cut)[5]
+        renderer = BatchRenderer(recipe, torch.device("cpu"), None if cut else store)
+        batches.append(renderer.render(data))
+    torch.testing.assert_close(*batches, atol=0, rtol=0)
+
+
+def test_workers_share_what_is_decoded(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = next(photos.iterdir())
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    store = PictureStore([copy], shared=True)
+    if os.fork() == 0:
+        try:
+            assert store[0].sum() > 0
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+    copy.unlink()  # another process decoded it
+    np.testing.assert_array_equal(store[0].numpy(), np.asarray(Image.open(path)))
+
+
+def test_neighbours_in_a_batch_may_share_a_picture(photos: Path) -> None:
+    source = Source(photos=tuple(find_pictures(photos)))
+    store = PictureStore(source.paths)
+    recipe = replace(TINY, batch=16, patches_per_picture=4, reuse=2)
+    data = TrainingDataset([source], store, recipe, 1, cut=False)[6]
+    drawn = [sample.parts[0].picture for sample in data.samples if sample.parts]
+    assert len(drawn) == 8  # the other groups' turn comes in the next step
+    assert all(len(set(drawn[n : n + 4])) == 1 for n in (0, 4))
+    assert len({sample.parts[0] for sample in data.samples if sample.parts}) == 8
 
 
 def test_augmentations_move_blurred_and_sharp_alike() -> None:
     images = torch.rand(2, 3, 8, 8)
-    same = augment(images, Augmentation())
-    torch.testing.assert_close(same, images)
-    turned = augment(images, Augmentation(flip=True, quarter_turns=1, permutation=(2, 0, 1)))
-    for image, result in zip(images, turned, strict=True):
-        expected = torch.rot90(image.flip(-1), 1, (-2, -1))[[2, 0, 1]]
-        torch.testing.assert_close(result, expected)
+    for turns in range(4):
+        turned = Augmentation(flip=True, quarter_turns=turns, permutation=(2, 0, 1))
+        pair, same = augment(torch.stack((images, images)), [turned, Augmentation()])
+        torch.testing.assert_close(same, images)
+        for image, result in zip(images, pair, strict=True):
+            expected = torch.rot90(image.flip(-1), turns, (-2, -1))[[2, 0, 1]]
+            torch.testing.assert_close(result, expected)
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.5])
 def test_saturation_is_that_of_hsv_or_leaves_the_mean(factor: float) -> None:
-    image = np.random.default_rng(3).integers(0, 256, (12, 9, 3)).astype(np.float32) / 255
+    image = np.random.default_rng(3).integers(0, 256, (12, 12, 3)).astype(np.float32) / 255
     tensor = torch.from_numpy(image).permute(2, 0, 1)
 
     def saturated(hsv: bool) -> np.ndarray:
-        result = augment(tensor, Augmentation(saturation=factor, hsv=hsv))
+        (result,) = augment(tensor[None], [Augmentation(saturation=factor)], hsv=hsv)
         return np.asarray(result.permute(1, 2, 0))
 
     colours = rgb2hsv(image)
@@ -546,7 +636,7 @@ def test_muon_changes_kernels_by_orthogonal_steps(memory: torch.memory_format) -
         torch.nn.Conv2d(3, 32, 3), torch.nn.Conv2d(32, 48, 3), torch.nn.Conv2d(48, 16, 1)
     ).to(memory_format=memory)  # type: ignore[call-overload]
     before = [p.detach().clone() for p in network.parameters()]
-    optimizer = make_optimizer("muon", network, 1e-2)
+    optimizer = make_optimizer(Recipe(learning_rate=1e-2), network)
     network(torch.randn(4, 3, 12, 12)).square().mean().backward()
     optimizer.step()
     steps = [p.detach() - q for p, q in zip(network.parameters(), before, strict=True)]
@@ -572,7 +662,7 @@ def test_muon_goes_on_where_it_was() -> None:
     def start() -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(9)
         network = torch.nn.Conv2d(16, 16, 3)
-        return network, make_optimizer("muon", network, 1e-2)
+        return network, make_optimizer(Recipe(learning_rate=1e-2), network)
 
     whole = start()
     train(*whole, range(6))

@@ -8,6 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -16,16 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli.config import Recipe
+from deblurcli.data.dataset import cut_picture, draw_region, measure_texture
 from deblurcli.data.degradations import degrade, draw_degradation
 from deblurcli.data.make_pairs.pair_folder import PairFolder
-from deblurcli.data.sampling import PictureCache, draw_region
 from deblurcli.data.synthesis import draw_exposure, draw_pattern, margin_px, render
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
 from deblurcli.io import media, photos
 
 KINDS = ("blur", "sharp")
-
-_CACHE_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -122,7 +121,8 @@ class PhotoBlurrer:
 
     def __init__(self, photos: Sequence[Photo], blurring: Blurring, device: torch.device) -> None:
         self._photos, self._blurring, self._device = photos, blurring, device
-        self._cache = PictureCache(_CACHE_BYTES, _read_pixels)
+        # Each photo serves several pairs in turn, and as the filling of others.
+        self._read = lru_cache(maxsize=16)(self._read_photo)
 
     def make(self, photo: Photo, name: str) -> dict[str, NDArray[np.uint8]]:
         """The pair `name` of a photo: ``"blur"`` and ``"sharp"``, (size, size, 3) uint8.
@@ -133,26 +133,33 @@ class PhotoBlurrer:
         blurring, recipe = self._blurring, self._blurring.recipe
         side = blurring.region_px
         rng = np.random.default_rng((blurring.seed, zlib.crc32(name.encode())))
-        pixels = self._read(photo)
-        patterned = rng.random() < recipe.motion.patterns
-        region = (
-            torch.from_numpy(draw_pattern(rng, side).transpose(2, 0, 1))
-            if patterned
-            else draw_region(rng, pixels, side, photo.path)
-        )
-        filling = self._draw_filling(rng, side, photo)
+        parts = []
+        for filling in (False, True):
+            chosen = self._photos[int(rng.integers(len(self._photos)))] if filling else photo
+            try:
+                picture, texture = self._read(chosen)
+            except DeblurError:
+                if not filling:
+                    raise
+                picture, texture = self._read(photo)  # the other is told of when its turn comes
+            height, width = picture.shape[:2]
+            part = cut_picture(picture, draw_region(rng, (width, height), side, texture), side)
+            if rng.random() < recipe.motion.patterns:
+                part = torch.from_numpy(draw_pattern(rng, side).transpose(2, 0, 1))
+            parts.append(part[None].to(self._device).float() / 255)
         exposure = draw_exposure(rng, recipe.motion, side)
         degradation = draw_degradation(rng, recipe.noise, recipe.jpeg, recipe.noise_kind)
         with torch.inference_mode():
-            blurred, sharp = render(
-                self._to_device(region), self._to_device(filling), [exposure], blurring.size_px
-            )
+            blurred, sharp = render(parts[0], parts[1], [exposure], blurring.size_px)
             blurred = degrade(blurred, [degradation])
         return {"blur": _to_pixels(blurred), "sharp": _to_pixels(sharp)}
 
-    def _read(self, photo: Photo) -> NDArray[np.uint8]:
-        pixels = self._cache.read(photo.path)
-        height, width = pixels.shape[:2]
+    def _read_photo(self, photo: Photo) -> tuple[Tensor, NDArray[np.float32]]:
+        pixels = photos.read(photo.path).pixels  # sRGB, upright
+        if pixels.dtype == np.uint16:
+            pixels = np.rint(pixels / 257)
+        picture = torch.from_numpy(np.array(pixels, dtype=np.uint8))
+        height, width = picture.shape[:2]
         if min(height, width) < self._blurring.region_px:
             raise DeblurError(
                 photo.path,
@@ -160,19 +167,7 @@ class PhotoBlurrer:
                 f"pictures of {self._blurring.size_px} are made from",
                 "give a smaller --size, or larger photos",
             )
-        return pixels
-
-    def _draw_filling(self, rng: np.random.Generator, side: int, photo: Photo) -> Tensor:
-        other = self._photos[int(rng.integers(len(self._photos)))]
-        seed = int(rng.integers(2**31))
-        try:
-            pixels = self._read(other)
-        except DeblurError:  # told when its own turn comes
-            pixels = self._read(photo)
-        return draw_region(np.random.default_rng(seed), pixels, side, other.path)
-
-    def _to_device(self, picture: Tensor) -> Tensor:
-        return picture[None].to(self._device).float() / 255
+        return picture, measure_texture(picture)
 
 
 def write_pairs(
@@ -203,14 +198,6 @@ def write_pairs(
                 continue
             folder.write(name, pictures)
             yield name
-
-
-def _read_pixels(path: Path) -> NDArray[np.uint8]:
-    """A photo in sRGB, upright, 8 bits."""
-    pixels = photos.read(path).pixels
-    if pixels.dtype == np.uint16:
-        pixels = np.rint(pixels / 257)
-    return np.asarray(pixels, dtype=np.uint8)
 
 
 def _to_pixels(picture: Tensor) -> NDArray[np.uint8]:

@@ -1,0 +1,562 @@
+"""What each training step sees: crops of real pairs, and parts of photos to synthesise blur from.
+
+`TrainingDataset` decides in worker processes everything that is random about a step, and cuts
+what it needs from the pictures. `BatchRenderer` makes blurred and sharp patches of that on the
+training device; where all pictures fit into a GPU's memory, it cuts them there, too, and the
+processors only draw numbers.
+
+The contents of step s are a pure function of the seed and s. So a resumed run goes on exactly
+where it stopped, and several processes see together what one process would see alone.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import signal
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from deblurcli.config import Recipe
+from deblurcli.data.degradations import Degradation, degrade, draw_degradation
+from deblurcli.data.layouts import Pair
+from deblurcli.data.pictures import read_picture, read_sizes
+from deblurcli.data.synthesis import Exposure, draw_exposure, draw_pattern, margin_px, render
+from deblurcli.devices import send
+from deblurcli.errors import DeblurError, UsageError
+
+Pixels = NDArray[np.uint8]
+
+_TEXTURE_CELL_PX = 12
+_CACHE_BYTES = 4 * 2**30  # of decoded pictures in each process, where they can't share memory
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures to train on and how often they are drawn.
+
+    Attributes:
+        pairs: real blurred and sharp pairs, or
+        photos: sharp photos that blur is synthesised from.
+        weight: relative to the other sources.
+    """
+
+    pairs: tuple[Pair, ...] = ()
+    photos: tuple[Path, ...] = ()
+    weight: float = 1.0
+
+    @property
+    def paths(self) -> list[Path]:
+        return [*self.photos, *(p for pair in self.pairs for p in (pair.blurred, pair.sharp))]
+
+
+class PictureStore:
+    """Decoded pictures, each decoded once for all processes where memory allows.
+
+    Args:
+        paths: the files; their headers are read now.
+        shared: keep them in memory that forked processes share (Linux), as long as all of them
+            take at most half of what is free; else each process keeps the latest ones.
+        read: decodes a file to (H, W, 3) uint8.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        shared: bool = False,
+        read: Callable[[Path], Pixels] = read_picture,
+    ) -> None:
+        self.paths, self._read = list(dict.fromkeys(paths)), read
+        self.numbers = {path: number for number, path in enumerate(self.paths)}
+        self.sizes = list(read_sizes(self.paths))
+        self._starts = np.cumsum([0, *(3 * w * h for w, h in self.sizes)])
+        self.total_bytes = int(self._starts[-1])
+        self._memory: Tensor | None = None
+        self._ready: Tensor | None = None
+        if shared and sys.platform == "linux":
+            free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+            if self.total_bytes < free / 2:
+                # Pages take memory when they are first written to, not before.
+                self._memory = torch.frombuffer(mmap.mmap(-1, self.total_bytes), dtype=torch.uint8)
+                flags = mmap.mmap(-1, len(self.paths))
+                self._ready = torch.frombuffer(flags, dtype=torch.uint8)
+        self._latest: OrderedDict[int, Tensor] = OrderedDict()
+        self._textures: dict[int, NDArray[np.float32]] = {}
+
+    def __getitem__(self, number: int) -> Tensor:
+        """(H, W, 3) uint8. Raises DeblurError naming a file that can't be read."""
+        width, height = self.sizes[number]
+        if self._memory is not None and self._ready is not None:
+            start, end = self._starts[number : number + 2]
+            picture = self._memory[start:end].view(height, width, 3)
+            if not self._ready[number]:
+                picture.copy_(self._decode(number))
+                self._ready[number] = 1
+            return picture
+        if number not in self._latest:
+            self._latest[number] = self._decode(number)
+            held = sum(picture.numel() for picture in self._latest.values())
+            while held > _CACHE_BYTES and len(self._latest) > 1:
+                held -= self._latest.popitem(last=False)[1].numel()
+        self._latest.move_to_end(number)
+        return self._latest[number]
+
+    def _decode(self, number: int) -> Tensor:
+        picture = torch.from_numpy(np.array(self._read(self.paths[number])))
+        width, height = self.sizes[number]
+        if picture.shape != (height, width, 3):
+            raise DeblurError(
+                self.paths[number], "changed its size while in use", "leave the data alone"
+            )
+        return picture
+
+    def texture(self, number: int) -> NDArray[np.float32]:
+        """`measure_texture` of a picture, measured once."""
+        if number not in self._textures:
+            self._textures[number] = measure_texture(self[number])
+        return self._textures[number]
+
+    def load_onto(self, device: torch.device) -> list[Tensor]:
+        """All pictures, decoded several at a time, on a device; here only textures are kept."""
+
+        def load(number: int) -> Tensor:
+            picture = self._decode(number)
+            self._textures[number] = measure_texture(picture)
+            return picture.to(device)
+
+        with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as threads:
+            return list(threads.map(load, range(len(self.paths))))
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A square to be cut from the picture of this number."""
+
+    picture: int
+    row: int
+    column: int
+    side_px: int
+
+
+def measure_texture(picture: Tensor) -> NDArray[np.float32]:
+    """How rough a picture is: sums over all cells above and left of each corner of a grid.
+
+    Args:
+        picture: (H, W, 3) uint8.
+
+    Returns:
+        (rows + 1, columns + 1), for cells of `_TEXTURE_CELL_PX` px.
+    """
+    green = picture[::3, :, 1].numpy().astype(np.int16)
+    roughness = np.sqrt(np.abs(np.diff(green, axis=1, append=green[:, -1:])))
+    cells = F.avg_pool2d(
+        torch.from_numpy(roughness.astype(np.float32))[None],
+        (_TEXTURE_CELL_PX // 3, _TEXTURE_CELL_PX),
+        ceil_mode=True,
+    )[0]
+    return np.pad(cells.numpy(), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+
+
+def draw_corner(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    side_px: int,
+    texture: NDArray[np.float32] | None = None,
+) -> tuple[int, int]:
+    """Row and column of a random square's upper left corner.
+
+    Args:
+        rng: the only source of randomness.
+        size: (width, height) of the picture; both at least `side_px`.
+        side_px: of the square.
+        texture: `measure_texture` of the picture: the square with most of it among three random
+            ones is taken. Many crops of any photo are flat: blur doesn't show there and nothing
+            is to be learned.
+    """
+    width, height = size
+    corners = [
+        (int(rng.integers(height - side_px + 1)), int(rng.integers(width - side_px + 1)))
+        for _ in range(1 if texture is None else 3)
+    ]
+
+    def roughness(corner: tuple[int, int]) -> float:
+        top, left = (edge // _TEXTURE_CELL_PX for edge in corner)
+        bottom, right = (-(-(edge + side_px) // _TEXTURE_CELL_PX) for edge in corner)
+        sums = np.zeros(1) if texture is None else texture
+        inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+        return float(inside) / ((bottom - top) * (right - left))
+
+    return corners[0] if texture is None else max(corners, key=roughness)
+
+
+def draw_region(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    side_px: int,
+    texture: NDArray[np.float32] | None = None,
+    number: int = 0,
+) -> Cut:
+    """A part of a sharp photo to synthesise blur from; arguments as those of `draw_corner`.
+
+    It is to be scaled to `side_px`: scaled down, photos become crisp and free of noise.
+    """
+    largest = min(size) / side_px
+    cut_px = int(side_px * min(float(np.exp(rng.uniform(0.0, np.log(2.4)))), largest))
+    return Cut(number, *draw_corner(rng, size, cut_px, texture), cut_px)
+
+
+def cut_picture(picture: Tensor, cut: Cut, size_px: int) -> Tensor:
+    """A part of an (H, W, 3) uint8 picture, scaled to (3, size_px, size_px) uint8 on its device."""
+    row, column, side_px = cut.row, cut.column, cut.side_px
+    part = picture[row : row + side_px, column : column + side_px].permute(2, 0, 1)
+    if side_px == size_px:
+        return part.contiguous()
+    scaled = F.interpolate(
+        part[None].float(), (size_px, size_px), mode="bicubic", antialias=True, align_corners=False
+    )
+    return scaled[0].round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """One of the eight flips and turns, a permutation of R, G, B and a saturation factor.
+
+    Attributes:
+        flip: left to right, before the turns.
+        quarter_turns: against the clock.
+        permutation: which of R, G and B each of them becomes.
+        saturation: factor of what the recipe says.
+    """
+
+    flip: bool = False
+    quarter_turns: int = 0
+    permutation: tuple[int, int, int] = (0, 1, 2)
+    saturation: float = 1.0
+
+
+@dataclass
+class Sample:
+    """All that is random about one patch of a step.
+
+    Attributes:
+        slot: its number in the whole batch.
+        parts: blurred and sharp of a real pair; scene, and filling of moving objects, to
+            synthesise blur from; or nothing, where the slot's last pair is used again. Each is
+            yet to be cut, or lies in `StepData.pixels` from this element on.
+        side_px: of the parts.
+        exposure: of a synthesised pair.
+    """
+
+    slot: int
+    parts: tuple[Cut | int, ...]
+    side_px: int
+    exposure: Exposure | None
+    augmentation: Augmentation
+    degradation: Degradation
+
+
+@dataclass
+class StepData:
+    """One process's share of a step, on the CPU; `pixels` is flat uint8."""
+
+    patch_px: int
+    samples: list[Sample]
+    pixels: Tensor
+
+    def pin_memory(self) -> StepData:
+        """Called by DataLoader, so that the copy to a GPU needn't be waited for."""
+        if len(self.pixels):
+            self.pixels = self.pixels.pin_memory()
+        return self
+
+
+class TrainingDataset(Dataset[StepData]):
+    """Maps the number of a training step to its data.
+
+    Args:
+        sources: what to draw from.
+        store: holds their pictures.
+        recipe: batch, reuse and augmentation.
+        seed: decides everything random.
+        stage: of the recipe's stages, for the number of pictures and their size.
+        first_step: where this run begins (all synthetic pictures are new there).
+        rank, processes: this process's number, and how many share each step.
+        cut: cut the pictures here; else `BatchRenderer` does.
+
+    Raises:
+        DeblurError: a picture is too small, or a pair's two differ in size.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        store: PictureStore,
+        recipe: Recipe,
+        seed: int,
+        *,
+        stage: int = -1,
+        first_step: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        cut: bool = True,
+    ) -> None:
+        self.sources, self.store, self.recipe, self.seed = list(sources), store, recipe, seed
+        batch, self.patch_px = recipe.stages[stage]
+        self.region_px = self.patch_px + 2 * margin_px(recipe.motion)
+        self.first_step, self.cut = first_step, cut
+        # Neighbours stay together: they may share a picture.
+        self.slots = range(batch * rank // processes, batch * (rank + 1) // processes)
+        weights = np.array([source.weight for source in sources], dtype=float)
+        self._shares = weights / weights.sum()
+        for source in self.sources:
+            for path in source.paths:
+                wanted_px = self.region_px if source.photos else self.patch_px
+                width, height = store.sizes[store.numbers[path]]
+                if min(width, height) < wanted_px:
+                    raise DeblurError(
+                        path,
+                        f"is {width}x{height} pixels, smaller than the {wanted_px} that training "
+                        "cuts from it",
+                        "take it out of the data, or use smaller patches: --set patch_px=...",
+                    )
+            for pair in source.pairs:
+                blurred, sharp = (
+                    store.sizes[store.numbers[path]] for path in (pair.blurred, pair.sharp)
+                )
+                if blurred != sharp:
+                    raise DeblurError(
+                        pair.blurred, f"not of the size of {pair.sharp}", "take the pair out"
+                    )
+
+    def __getitem__(self, step: int) -> StepData:
+        recipe, samples, pixels, length = self.recipe, [], [], 0
+        for slot in self.slots:
+            fresh = np.random.default_rng((self.seed, 1, step, slot))
+            # Slots renew their pictures in turn, not all in the same step.
+            group = slot // recipe.patches_per_picture
+            version, age = divmod(step + group, recipe.reuse)
+            rng = np.random.default_rng((self.seed, 2, version, slot, self.patch_px))
+            which = np.random.default_rng((self.seed, 3, version, group, self.patch_px))
+            source = self.sources[int(which.choice(len(self.sources), p=self._shares))]
+            exposure: Exposure | None = None
+            parts: list[Cut | Pixels] = []
+            side_px = self.patch_px
+            if source.pairs:
+                pair = source.pairs[int(which.integers(len(source.pairs)))]
+                sharp, blurred = (self.store.numbers[p] for p in (pair.sharp, pair.blurred))
+                texture = self.store.texture(sharp) if recipe.crops == "textured" else None
+                corner = draw_corner(fresh, self.store.sizes[sharp], side_px, texture)
+                parts = [Cut(number, *corner, side_px) for number in (blurred, sharp)]
+            elif age == 0 or step == self.first_step:
+                side_px = self.region_px
+                exposure = draw_exposure(rng, recipe.motion, side_px)
+                for filling in (False, True):
+                    if rng.random() < recipe.motion.patterns:
+                        parts.append(draw_pattern(rng, side_px).transpose(2, 0, 1))
+                        continue
+                    chooses = rng if filling else which
+                    path = source.photos[int(chooses.integers(len(source.photos)))]
+                    number = self.store.numbers[path]
+                    texture = self.store.texture(number) if recipe.crops == "textured" else None
+                    size = self.store.sizes[number]
+                    parts.append(draw_region(rng, size, side_px, texture, number))
+            placed: list[Cut | int] = []
+            for part in parts:
+                if isinstance(part, Cut) and not self.cut:
+                    placed.append(part)
+                    continue
+                if isinstance(part, Cut):
+                    cut = cut_picture(self.store[part.picture], part, side_px)
+                else:
+                    cut = torch.from_numpy(part.copy())
+                pixels.append(cut.reshape(-1))
+                placed.append(length)
+                length += cut.numel()
+            augmentation = Augmentation(bool(fresh.integers(2)), int(fresh.integers(4)))
+            if recipe.colour:
+                red, green, blue = (int(channel) for channel in fresh.permutation(3))
+                saturation = float(fresh.uniform(0.5, 1.5))
+                augmentation = replace(
+                    augmentation, permutation=(red, green, blue), saturation=saturation
+                )
+            degradation = draw_degradation(fresh, recipe.noise, recipe.jpeg, recipe.noise_kind)
+            sample = Sample(slot, tuple(placed), side_px, exposure, augmentation, degradation)
+            samples.append(sample)
+        return StepData(
+            self.patch_px,
+            samples,
+            torch.cat(pixels) if pixels else torch.empty(0, dtype=torch.uint8),
+        )
+
+    def steps(self, workers: int, *, pin_memory: bool = False) -> Iterator[StepData]:
+        """The data of the steps from `first_step` on, without end.
+
+        Args:
+            workers: processes that prepare it; 0 prepares it between the steps.
+            pin_memory: for a GPU.
+
+        Raises:
+            DeblurError: a picture can't be read.
+        """
+        loader: DataLoader[StepData | DeblurError] = DataLoader(
+            _ErrorsAsData(self),
+            batch_size=None,
+            sampler=count(self.first_step),
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            pin_memory=pin_memory,
+            worker_init_fn=_leave_signals,
+            # Elsewhere than on Linux, forking is not safe; there the store isn't shared either.
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        )
+        for data in loader:
+            if isinstance(data, DeblurError):
+                raise data
+            yield data
+
+
+class _ErrorsAsData(Dataset["StepData | DeblurError"]):
+    """Hands errors over like data: what a worker process raises arrives as a mere text."""
+
+    def __init__(self, dataset: TrainingDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, step: int) -> StepData | DeblurError:
+        try:
+            return self._dataset[step]
+        except DeblurError as error:
+            return error
+
+
+def choose_workers(wanted: int | None, device: torch.device, processes: int) -> int:
+    """How many processes prepare data for each training process.
+
+    By default none beside a CPU, whose cores the training itself needs; beside a GPU one for each
+    core but one, and no more than 16.
+    """
+    if wanted is not None:
+        return wanted
+    if device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(16, (cores or 1) // processes - 1))
+
+
+def _leave_signals(worker: int) -> None:
+    """Ctrl-C and SIGTERM go to all processes of a run: the main one decides when to end."""
+    del worker
+    torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class BatchRenderer:
+    """Makes what `TrainingDataset` drew into batches on the training device.
+
+    Args:
+        recipe: of the augmentation.
+        device: where to.
+        store: keep all of its pictures on the device and cut them there.
+    """
+
+    def __init__(
+        self, recipe: Recipe, device: torch.device, store: PictureStore | None = None
+    ) -> None:
+        self.recipe, self.device = recipe, device
+        self._pictures: list[Tensor] = []
+        if store is not None:
+            self._pictures = store.load_onto(device)
+        self._pairs: dict[int, Tensor] = {}  # those that are used again, by slot
+
+    @torch.no_grad()
+    def render(self, data: StepData) -> tuple[Tensor, Tensor]:
+        """Blurred and sharp, each (N, 3, P, P) float32 in [0, 1] on the device.
+
+        Pairs that are reused come from the steps before, so steps are to be rendered in turn.
+        """
+        pixels = data.pixels.to(self.device, non_blocking=True)
+
+        def fetch(part: Cut | int, side_px: int) -> Tensor:
+            if isinstance(part, Cut):
+                return cut_picture(self._pictures[part.picture], part, side_px)
+            return pixels[part : part + 3 * side_px**2].view(3, side_px, side_px)
+
+        synthetic, exposures = [], []
+        for sample in data.samples:
+            if sample.exposure is not None:
+                synthetic.append(sample)
+                exposures.append(sample.exposure)
+            elif sample.parts:
+                pair = torch.stack([fetch(part, sample.side_px) for part in sample.parts])
+                self._pairs[sample.slot] = pair.float() / 255
+        if synthetic:
+            scenes, fillings = (
+                torch.stack([fetch(s.parts[n], s.side_px) for s in synthetic]).float() / 255
+                for n in range(2)
+            )
+            pairs = torch.stack(render(scenes, fillings, exposures, data.patch_px), dim=1)
+            self._pairs.update(zip((s.slot for s in synthetic), pairs, strict=True))
+        batch = torch.stack([self._pairs[sample.slot] for sample in data.samples])
+        batch = augment(
+            batch, [s.augmentation for s in data.samples], hsv=self.recipe.saturation == "hsv"
+        )
+        degradations = [sample.degradation for sample in data.samples]
+        blurred = degrade(batch[:, 0], degradations, rounded=self.recipe.rounded)
+        channels_last = torch.channels_last
+        return blurred.contiguous(memory_format=channels_last), batch[:, 1].contiguous()
+
+
+def augment(images: Tensor, augmentations: Sequence[Augmentation], *, hsv: bool = False) -> Tensor:
+    """Applies one augmentation to each of (N, …, 3, P, P) float pictures in [0, 1].
+
+    Args:
+        images: N pictures or groups of them.
+        augmentations: N.
+        hsv: the saturation is that of HSV, where the largest of R, G and B stays; else their
+            mean stays.
+    """
+    n, device = len(images), images.device
+    drawn = [(*a.permutation, a.flip, a.quarter_turns, a.saturation) for a in augmentations]
+    numbers = send(np.array(drawn, dtype=np.float32), device)
+    one = [1] * (images.ndim - 1)  # broadcasts over a picture
+    flips, turns, saturations = (column.view(n, *one) for column in numbers[:, 3:].unbind(1))
+    images = torch.where(flips > 0, images.flip(-1), images)
+    images = torch.where(turns >= 2, images.flip(-1, -2), images)
+    images = torch.where(turns % 2 > 0, images.rot90(1, (-2, -1)), images)
+    channels = numbers[:, :3].long().view(n, *one[:-3], 3, 1, 1).expand(images.shape)
+    images = images.gather(-3, channels)
+    # In HSV, hue and value stay if each channel's distance to the largest one is scaled.
+    kept = images.amax(dim=-3, keepdim=True) if hsv else images.mean(dim=-3, keepdim=True)
+    return (kept + saturations * (images - kept)).clamp(0, 1)
+
+
+def parse_source(text: str) -> tuple[str, float]:
+    """Splits ``FOLDER`` or ``FOLDER=WEIGHT``.
+
+    Raises:
+        UsageError: the weight is not above 0.
+    """
+    folder, separator, weight_text = text.rpartition("=")
+    if not separator or Path(text).exists():
+        return text, 1.0
+    try:
+        weight = float(weight_text)
+    except ValueError:
+        return text, 1.0
+    if not 0 < weight < math.inf:
+        raise UsageError(f"--data {text}", "the weight is not above 0", "write --data FOLDER=0.5")
+    return folder, weight
