@@ -41,6 +41,10 @@ class DeblurError(Exception):
         # A file name may hold newlines or terminal escapes; the report is one clean line.
         return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
 
+    def to_json(self) -> dict[str, str]:
+        """The parts of the line, for programs."""
+        return {"subject": self.subject, "reason": self.reason, "remedy": self.remedy}
+
 
 class UsageError(DeblurError):
     """The command line or call contradicts itself or names something unknown."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TypedDict
 
 import typer
 from typer.core import TyperGroup
 
+from deblurcli import __version__
 from deblurcli.cli import (
     compare,
     console,
@@ -28,6 +31,7 @@ from deblurcli.cli import (
     train,
     weights,
 )
+from deblurcli.cli.help import SETTINGS, Command, write_options
 from deblurcli.errors import DeblurError, UsageError
 
 __all__ = ["main"]
@@ -41,6 +45,10 @@ class DefaultCommandGroup(TyperGroup):
     def make_context(
         self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
     ) -> Any:
+        if args and args[0] == "help":  # as other programs have it: help, help train
+            args = [*args[1:], "--help"]
+        elif args == ["version"]:
+            args = ["--version"]
         if args and args[0] in self.commands:
             name = args[0]
             command = self.commands[name]
@@ -49,7 +57,7 @@ class DefaultCommandGroup(TyperGroup):
         try:
             context = super().make_context(info_name, args, parent=parent, **extra)
         except typer.TyperException as error:
-            self._refuse_near_command(words, _sentence(error))
+            self._refuse_near_command(words, sentence(error))
             raise
         if not extra.get("resilient_parsing"):
             self._refuse_near_command(words[:1], "no such file and no such command")
@@ -62,6 +70,10 @@ class DefaultCommandGroup(TyperGroup):
         if ctx.command is not self:
             return ctx.command.invoke(ctx)
         return super().invoke(ctx)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        write_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
     def _refuse_near_command(self, words: Sequence[str], reason: str) -> None:
         """Tells a mistyped or misplaced command from a path."""
@@ -85,8 +97,6 @@ _HOW_TO_GO_ON = {
     "weights": "",
 }
 
-_WORDS = {"help_option_names": ["-h", "--help"]}
-
 app = typer.Typer(
     name="deblur",
     cls=DefaultCommandGroup,
@@ -95,19 +105,27 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     subcommand_metavar="| COMMAND ...",
     epilog=restore.EPILOG,
-    context_settings=_WORDS,
+    context_settings=SETTINGS,
 )
 app.callback()(restore.restore)
-app.command("train", epilog=train.EPILOG, context_settings=_WORDS)(train.train)
-app.command("eval", context_settings=_WORDS)(eval.run)
+app.command("train", epilog=train.EPILOG)(train.train)
+app.command("eval")(eval.run)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
-app.command("compare", context_settings=_WORDS)(compare.compare)
-app.command("info", context_settings=_WORDS)(info.info)
+app.command("compare")(compare.compare)
+app.command("info")(info.info)
+for command in (
+    *app.registered_commands,
+    *data.app.registered_commands,
+    *weights.app.registered_commands,
+):
+    command.cls, command.context_settings = Command, SETTINGS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line and gives its exit code; see the table in README.md.
+    """Runs one command line and gives its exit code; see the table in docs/command-line.md.
+
+    With ``--json`` standard output gets one document, whatever happens.
 
     Args:
         arguments: the words after ``deblur``; those of the process when None.
@@ -117,35 +135,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # a video's coder) want the same cores, a photo took twice to three times as long.
     # It has to be said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    console.json_is_printed = False
+    stopped: BaseException | None = None
     try:
-        result = app(
-            args=None if arguments is None else list(arguments),
-            prog_name="deblur",
-            standalone_mode=False,
-        )
+        result = app(args=words, prog_name="deblur", standalone_mode=False)
         sys.stdout.flush()
-    except DeblurError as error:
+        code = result if isinstance(result, int) else 0
+    except BaseException as error:
+        stopped, code = error, _exit_code(error)
+    if code == console.EXIT_INTERRUPTED:  # Typer turns KeyboardInterrupt into this
+        console.say(f"deblur: interrupted{_HOW_TO_GO_ON.get(words[0] if words else '', _GO_ON)}")
+    options = words[: words.index("--")] if "--" in words else words
+    if "--json" in options and code and not console.json_is_printed:
+        with suppress(OSError):
+            console.print_json(_failure(code, stopped))
+    if stopped is not None and code == _BUG:
+        raise stopped
+    return code
+
+
+_BUG = -1
+
+
+def _exit_code(error: BaseException) -> int:
+    """The exit code that an error stands for; says the error. `_BUG` for one of ours."""
+    code = _BUG
+    if isinstance(error, DeblurError):
         console.say_error(error)
-        return error.exit_code
-    except typer.TyperException as error:
+        code = error.exit_code
+    elif isinstance(error, typer.TyperException):
         command = getattr(getattr(error, "ctx", None), "command_path", "deblur")
-        console.say(f"deblur: {_sentence(error)}; see '{command} --help'")
-        return error.exit_code
-    except BrokenPipeError:
+        console.say(f"deblur: {sentence(error)}; see '{command} --help'")
+        code = error.exit_code
+    elif isinstance(error, KeyboardInterrupt | typer.Abort):
+        code = console.EXIT_INTERRUPTED
+    elif isinstance(error, SystemExit) and isinstance(error.code, int):
+        code = error.code
+    elif isinstance(error, BrokenPipeError):
         console.silence_stdout()
-        return console.EXIT_FAILED
-    except OSError as error:
-        if error.filename is not None or error.errno not in console.NO_ROOM:
-            raise  # not of standard output, but a defect
+        code = console.EXIT_FAILED
+    elif isinstance(error, OSError) and error.filename is None and error.errno in console.NO_ROOM:
         console.silence_stdout()
         console.say("deblur: standard output: the disk is full; free some space")
-        return console.EXIT_FAILED
-    except (KeyboardInterrupt, typer.Abort):
-        result = console.EXIT_INTERRUPTED
-    if result == console.EXIT_INTERRUPTED:  # Typer turns KeyboardInterrupt into this
-        words = sys.argv[1:] if arguments is None else arguments
-        console.say(f"deblur: interrupted{_HOW_TO_GO_ON.get(words[0] if words else '', _GO_ON)}")
-    return result if isinstance(result, int) else 0
+        code = console.EXIT_FAILED
+    return code
+
+
+class Failure(TypedDict, total=False):
+    """What ``--json`` prints where a command came to no document of its own."""
+
+    version: str
+    exit_code: int
+    stopped: str
+    error: dict[str, str]
+
+
+def _failure(code: int, error: BaseException | None) -> Failure:
+    document = Failure(version=__version__, exit_code=code)
+    if isinstance(error, DeblurError):
+        document["error"] = error.to_json()
+    elif isinstance(error, typer.TyperException):
+        document["error"] = {
+            "subject": getattr(getattr(error, "ctx", None), "command_path", "deblur"),
+            "reason": sentence(error),
+            "remedy": "see --help",
+        }
+    elif error is not None or code == console.EXIT_INTERRUPTED:
+        ended = error is None or isinstance(error, SystemExit | KeyboardInterrupt | typer.Abort)
+        document["stopped"] = "interrupted" if ended else str(error) or repr(error)
+    return document
 
 
 def _end(signal_number: int, frame: FrameType | None) -> None:
@@ -154,7 +213,22 @@ def _end(signal_number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + signal_number)
 
 
-def _sentence(error: typer.TyperException) -> str:
+def sentence(error: typer.TyperException) -> str:
     """Typer's message in the form of ours: one line, small first letter, no full stop."""
     text = " ".join(error.format_message().split()).rstrip(".")
+    for theirs, ours in (
+        (r"Input should be a valid integer.*", "not a whole number"),
+        (r"Input should be a valid (number|float|decimal).*", "not a number"),
+        (r"Input should be less than or equal to (\S+)", r"more than \1"),
+        (r"Input should be greater than or equal to (\S+)", r"less than \1"),
+        # Options that are merely somewhat alike, such as --codec for --model, mislead.
+        (r"(No such option: )(\S+) \(.*\)", r"\1\2"),
+    ):
+        text = re.sub(theirs, ours, text)
+    name = getattr(error, "option_name", None)
+    near = difflib.get_close_matches(
+        name or "", getattr(error, "possibilities", None) or (), 1, 0.8
+    )
+    if near:
+        text += f" (do you mean {near[0]}?)"
     return text[:1].lower() + text[1:]

@@ -69,8 +69,14 @@ def say_error(error: DeblurError) -> None:
     say(f"deblur: {error}")
 
 
+json_is_printed = False
+"""Whether the one document of ``--json`` is out."""
+
+
 def print_json(document: Any) -> None:
     """The one JSON document of a run, on stdout."""
+    global json_is_printed  # noqa: PLW0603  (a process has one standard output)
+    json_is_printed = True
     print(json.dumps(document, indent=2), flush=True)
 
 

@@ -28,7 +28,7 @@ ENGINES = ("local", "ray")
 MIN_TILE_PX = 128
 """As in `deblurcli.deblurrer`, which takes seconds to import."""
 
-OUTPUT, VIDEO, NETWORK, RUN = "Output", "Video", "Network", "Run"
+INPUT, OUTPUT, VIDEO, NETWORK, RUN = "Input", "Output", "Video", "Network", "Run"
 """The headings that help puts options under."""
 
 Result = TypeVar("Result")

@@ -49,7 +49,10 @@ def restore(
         ),
     ] = None,
     recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Look into sub-folders too.")
+        bool,
+        typer.Option(
+            "--recursive", "-r", rich_help_panel=options.INPUT, help="Look into sub-folders too."
+        ),
     ] = False,
     targets: options.OutputOptions,
     clips: options.VideoOptions,

@@ -10,7 +10,6 @@ from deblurcli import __version__
 from deblurcli.batch.run import Outcome
 from deblurcli.cli import console
 from deblurcli.cli.options import ConsoleOptions
-from deblurcli.errors import DeblurError
 
 if TYPE_CHECKING:
     from deblurcli.batch.plan import Job, Plan
@@ -156,6 +155,6 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     if outcome.status == "done":
         document["seconds"] = round(outcome.seconds, 3)
         document["notes"] = list(outcome.notes)
-    if isinstance(outcome.error, DeblurError):
-        document["error"] = {"reason": outcome.error.reason, "remedy": outcome.error.remedy}
+    if outcome.error is not None:
+        document["error"] = outcome.error.to_json()
     return document

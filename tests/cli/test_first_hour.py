@@ -1,0 +1,262 @@
+"""What a new user meets: the real ``deblur`` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from video_clips import COUNTER, ffmpeg, needs_ffmpeg
+
+from deblurcli import __version__
+from deblurcli.cli import main
+from deblurcli.cli.options import MIN_TILE_PX
+from deblurcli.deblurrer import MIN_TILE_PX as NETWORKS_MIN_TILE_PX
+
+MakePhoto = Callable[..., Path]
+Deblur = Callable[..., "subprocess.CompletedProcess[str]"]
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="needs a pseudo terminal")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_photo: MakePhoto) -> Path:
+    monkeypatch.chdir(tmp_path)
+    make_photo(Path("photo.jpg"))
+    make_photo(Path("folder/only.jpg"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", [[""], ["photo.jpg", ""], ["photo.jpg", "-o", ""]])
+def test_an_unset_variable_restores_nothing(here: Path, deblur: Deblur, words: list[str]) -> None:
+    done = deblur(*words)
+    assert done.returncode == 2
+    assert done.stderr == "deblur: '': an empty name; check the variable that it comes from\n"
+    assert sorted(path.name for path in here.iterdir()) == ["folder", "photo.jpg"]
+
+
+@posix_only
+def test_a_terminal_gets_no_bytes(here: Path) -> None:
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "deblurcli", "photo.jpg", "-o", "-"],
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 2
+    assert "would fill the terminal with bytes; send it on: -o - > sharp.jpg" in done.stderr
+
+
+def test_the_content_names_the_ending(here: Path, deblur: Deblur) -> None:
+    results = {
+        "s.xyz": "s-sharp.jpg",
+        "photo.jpeg_large": "photo-sharp.jpg",
+        "holiday.2024": "holiday.2024-sharp.jpg",
+        "noending": "noending-sharp",
+    }
+    for name in results:
+        Path(name).write_bytes(Path("photo.jpg").read_bytes())
+    done = deblur(*results)
+    assert done.returncode == 0, done.stderr
+    for result in results.values():
+        with Image.open(result) as image:
+            assert image.format == "JPEG"
+    done = deblur(*results, "-o", "out/", "--dry-run")
+    assert done.stdout.splitlines() == [
+        f"{name} -> out/{result.replace('-sharp', '')}" for name, result in results.items()
+    ]
+
+
+@needs_ffmpeg
+def test_a_video_of_an_odd_name_is_one(here: Path, deblur: Deblur) -> None:
+    ffmpeg("-f", "lavfi", "-i", COUNTER.replace("d=1", "d=0.2"), "-f", "avi", "clip.download")
+    done = deblur("clip.download", "--dry-run")
+    assert done.stdout == "clip.download -> clip-sharp.mp4\n"
+
+
+USAGE = [
+    "",
+    "photo.jpg --strength 2",
+    "photo.jpg --model x",
+    "photo.jpg -o photo.jpg",
+    "photo.jpg -o gone/sharp.jpg",
+    "photo.jpg --format docx",
+    "gone.jpg -o -",
+    "empty",
+    "photo.jpg --weights gone.safetensors",
+    "photo.jpg --device cuda:99",
+    "trian --data x",
+    "compare gone.jpg gone.png",
+    "compare",
+    "eval --data gone",
+    "eval",
+    "train",
+    "train --data gone",
+    "train --steps many",
+    "weights pull gone",
+    "weights verify gone.safetensors",
+    "weights",
+    "data frames gone.mp4 -o pairs",
+    "info --nonsense",
+]
+
+
+@pytest.mark.parametrize("words", USAGE)
+def test_json_is_always_one_document(
+    here: Path, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("empty").mkdir()
+    code = main([*words.split(), "--json"])
+    out, err = capsys.readouterr()
+    document = json.loads(out)
+    assert code != 0
+    if "exit_code" in document:  # no document of the command's own
+        assert document["exit_code"] == code
+        assert document["version"] == __version__
+        assert set(document["error"]) == {"subject", "reason", "remedy"}
+        assert document["error"]["reason"] in err
+
+
+def test_json_of_the_real_command(here: Path, deblur: Deblur) -> None:
+    done = deblur("photo.jpg", "--strength", "much", "--json")
+    assert done.returncode == json.loads(done.stdout)["exit_code"] == 2
+    # After -- it is a file's name.
+    assert deblur("--", "--json").stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("photo.jpg --strength 70x", 2, "'--strength': '70x' is not a number"),
+        ("photo.jpg --strength 120%", 2, "'--strength': 120 is not at least 0 and at most 100"),
+        ("photo.jpg --start 5:xx", 2, "'--start': '5:xx' is no time"),
+        ("photo.jpg --shard 3/2", 2, "'--shard': '3/2' is no part"),
+        ("photo.jpg --crf high", 2, "'--crf': not a whole number"),
+        ("photo.jpg --workers 0", 2, "'--workers': less than 1"),
+        ("photo.jpg --tile 10", 2, f"10 is less than {MIN_TILE_PX}, the smallest tile"),
+        ("photo.jpg --model x", 2, "no such option: --model; see"),
+        ("photo.jpg --strenght 1", 2, "do you mean --strength?"),
+        ("folder -o res.jpg", 2, "res.jpg: names one file, but folder is a folder"),
+        ("*.png", 1, "*.png: no file matches this pattern"),
+        ("https://example.org/a.jpg", 1, "https://example.org/a.jpg: an address, not a file"),
+        ("photo.jpg -o out.mp4", 2, ".mp4 is no format of photos"),
+        ("clip.mp4 -o out.gif", 2, ".gif is no format of videos"),
+        ("clip.mp4 -o out", 2, "no ending is no format of videos"),
+    ],
+)
+def test_what_goes_wrong_is_said_in_our_words(
+    here: Path, words: str, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("clip.mp4").write_bytes(b"")
+    assert main(words.split()) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert "Input should" not in err
+
+
+def test_strength_in_percent(here: Path, tiny_weights: Path) -> None:
+    for target, strength in (("a.png", "70%"), ("b.png", "0.7")):
+        words = ["photo.jpg", "-o", target, "--strength", strength, "--weights", str(tiny_weights)]
+        assert main(words) == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_smallest_tile_is_the_networks() -> None:
+    assert MIN_TILE_PX == NETWORKS_MIN_TILE_PX
+
+
+COMMANDS = ["", "train", "eval", "compare", "info", "data frames", "data synth", "weights list"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("columns", [80, 110])
+def test_help_is_clean_and_as_wide_as_the_terminal(
+    command: str,
+    columns: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main([*command.split(), "--help"]) == 0
+    out = capsys.readouterr().out
+    longest = max(map(len, out.splitlines()))
+    assert longest <= columns
+    for leak in ("<list", "x>=", "<=x", "<int", "<float", "<str", "<path"):
+        assert leak not in out
+    if not command:
+        assert columns - 12 < longest
+        headings = [line for line in out.splitlines() if line and line[0].isalpha()]
+        assert {"Input:", "Output:", "Video:", "Network:", "Run:", "Commands:"} <= set(headings)
+
+
+@pytest.mark.parametrize(("words", "same_as"), [("help", "--help"), ("help train", "train --help")])
+def test_help_as_a_word(words: str, same_as: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == main(same_as.split()) == 0
+    out = capsys.readouterr().out
+    assert out[: len(out) // 2] == out[len(out) // 2 :]
+
+
+def test_version_as_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out == f"deblur {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("--device c", ["cpu", "cuda"]),
+        ("--precision b", ["bf16"]),
+        ("--format p", ["png"]),
+        ("--weights comp", ["compact"]),
+        ("--engine ", ["local", "ray"]),
+        ("-o fol", ["folder/"]),
+    ],
+)
+def test_completion_offers_values(
+    here: Path, deblur: Deblur, words: str, offered: list[str]
+) -> None:
+    environment = {
+        "_DEBLUR_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"deblur {words}",
+        "COMP_CWORD": str(len(words.split(" "))),
+    }
+    assert deblur(env=environment).stdout.splitlines() == offered
+
+
+@posix_only
+@pytest.mark.parametrize("columns", [30])
+def test_bars_keep_to_the_terminal(
+    here: Path, make_photo: MakePhoto, tiny_weights: Path, columns: int
+) -> None:
+    """No line on the terminal is longer than it is wide, so that none is left behind."""
+    fcntl, termios, struct = map(pytest.importorskip, ("fcntl", "termios", "struct"))
+    for n in range(4):
+        make_photo(Path(f"in/a very long name of a photo {n}.png"), size=(320, 240))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    words = ["in", "-o", "out", "--weights", str(tiny_weights), "--device", "cpu"]
+    process = subprocess.Popen([sys.executable, "-m", "deblurcli", *words], stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while piece := os.read(ours, 65536):
+            shown += piece
+    except OSError:  # what Linux says when the other side is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0
+    bars = [line for line in shown.decode().replace("\n", "\r").split("\r") if "%" in line]
+    assert bars
+    assert max(map(len, bars)) <= columns
