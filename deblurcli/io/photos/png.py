@@ -136,7 +136,8 @@ def encode(picture: Picture) -> list[Buffer]:
     """The pieces of a PNG file."""
     import imagecodecs
 
-    encoded = imagecodecs.png_encode(join_alpha(picture), level=6)
+    # The last imagecodecs for Python 3.10 takes no views.
+    encoded = imagecodecs.png_encode(np.ascontiguousarray(join_alpha(picture)), level=6)
     header = len(SIGNATURE) + 8 + 13 + 4
     added = b"".join(_chunk_bytes(*chunk) for chunk in _chunks(picture.metadata, picture.icc))
     return [encoded[:header], added, encoded[header:]]

@@ -374,7 +374,8 @@ def test_too_much_exif_for_jpeg_is_left_out_and_told(caplog: pytest.LogCaptureFi
 def test_real_photos_keep_every_field(shared_data: Path, name: str) -> None:
     with Image.open(shared_data / "real_blur" / name) as image:
         expected = image.getexif()
-        nested = {i: dict(expected.get_ifd(i)) for i in (0x8769, 0x8825, 0xA005)}
+        tags = (0x8769, 0x8825, 0xA005) if 0xA005 in expected.get_ifd(0x8769) else (0x8769, 0x8825)
+        nested = {tag: dict(expected.get_ifd(tag)) for tag in tags}
     photo = photos.read(shared_data / "real_blur" / name)
     with Image.open(written(photo)) as image:
         assert image.size == photo.pixels.shape[1::-1]

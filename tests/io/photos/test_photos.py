@@ -16,7 +16,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from photo_files import saved, written
-from PIL import Image
+from PIL import Image, features
 
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.io import photos
@@ -92,6 +92,8 @@ def test_every_mode_survives(mode: str, source: str, target: str, width: int, he
         file = saved(image, source)
     except OSError:
         return  # the format does not know the mode
+    if mode == "YCbCr" and source == "TIFF" and features.version("pil") < "13":
+        return  # Pillow 12, the last for Python 3.10, can't read what it wrote
     photo = photos.read(file)
     again = photos.read(written(photo, photo.pixels, format=target))
     np.testing.assert_array_equal(again.pixels, photo.pixels)
