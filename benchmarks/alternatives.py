@@ -26,16 +26,11 @@ import torch
 from numpy.typing import NDArray
 
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.evaluation.evaluate import (
-    BLURRED,
-    Failure,
-    Method,
-    find_cases,
-    method_of,
-    score_cases,
-)
+from deblurcli.evaluation.cases import find_cases
+from deblurcli.evaluation.evaluate import BLURRED, Failure, Method, method_of, score_cases
+from deblurcli.evaluation.metrics import find_metrics
 from deblurcli.evaluation.scores import ScoreFile, summarise
-from deblurcli.evaluation.tables import CONVENTIONS, as_markdown, tabulate
+from deblurcli.evaluation.tables import as_markdown, conventions, tabulate
 from deblurcli.models.deepdeblur import deepdeblur_config
 from deblurcli.models.generator import MultiScaleGenerator
 
@@ -172,13 +167,13 @@ def main() -> None:
     cases = find_cases(options.data, options.split)
     scores = []
     file = ScoreFile(options.csv) if options.csv else None
-    for result in score_cases(methods, cases, file=file, do_no_harm=options.do_no_harm):
+    for result in score_cases(methods, cases, file=file, identity=options.do_no_harm):
         if isinstance(result, Failure):
             sys.exit(str(result.error))
         scores.append(result)
         _say(f"{result.set_name} {result.image}: {result.method} {result.psnr_db:.2f} dB")
 
-    parts = [as_markdown(tabulate(summarise(scores), methods))]
+    parts = [as_markdown(tabulate(summarise(scores), methods, find_metrics()))]
     if options.time_deepdeblur:
         seconds = [f"{s:.1f} s in {precision}" for precision, s in _untrained_deepdeblur()]
         parts.append(
@@ -190,7 +185,7 @@ def main() -> None:
         f"{torch.__version__}, Python {platform.python_version()}, {platform.machine()}. "
         "Peak memory is that of the whole process and does not include the programs it starts."
     )
-    parts.append("\n".join(f"- {line}" for line in CONVENTIONS))
+    parts.append("\n".join(f"- {line}" for line in conventions(find_metrics(), cases)))
     text = "\n\n".join(parts)
     print(text)
     if options.write:

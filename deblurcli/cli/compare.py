@@ -41,7 +41,7 @@ def compare(
     """
     console.start(quiet=quiet, verbose=verbose)
 
-    from deblurcli.evaluation.report import write_comparison
+    from deblurcli.evaluation.comparison import write_comparison
 
     sliders = write_comparison(
         output,

@@ -1,3 +1,3 @@
-"""Measuring how good a method is: the pictures and the order (`evaluate`), Köhler's benchmark
-(`koehler`), figures (`metrics`), the results and their means (`scores`), memory (`peak_memory`),
-tables (`tables`), and pages to look at: what they say (`report`), how they are built (`html`)."""
+"""Measuring how good a method is: the pictures (`cases`, `koehler`), the order (`evaluate`), the
+figures (`metrics`, `peak_memory`), their means (`scores`) and tables (`tables`), and pages to look
+at: of an evaluation (`report`), of pictures side by side (`comparison`), built by `html`."""

@@ -2,63 +2,119 @@
 
     for score in score_cases([BLURRED, method_of(deblurrer)], find_cases([Path("GOPRO")])): …
 
-`evaluate` is the short way for one method, as training uses it. Anything with a method
-``restore`` can be measured.
+Anything with a method ``restore`` can be measured, and so can pictures that something else made
+(`results_of`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from deblurcli import __version__
-from deblurcli.data.layouts import Pair, find_pairs
+from deblurcli.data.layouts import Pair, find_pictures
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.errors import DeblurError, DeviceError, UsageError, WeightsError
-from deblurcli.evaluation import koehler, metrics
-from deblurcli.evaluation.peak_memory import PeakMemory
+from deblurcli.errors import (
+    DeblurError,
+    DeviceError,
+    NothingToDoError,
+    UsageError,
+    WeightsError,
+    sizes_differ,
+)
+from deblurcli.evaluation.cases import Case, cases_of, read_image
+from deblurcli.evaluation.metrics import Image, Metric, find_metrics, psnr
+from deblurcli.evaluation.peak_memory import read_peak_mib, reset_peak
 from deblurcli.evaluation.scores import Score, ScoreFile, Summary, summarise
-from deblurcli.io.photos import read
 from deblurcli.models.generator import MultiScaleGenerator
 
-Image = NDArray[np.uint8]
+__all__ = [
+    "BLURRED",
+    "Failure",
+    "Method",
+    "count_gmacs",
+    "evaluate",
+    "method_of",
+    "read_image",
+    "results_of",
+    "score_cases",
+]
+
+T = TypeVar("T")
+
+_SCORING_THREADS = 4
 
 
 class Restorer(Protocol):
     """Anything that restores ``(H, W, 3) uint8`` images, as `Deblurrer` does."""
 
-    def restore(self, image: NDArray[Any], /) -> NDArray[Any]: ...
+    def restore(self, image: Image, /) -> Image: ...
 
 
 @dataclass(frozen=True)
 class Method:
-    """A restorer under its name, with what tables say of it.
+    """A way to restore pictures under its name, with what tables say of it.
 
     Attributes:
         name: in tables.
-        restorer: None leaves pictures as they are.
+        restorer: None leaves pictures as they are, or takes them from `results`.
         identity: all that determines its results (hash of the weights, settings).
+        results: pictures that are restored already, by their case's set and name.
         device: where it computes, for measuring memory.
         parameters: their number.
-        gmacs: multiply-accumulates for a 256x256 image, in thousands of millions.
+        gmacs: for a 256x256 image.
     """
 
     name: str
     restorer: Restorer | None
     identity: str
+    results: Mapping[tuple[str, str], Path] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     parameters: int | None = None
     gmacs: float | None = None
+
+    def restore(self, case: Case, image: Image) -> Image:
+        """The picture of `case` as this method restores it.
+
+        Args:
+            image: the blurred one; or, for doing no harm, the sharp one.
+
+        Raises:
+            DeblurError: there is no result for it, or one of another size.
+        """
+        if self.restorer is not None:
+            return np.asarray(self.restorer.restore(image), np.uint8)
+        if self.results is None:
+            return image
+        path = self.results.get((case.set_name, case.name))
+        if path is None:
+            raise DeblurError(case.blurred, f"has no result in {self.name}", "add it")
+        result = read_image(path)
+        if result.shape != image.shape:
+            raise sizes_differ(path, result.shape[1::-1], case.blurred, image.shape[1::-1])
+        return result
+
+    def covers(self, case: Case) -> bool:
+        """Whether this method has something to say of the case's set."""
+        return self.results is None or any(name == case.set_name for name, _ in self.results)
+
+    def key(self, case: Case, fingerprint: str) -> str:
+        """The same where the figures must be the same."""
+        text = f"{fingerprint} {self.identity}"
+        if self.results is not None and (path := self.results.get((case.set_name, case.name))):
+            text += f" {path.stat().st_size} {path.stat().st_mtime_ns}"
+        return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
 
 
 BLURRED = Method("blurred input", None, "blurred")
@@ -68,37 +124,58 @@ BLURRED = Method("blurred input", None, "blurred")
 def method_of(deblurrer: Deblurrer, name: str | None = None) -> Method:
     """The method that a `Deblurrer` is; named after its weights by default."""
     path = deblurrer.weights_path
-    identity = (
-        f"{_sha256(path) if path else id(deblurrer)} {__version__} {deblurrer.device} "
-        f"{deblurrer.precision.name} tile={deblurrer.tile} strength={deblurrer.strength}"
-    )
+    weights = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else id(deblurrer)
     return Method(
         name or deblurrer.card.name,
         deblurrer,
-        identity,
-        deblurrer.device,
-        sum(p.numel() for p in deblurrer.network.parameters()),
-        count_gmacs(deblurrer.network),
+        f"{weights} {__version__} {deblurrer.device} {deblurrer.precision.name} "
+        f"tile={deblurrer.tile} strength={deblurrer.strength}",
+        device=deblurrer.device,
+        parameters=sum(p.numel() for p in deblurrer.network.parameters()),
+        gmacs=count_gmacs(deblurrer.network),
     )
 
 
-@dataclass(frozen=True)
-class Case:
-    """One blurred picture and what it is compared with.
+def results_of(folder: Path, cases: Sequence[Case]) -> Method:
+    """The pictures that something else restored, each under the name of its blurred one.
 
-    Attributes:
-        set_name: the data set it belongs to, as tables name it.
-        name: the picture's, unique within the set.
-        blurred: the file.
-        sharp: one file; with `shaken`, all frames of Köhler's protocol.
-        shaken: this is a picture of Köhler's benchmark.
+    Those of a data set in folders lie in the same folders, or in more or fewer of them:
+    ``GOPR0384_11_00/000001.png`` belongs to ``test/GOPR0384_11_00/blur/000001.png``, and so does
+    what ``deblur eval --save-images`` wrote. Sets without any result are left out.
+
+    Raises:
+        DeblurError, NothingToDoError: no folder, or nothing in it belongs to a case.
+        UsageError: several files fit one case, or one file fits several.
     """
-
-    set_name: str
-    name: str
-    blurred: Path
-    sharp: tuple[Path, ...]
-    shaken: bool = False
+    found: dict[str, list[tuple[str, ...]]] = {}
+    paths = {path.relative_to(folder).with_suffix("").parts: path for path in find_pictures(folder)}
+    for parts in paths:
+        found.setdefault(parts[-1], []).append(parts)
+    results: dict[tuple[str, str], Path] = {}
+    users: dict[Path, Case] = {}
+    for case in cases:
+        wanted = tuple(case.name.split("/"))
+        if wanted[-1] not in found:
+            wanted = (case.blurred.stem,)  # Köhler's pictures are files of another name
+        fitting = [
+            parts
+            for parts in found.get(wanted[-1], [])
+            if all(a == b for a, b in zip(parts[::-1], wanted[::-1], strict=False))
+        ]
+        if len(fitting) > 1:
+            one, other = (paths[parts] for parts in fitting[:2])
+            raise UsageError(one, f"and {other} both fit {case.name}", "give the folder of one")
+        if fitting:
+            path = paths[fitting[0]]
+            if path in users:
+                both = f"fits {users[path].blurred} and {case.blurred}"
+                raise UsageError(path, both, "keep the data set's folders, or give --blur")
+            users[path] = case
+            results[case.set_name, case.name] = path
+    if not results:
+        reason = "nothing in it has the name of a blurred picture"
+        raise NothingToDoError(folder, reason, "name results as the blurred pictures are")
+    return Method(folder.name or str(folder), None, f"results {folder.absolute()}", results)
 
 
 @dataclass(frozen=True)
@@ -110,57 +187,18 @@ class Failure:
     error: DeblurError
 
 
-def find_cases(roots: Sequence[str | os.PathLike[str]], split: str | None = "test") -> list[Case]:
-    """The pictures of data sets: GOPRO, REDS, Köhler's, or folders ``blur`` and ``sharp``.
-
-    Args:
-        roots: the sets' folders. Where two hold the same kind, their sets are named after the
-            folders as well.
-        split: the part to take where a set has parts; None takes all.
-
-    Raises:
-        DeblurError, NothingToDoError: see `find_pairs`.
-    """
-    found: list[tuple[Path, list[Case]]] = []
-    for root in map(Path, roots):
-        shots = koehler.find_shots(root) if root.is_dir() else []
-        cases = [Case("Köhler", s.name, s.blurred, s.frames, shaken=True) for s in shots]
-        found.append((root, cases or cases_of(find_pairs(root, split))))
-    kinds = [kind for _, cases in found for kind in {case.set_name for case in cases}]
-    return [
-        replace(case, set_name=f"{case.set_name} ({root})")
-        if kinds.count(case.set_name) > 1
-        else case
-        for root, cases in found
-        for case in cases
-    ]
-
-
-def cases_of(pairs: Iterable[Pair]) -> list[Case]:
-    """Pairs as cases; each kind of pair is a set."""
-    return [Case(pair.kind, pair.name, pair.blurred, (pair.sharp,)) for pair in pairs]
-
-
-def evaluate(
-    restorer: Restorer,
-    pairs: Iterable[Pair],
-    *,
-    on_score: Callable[[Score], None] | None = None,
-) -> Summary:
-    """The mean figures of one restorer over pairs of any kind.
+def evaluate(restorer: Restorer, pairs: Iterable[Pair]) -> Summary:
+    """The mean PSNR of one restorer over pairs of any kind.
 
     Raises:
         DeblurError: a picture can't be read, or the two of a pair differ in size.
         ValueError: no pairs.
     """
-    method = Method("restored", restorer, f"{id(restorer)}")
     scores: list[Score] = []
-    for result in score_cases([method], cases_of(pairs)):
+    for result in score_cases([Method("restored", restorer, "")], cases_of(pairs), []):
         if isinstance(result, Failure):
             raise result.error
         scores.append(replace(result, set_name="all"))
-        if on_score is not None:
-            on_score(result)
     if not scores:
         raise ValueError("at least one pair wanted")
     return summarise(scores)[0]
@@ -169,152 +207,138 @@ def evaluate(
 def score_cases(
     methods: Sequence[Method],
     cases: Iterable[Case],
+    metrics: Sequence[str] | None = None,
     *,
     file: ScoreFile | None = None,
-    do_no_harm: bool = False,
+    identity: bool = False,
     on_restored: Callable[[Method, Case, Image], None] | None = None,
 ) -> Iterator[Score | Failure]:
     """Measures every method on every case, picture by picture.
 
+    While a GPU restores, threads score what it has restored before. On a CPU one follows the
+    other: both want all cores, and the times would not be those of restoring.
+
     Args:
         methods: they take turns on each picture, so that a stopped run compares like with like.
         cases: the pictures.
+        metrics: as `find_metrics` takes them; PSNR is always measured.
         file: what it holds is not measured again; new scores are added to it.
-        do_no_harm: also restores the sharp picture and measures how far it moves.
+        identity: also restores the sharp picture and measures how far it moves.
         on_restored: gets every picture that was restored, ``(H, W, 3) uint8``.
 
     Yields:
-        One result per case and method.
+        One result per case and method, in order.
 
     Raises:
         DeviceError, WeightsError, UsageError: they would fail on every picture.
     """
-    warm: set[int] = set()
+    wanted = find_metrics(metrics)
+    steps = _restore_all(methods, cases, wanted, file, identity, on_restored)
+    overlapped = any(method.device.type != "cpu" for method in methods)
+    for step, result in _map_ahead(partial(_score, metrics=wanted), steps, overlapped):
+        if file is not None and step.restored is not None and isinstance(result, Score):
+            file.append(result)
+        yield result
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One picture on its way: restored, or known already (`restored` is None), or failed."""
+
+    case: Case
+    score: Score
+    restored: Image | None = None
+    error: DeblurError | None = None
+
+
+def _restore_all(
+    methods: Sequence[Method],
+    cases: Iterable[Case],
+    metrics: Sequence[Metric],
+    file: ScoreFile | None,
+    identity: bool,
+    on_restored: Callable[[Method, Case, Image], None] | None,
+) -> Iterator[_Step]:
+    min_px = max(metric.min_px for metric in metrics)
+    warm = set()
     for case in cases:
-        fingerprint = _fingerprint(case)
-        pictures: tuple[Image, Image | None] | None = None
+        fingerprint = case.fingerprint()
         for method in methods:
-            key = _key(fingerprint, method)
-            harm_wanted = do_no_harm and method.restorer is not None and not case.shaken
+            if not method.covers(case):
+                continue
+            key = method.key(case, fingerprint)
             known = file.known.get(key) if file is not None else None
-            if known is not None and not (harm_wanted and known.harm_psnr_db is None):
-                yield replace(known, set_name=case.set_name, image=case.name, method=method.name)
+            figures = dict(known.figures) if known is not None else {}
+            score = Score(case.set_name, case.name, method.name, figures, key)
+            harm_wanted = identity and method.restorer is not None and len(case.sharp) == 1
+            needed = {metric.name for metric in metrics}
+            if needed | ({"identity_psnr_db"} if harm_wanted else set()) <= figures.keys():
+                yield _Step(case, score)
                 continue
             try:
-                pictures = pictures or _read_case(case)
-                if method.restorer is not None and id(method) not in warm:
+                blurred = case.read(min_px)
+                if method.restorer is not None and method.name not in warm:
                     # The first picture through a network takes longer than the others.
-                    method.restorer.restore(np.ascontiguousarray(pictures[0][:128, :128]))
-                    warm.add(id(method))
-                restored, seconds, peak_mib = _restore(method, pictures[0])
-                score = _score(case, method, restored, pictures[1])
-                score = replace(score, seconds=seconds, peak_mib=peak_mib, key=key)
-                if harm_wanted and pictures[1] is not None:
-                    harm_psnr_db = metrics.psnr(_restore(method, pictures[1])[0], pictures[1])
-                    score = replace(score, harm_psnr_db=harm_psnr_db)
-                if on_restored is not None and method.restorer is not None:
+                    method.restorer.restore(np.ascontiguousarray(blurred[:128, :128]))
+                    warm.add(method.name)
+                reset_peak(method.device)
+                start = time.perf_counter()
+                restored = method.restore(case, blurred)
+                if method.restorer is not None:
+                    figures["seconds"] = time.perf_counter() - start
+                    if (peak_mib := read_peak_mib(method.device)) is not None:
+                        figures["peak_mib"] = peak_mib
+                if harm_wanted:
+                    (sharp,) = case.read_sharp()
+                    figures["identity_psnr_db"] = psnr(method.restore(case, sharp), sharp)
+                if on_restored is not None and method is not BLURRED:
                     on_restored(method, case, restored)
             except (DeviceError, WeightsError, UsageError):
                 raise
             except DeblurError as error:
-                yield Failure(case, method.name, error)
-                continue
-            if file is not None:
-                file.append(score)
-            yield score
+                yield _Step(case, score, error=error)
+            else:
+                yield _Step(case, score, restored)
 
 
-def read_image(path: Path) -> Image:
-    """A picture as ``(H, W, 3) uint8``; 16 bit are rounded to 8."""
-    pixels = read(path).pixels
-    if pixels.dtype == np.uint16:
-        return np.asarray((pixels.astype(np.uint32) + 128) // 257, dtype=np.uint8)
-    return np.asarray(pixels, dtype=np.uint8)
+def _score(step: _Step, metrics: Sequence[Metric]) -> tuple[_Step, Score | Failure]:
+    error = step.error
+    if step.restored is not None:
+        try:
+            found = step.case.scorer.score(step.restored, step.case.read_sharp(), metrics)
+            return step, replace(step.score, figures=dict(step.score.figures) | found)
+        except ValueError as complaint:
+            error = DeblurError(step.case.blurred, str(complaint), "check the data set")
+        except DeblurError as complaint:
+            error = complaint
+    if error is not None:
+        return step, Failure(step.case, step.score.method, error)
+    return step, step.score
+
+
+def _map_ahead(
+    function: Callable[[_Step], T], steps: Iterable[_Step], overlapped: bool
+) -> Iterator[T]:
+    """The results in order; while the caller waits for the next step, threads work on earlier
+    ones."""
+    if not overlapped:
+        yield from map(function, steps)
+        return
+    with ThreadPoolExecutor(_SCORING_THREADS) as threads:
+        waiting: deque[Future[T]] = deque()
+        for step in steps:
+            waiting.append(threads.submit(function, step))
+            while waiting and (waiting[0].done() or len(waiting) > 2 * _SCORING_THREADS):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def count_gmacs(network: MultiScaleGenerator) -> float:
-    """Multiply-accumulates for one 256x256 image, in thousands of millions, as tables give them."""
+    """GMACs for one 256x256 image, as tables give them."""
     parameter = next(network.parameters())
     # A sixteenth of the area takes a sixteenth of the work.
     image = torch.zeros(1, 3, 64, 64, dtype=parameter.dtype, device=parameter.device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(image)
     return float(counter.get_total_flops() / 2 * 16 / 1e9)
-
-
-def _restore(method: Method, blurred: Image) -> tuple[Image, float | None, float | None]:
-    """The restored picture, seconds, and peak memory in MiB."""
-    if method.restorer is None:
-        return blurred, None, None
-    memory = PeakMemory(method.device)
-    memory.reset()
-    start = time.perf_counter()
-    restored = method.restorer.restore(blurred)
-    seconds = time.perf_counter() - start
-    return np.asarray(restored, dtype=np.uint8), seconds, memory.read_mib()
-
-
-def _read_case(case: Case) -> tuple[Image, Image | None]:
-    """The blurred and the sharp picture; Köhler's frames are read later, one by one."""
-    blurred = read_image(case.blurred)
-    height, width = blurred.shape[:2]
-    if min(height, width) < metrics.LEAST_PX:
-        reason = f"smaller than {metrics.LEAST_PX} pixels"
-        raise DeblurError(case.blurred, reason, "give larger pictures")
-    if case.shaken:
-        return blurred, None
-    sharp = read_image(case.sharp[0])
-    if sharp.shape != blurred.shape:
-        raise DeblurError(
-            case.blurred,
-            f"{width}x{height} pixels, but its sharp picture {sharp.shape[1]}x{sharp.shape[0]}",
-            "give pairs of one size",
-        )
-    return blurred, sharp
-
-
-def _score(case: Case, method: Method, restored: Image, sharp: Image | None) -> Score:
-    frame, psnr_db = None, None
-    if sharp is None:
-        try:
-            match = koehler.match_frames(restored, map(read_image, case.sharp))
-        except ValueError as error:
-            raise DeblurError(case.blurred, str(error), "unpack the data set again") from error
-        frame, psnr_db = match.frame + 1, match.psnr_db
-        restored, sharp = match.restored, match.sharp
-    return Score(
-        set_name=case.set_name,
-        image=case.name,
-        method=method.name,
-        psnr_db=metrics.psnr(restored, sharp) if psnr_db is None else psnr_db,
-        ssim=metrics.ssim(restored, sharp),
-        ssim_matlab_rgb=metrics.ssim_matlab_rgb(restored, sharp),
-        sharpness=metrics.sharpness(restored),
-        frame=frame,
-    )
-
-
-def _fingerprint(case: Case) -> str:
-    """Changes when a picture does: the blurred file's bytes, the sharp files' sizes and ages."""
-    digest = hashlib.sha256()
-    try:
-        digest.update(case.blurred.read_bytes())
-        for path in case.sharp:
-            status = path.stat()
-            line = f"{path.name} {status.st_size} {status.st_mtime_ns}\n"
-            digest.update(line.encode(errors="surrogateescape"))
-    except OSError:
-        digest.update(f"unreadable {case.blurred}".encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-def _key(fingerprint: str, method: Method) -> str:
-    return hashlib.sha256(f"{fingerprint} {method.identity}".encode()).hexdigest()[:24]
-
-
-def _sha256(path: str | os.PathLike[str]) -> str:
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()

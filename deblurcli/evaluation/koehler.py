@@ -13,18 +13,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from natsort import natsorted
-from numpy.typing import NDArray
 
 from deblurcli.errors import DeblurError
+from deblurcli.evaluation.metrics import MSSIM_MIN_PX, Image, Metric, decibels, mssim
 
-Image = NDArray[np.uint8]
-
+_GREY = np.array([0.299, 0.587, 0.114])
 _BLURRED = re.compile(r"Blurry(\d+)_(\d+)\.png", re.IGNORECASE)
 
 
@@ -44,20 +44,66 @@ class Shot:
 
 
 @dataclass(frozen=True)
-class Match:
-    """The sharp frame nearest to a restored picture.
+class KoehlerScorer:
+    """The protocol of the benchmark's own scripts.
 
-    Attributes:
-        frame: its place among the frames, from 0.
-        psnr_db: by the benchmark's definition.
-        restored, sharp: ``(h, w, 3) uint8``, where the two overlap, aligned, the restored one at
-            the brightness of the sharp one.
+    For each frame x and restored picture z: z is scaled by <x, z> / <z, z>, shifted by the whole
+    pixels at which the cross-correlation of the two (means over the channels) peaks, and what
+    the shift left empty is black in both. PSNR and MSSIM are those of the grey pictures
+    (0.299 R + 0.587 G + 0.114 B, not rounded) over the whole area, each of its best frame. The
+    other metrics are taken where the two overlap, of the frame with the best PSNR.
     """
 
-    frame: int
-    psnr_db: float
-    restored: Image
-    sharp: Image
+    conventions: ClassVar[tuple[str, ...]] = (
+        "Köhler: PSNR and MSSIM (multi-scale SSIM, MeTriX MuX) by the benchmark's scripts: grey, "
+        "best of the sharp frames after scaling and shifting; other figures on the overlap with "
+        "the frame of the best PSNR",
+    )
+
+    def score(
+        self, restored: Image, sharp: Iterable[Image], metrics: Sequence[Metric]
+    ) -> dict[str, float]:
+        """The figures, and ``frame``: the number of the frame with the best PSNR, from 1.
+
+        Raises:
+            ValueError: no frames, or frames of another size.
+        """
+        values = restored.astype(np.float64)
+        power = float(np.vdot(values, values))
+        spectrum = np.conj(np.fft.rfft2(values.mean(axis=2)))
+        # PSNR alone must work without SciPy, which MSSIM needs.
+        with_mssim = len(metrics) > 1 and min(values.shape[:2]) >= MSSIM_MIN_PX
+        best: dict[str, float] = {"psnr_db": -math.inf}
+        overlap = (restored, restored)
+        for number, frame in enumerate(sharp, start=1):
+            if frame.shape != restored.shape:
+                raise ValueError(f"frames of {restored.shape} wanted, not {frame.shape}")
+            truth = frame.astype(np.float64)
+            scaled = values * (float(np.vdot(truth, values)) / power if power else 1.0)
+            correlation = np.fft.irfft2(
+                np.fft.rfft2(truth.mean(axis=2)) * spectrum, s=restored.shape[:2]
+            )
+            peak = np.unravel_index(np.argmax(np.abs(correlation)), correlation.shape)
+            # Where the shifted picture lies in the frame, and which part of it that is.
+            there, here = [], []
+            for place, length in zip(map(int, peak), correlation.shape, strict=True):
+                shift = place - length if place > length // 2 else place
+                there.append(slice(max(shift, 0), length + min(shift, 0)))
+                here.append(slice(max(-shift, 0), length - max(shift, 0)))
+            grey = np.zeros((2, *correlation.shape))
+            grey[0][tuple(there)] = scaled[tuple(here)] @ _GREY
+            grey[1][tuple(there)] = truth[tuple(there)] @ _GREY
+            psnr_db = decibels(float(np.mean((grey[0] - grey[1]) ** 2)))
+            if psnr_db > best["psnr_db"]:
+                best |= {"psnr_db": psnr_db, "frame": float(number)}
+                bright = np.clip(np.rint(scaled[tuple(here)]), 0, 255).astype(np.uint8)
+                overlap = bright, np.ascontiguousarray(frame[tuple(there)])
+            if with_mssim:
+                best["mssim"] = max(best.get("mssim", 0.0), mssim(*grey))
+        if "frame" not in best:
+            raise ValueError("at least one sharp frame wanted")
+        others = (metric for metric in metrics if metric.name != "psnr_db")
+        return best | {metric.name: metric.measure(*overlap) for metric in others}
 
 
 def find_shots(root: Path) -> list[Shot]:
@@ -78,7 +124,8 @@ def _shot(root: Path, blurred: Path) -> Shot:
     frames = natsorted(root.glob(pattern))
     if (scene, path) == ("1", "3"):
         # The benchmark's own script leaves these out: one of them is missing there.
-        frames = [f for f in frames if _number(f) != 30 and _number(f) <= 198]
+        left_out = {30, *range(199, 1000)}
+        frames = [f for f in frames if int(f.stem.rpartition("_")[2]) not in left_out]
     if not frames:
         raise DeblurError(
             blurred,
@@ -86,69 +133,3 @@ def _shot(root: Path, blurred: Path) -> Shot:
             "unpack the archives GroundTruth_pngs_Image1.zip … into the same folder",
         )
     return Shot(f"{scene}_{path}", blurred, tuple(frames))
-
-
-def _number(frame: Path) -> int:
-    return int(frame.stem.rpartition("_")[2])
-
-
-def match_frames(restored: Image, frames: Iterable[Image]) -> Match:
-    """The best of `frames` by PSNR.
-
-    For each frame x and restored picture z: z is scaled by <x, z> / <z, z>, shifted by the whole
-    pixels at which the cross-correlation of the two (means over the channels) peaks, what
-    the shift left empty is black in both, and PSNR is that of the grey pictures
-    (0.299 R + 0.587 G + 0.114 B, not rounded) over the whole area.
-
-    Args:
-        restored: ``(H, W, 3) uint8``.
-        frames: likewise, of the same size.
-
-    Raises:
-        ValueError: no frames, or frames of another size.
-    """
-    values = restored.astype(np.float64)
-    power = float(np.vdot(values, values))
-    spectrum = np.conj(np.fft.rfft2(values.mean(axis=2)))
-    best: tuple[float, int, Image, float, tuple[int, int]] | None = None
-    for index, frame in enumerate(frames):
-        if frame.shape != restored.shape:
-            raise ValueError(f"frames of {restored.shape} wanted, not {frame.shape}")
-        sharp = frame.astype(np.float64)
-        scale = float(np.vdot(sharp, values)) / power if power else 1.0
-        shift = _shift_px(np.fft.rfft2(sharp.mean(axis=2)) * spectrum, restored.shape[:2])
-        error = np.zeros(restored.shape[:2])
-        there, here = _overlap(restored.shape[:2], shift)
-        error[there] = (sharp[there] - scale * values[here]) @ np.array([0.299, 0.587, 0.114])
-        squared_error = float(np.mean(error**2))
-        psnr_db = math.inf if squared_error == 0 else 10 * math.log10(255**2 / squared_error)
-        if best is None or psnr_db > best[0]:
-            best = (psnr_db, index, frame, scale, shift)
-    if best is None:
-        raise ValueError("at least one frame wanted")
-    psnr_db, index, frame, scale, shift = best
-    there, here = _overlap(restored.shape[:2], shift)
-    bright = np.clip(np.rint(values[here] * scale), 0, 255).astype(np.uint8)
-    return Match(index, psnr_db, bright, np.ascontiguousarray(frame[there]))
-
-
-def _shift_px(cross_spectrum: NDArray[np.complex128], size: tuple[int, ...]) -> tuple[int, int]:
-    """Rows and columns to shift the restored picture by."""
-    height, width = size
-    correlation = np.fft.irfft2(cross_spectrum, s=(height, width))
-    row, column = divmod(int(np.argmax(np.abs(correlation))), width)
-    return (
-        row - height if row > height // 2 else row,
-        column - width if column > width // 2 else column,
-    )
-
-
-def _overlap(
-    size: tuple[int, ...], shift_px: tuple[int, int]
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where the shifted picture lies in the frame, and which part of it that is."""
-    there, here = [], []
-    for length, shift in zip(size, shift_px, strict=True):
-        there.append(slice(max(shift, 0), length + min(shift, 0)))
-        here.append(slice(max(-shift, 0), length - max(shift, 0)))
-    return (there[0], there[1]), (here[0], here[1])

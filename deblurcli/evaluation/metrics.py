@@ -1,7 +1,7 @@
 """How near a restored picture is to the sharp one, in the conventions of the published tables.
 
-All functions take ``(H, W, 3) uint8`` sRGB arrays, leave them untouched, compute in float64 and
-return a Python float. They need nothing but NumPy.
+`psnr` needs NumPy only; the others need the extra ``eval`` (scikit-image, which brings SciPy), and
+names that are not among `METRICS` are those of pyiqa (extra ``metrics``): LPIPS, NIQE and more.
 
 Three conventions of SSIM are in use for the same data sets, and they differ by several
 hundredths, so each has its own name here and every table says which it holds:
@@ -11,35 +11,50 @@ hundredths, so each has its own name here and every table says which it holds:
 - `ssim_matlab_rgb`: MATLAB's ``ssim`` given an RGB image. It takes the three channels for the
   depth of a volume and smooths across them too. The 2017 paper's 0.9135 is this one (so its
   author: SeungjunNah/DeepDeblur_release, issue 51), as are MPRNet's and Restormer's tables.
-- `ssim_luminance`: Wang's original index on the grey picture.
+- `mssim`: the multi-scale index of MeTriX MuX, which Köhler's benchmark uses.
+
+All take ``(H, W, 3) uint8`` sRGB arrays of one size and leave them untouched.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deblurcli.errors import UsageError, not_installed
+
 Image = NDArray[np.uint8]
-_Array = NDArray[np.float64]
-_Smoothing = Callable[[_Array], _Array]
 
-PSNR_CONVENTION = "PSNR: RGB, 8-bit rounded output, mean of per-image values"
-SSIM_CONVENTION = (
-    "SSIM: Gaussian weights sigma 1.5, 11x11, no sample covariance, mean over RGB channels "
-    "(scikit-image; DeepDeblur-PyTorch)"
-)
-SSIM_MATLAB_CONVENTION = "SSIM (MATLAB RGB): MATLAB's ssim on the RGB array as a volume"
-
-_SIGMA_PX = 1.5
-_RADIUS_PX = 5  # 11x11 window
-
-LEAST_PX = 2 * _RADIUS_PX + 1
+LEAST_PX = 11
 """What both sides of a picture must have for SSIM."""
-_C1 = (0.01 * 255) ** 2
-_C2 = (0.03 * 255) ** 2
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a restored picture, as tables give it.
+
+    Attributes:
+        name: in JSON and CSV, and for ``--metrics``.
+        title, form: the column's title and number format.
+        higher_is_better: None where neither is.
+        convention: what exactly it is; "" where the title says it all.
+        measure: (restored, sharp) to the figure; those without a reference ignore `sharp`.
+        min_px: what both sides of a picture must have.
+    """
+
+    name: str
+    title: str
+    form: str
+    higher_is_better: bool | None
+    convention: str
+    measure: Callable[[Image, Image], float]
+    min_px: int = 1
 
 
 def psnr(restored: Image, sharp: Image) -> float:
@@ -48,38 +63,37 @@ def psnr(restored: Image, sharp: Image) -> float:
     Raises:
         ValueError: the arrays are not uint8 RGB of one size.
     """
-    _check(restored, sharp)
+    for image in (restored, sharp):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"(H, W, 3) uint8 wanted, not {image.shape} {image.dtype}")
+    if restored.shape != sharp.shape:
+        raise ValueError(f"images of one size wanted, not {restored.shape} and {sharp.shape}")
     difference = restored.astype(np.float64) - sharp
-    squared_error = float(np.mean(np.square(difference)))
+    return decibels(float(np.mean(np.square(difference))))
+
+
+def decibels(squared_error: float) -> float:
+    """The PSNR in dB of a mean squared error in levels of 255."""
     return math.inf if squared_error == 0 else 10 * math.log10(255**2 / squared_error)
 
 
 def ssim(restored: Image, sharp: Image) -> float:
-    """Structural similarity per channel, then the mean: what scikit-image computes with
-    ``gaussian_weights=True, use_sample_covariance=False, channel_axis=2``.
+    """Structural similarity per channel, then the mean.
 
     Wang, Bovik, Sheikh, Simoncelli: "Image quality assessment: from error visibility to
     structural similarity", IEEE TIP 2004. Only windows wholly inside the picture count.
-
-    Raises:
-        ValueError: the arrays are not uint8 RGB of one size, or smaller than 11 px.
     """
-    _check(restored, sharp, at_least_px=LEAST_PX)
-    pairs = zip(_planes(restored), _planes(sharp), strict=True)
-    return sum(_ssim_mean(a, b, _smooth) for a, b in pairs) / 3
+    from skimage.metrics import structural_similarity
 
-
-def ssim_luminance(restored: Image, sharp: Image) -> float:
-    """Structural similarity of the grey pictures: Wang's ``ssim_index.m`` on ``rgb2gray``.
-
-    Grey is 0.2989 R + 0.5870 G + 0.1140 B rounded to 8 bit, as MATLAB makes it.
-
-    Raises:
-        ValueError: the arrays are not uint8 RGB of one size, or smaller than 11 px.
-    """
-    _check(restored, sharp, at_least_px=LEAST_PX)
-    a, b = np.floor(_grey(restored) + 0.5), np.floor(_grey(sharp) + 0.5)
-    return _ssim_mean(a, b, _smooth)
+    similarity = structural_similarity(  # type: ignore[no-untyped-call]
+        restored,
+        sharp,
+        channel_axis=2,
+        gaussian_weights=True,
+        use_sample_covariance=False,
+        data_range=255,
+    )
+    return float(similarity)
 
 
 def ssim_matlab_rgb(restored: Image, sharp: Image) -> float:
@@ -88,120 +102,201 @@ def ssim_matlab_rgb(restored: Image, sharp: Image) -> float:
     The 11x11x11 Gaussian reaches over the channel axis as well, edges repeat the outermost
     pixel and channel, and every position counts. Not a sensible measure, but the one of the
     2017 paper and of many tables since.
+    """
+    moments = _moments(restored.astype(np.float64), sharp.astype(np.float64))
+    contrast_structure = (2 * moments.covariance + _C2) / (moments.variances + _C2)
+    return float(np.mean(moments.luminance * contrast_structure))
+
+
+def mssim(restored: NDArray[np.float64], sharp: NDArray[np.float64]) -> float:
+    """The multi-scale SSIM of Köhler's benchmark, of grey ``(H, W)`` pictures in [0, 255].
+
+    Wang, Simoncelli, Bovik: "Multi-scale structural similarity for image quality assessment"
+    (2003) in the variant of MeTriX MuX 1.1: five scales, between them the low-pass of the
+    biorthogonal 9/7 wavelet, and the means of contrast and structure taken apart at each.
 
     Raises:
-        ValueError: the arrays are not uint8 RGB of one size.
+        ValueError: the smaller side is below `MSSIM_MIN_PX`: the coarsest scale has no window.
     """
-    _check(restored, sharp)
-    mixing = _channel_mixing()
+    from scipy import ndimage
 
-    def smooth(volume: _Array) -> _Array:
-        planes = np.stack([_smooth(plane) for plane in volume])
-        return np.asarray((mixing @ planes.reshape(3, -1)).reshape(planes.shape))
-
-    edges = ((0, 0), (_RADIUS_PX, _RADIUS_PX), (_RADIUS_PX, _RADIUS_PX))
-    a, b = (np.pad(_planes(image), edges, mode="edge") for image in (restored, sharp))
-    return _ssim_mean(a, b, smooth)
+    if min(restored.shape) < MSSIM_MIN_PX:
+        raise ValueError(f"{MSSIM_MIN_PX} px a side wanted, not {restored.shape}")
+    result: float = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        if scale:
+            for axis in (0, 1):
+                restored, sharp = (
+                    ndimage.correlate1d(image, _LOW_PASS, axis, mode="reflect")
+                    for image in (restored, sharp)
+                )
+            restored, sharp = restored[::2, ::2], sharp[::2, ::2]
+        moments = _moments(restored, sharp)
+        inside = (slice(_RADIUS_PX, -_RADIUS_PX),) * 2  # windows wholly inside only
+        contrast = (2 * moments.deviations + _C2) / (moments.variances + _C2)
+        structure = (moments.covariance + _C2 / 2) / (moments.deviations + _C2 / 2)
+        result *= abs(contrast[inside].mean() * structure[inside].mean()) ** weight
+    return float(result * moments.luminance[inside].mean() ** weight)
 
 
 def sharpness(image: Image) -> float:
     """A measure of sharpness that needs no reference, from 0 (blurred) to 1 (sharp).
 
     One minus the blur effect of Crété, Dolmière, Ladret and Nicolas: "The blur effect:
-    perception and estimation with a new no-reference perceptual blur metric" (SPIE 2007), as
-    scikit-image computes it (window of 11 px, the blurrier of the two directions): how much of
-    the picture's detail a further blur takes away. It rewards noise and halos too, so it is a
-    hint beside the other figures and never a score of its own.
+    perception and estimation with a new no-reference perceptual blur metric" (SPIE 2007): how
+    much of the picture's detail a further blur takes away. It rewards noise and halos too, so it
+    is a hint beside the other figures and never a score of its own.
+    """
+    from skimage.measure import blur_effect
+
+    effect = blur_effect(image, h_size=11, channel_axis=2)  # type: ignore[no-untyped-call]
+    return 1 - float(effect)
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric(
+            "psnr_db",
+            "PSNR dB",
+            ".2f",
+            True,
+            "PSNR: RGB, 8-bit rounded output, mean of per-image values",
+            psnr,
+        ),
+        Metric(
+            "ssim",
+            "SSIM",
+            ".4f",
+            True,
+            "SSIM: Gaussian weights sigma 1.5, 11x11, no sample covariance, mean over RGB "
+            "channels (scikit-image; DeepDeblur-PyTorch)",
+            ssim,
+            min_px=LEAST_PX,
+        ),
+        Metric(
+            "ssim_matlab_rgb",
+            "SSIM (MATLAB RGB)",
+            ".4f",
+            True,
+            "SSIM (MATLAB RGB): MATLAB's ssim on the RGB array as a volume (the 2017 paper's "
+            "table)",
+            ssim_matlab_rgb,
+        ),
+        Metric(
+            "sharpness",
+            "Sharpness",
+            ".3f",
+            None,
+            "Sharpness: 1 - blur effect (Crété 2007), without a reference: noise and halos raise "
+            "it, too",
+            lambda restored, _: sharpness(restored),
+            min_px=4,
+        ),
+    )
+}
+"""The metrics of our own; the first is measured always."""
+
+
+def has_scikit_image() -> bool:
+    """Whether the metrics beside PSNR can be measured here."""
+    return find_spec("skimage") is not None
+
+
+def find_metrics(names: Sequence[str] | None = None) -> list[Metric]:
+    """PSNR and the metrics of these names; ours, or any that pyiqa has.
+
+    Args:
+        names: None takes all of ours that can be measured here.
 
     Raises:
-        ValueError: the array is not uint8 RGB, or smaller than 4 px.
+        UsageError: an unknown name, or one that needs an extra which is not installed.
     """
-    _check(image, image, at_least_px=4)
-    grey = (image.astype(np.float64) / 255) @ np.array([0.2125, 0.7154, 0.0721])
-    return 1 - max(_blur_effect(grey), _blur_effect(np.ascontiguousarray(grey.T)))
+    if names is None:
+        names = list(METRICS) if has_scikit_image() else []
+    found = {"psnr_db": METRICS["psnr_db"]}
+    for name in names:
+        if name in ("psnr", "psnr_db"):
+            continue
+        if name in METRICS:
+            if not has_scikit_image():
+                raise not_installed(f"--metrics {name}", "scikit-image", "eval")
+            found[name] = METRICS[name]
+        else:
+            found[name] = _from_pyiqa(name)
+    return list(found.values())
 
 
-def _blur_effect(grey: _Array) -> float:
-    """The blur effect along the first axis of an ``(H, W)`` picture."""
-    radius = 5
-    sums = np.cumsum(np.pad(grey, ((radius + 1, radius), (0, 0)), mode="symmetric"), axis=0)
-    blurred = (sums[2 * radius + 1 :] - sums[: -2 * radius - 1]) / (2 * radius + 1)
-    inside = (slice(2, -1), slice(2, -1))
-    edges, blurred_edges = np.abs(_sobel(grey))[inside], np.abs(_sobel(blurred))[inside]
-    total = float(edges.sum())
-    lost = float(np.maximum(0, edges - blurred_edges).sum())
-    return 1.0 if total == 0 else (total - lost) / total
+@cache
+def _from_pyiqa(name: str) -> Metric:
+    if find_spec("pyiqa") is None:
+        raise not_installed(f"--metrics {name}", "pyiqa", "metrics")
+    import pyiqa
+    import torch
+
+    if name not in pyiqa.list_models():
+        raise UsageError(
+            f"--metrics {name}", "pyiqa has no such metric", "see pyiqa.list_models() for its names"
+        )
+    try:
+        network = pyiqa.create_metric(name, device="cuda" if torch.cuda.is_available() else "cpu")
+    except Exception as error:  # it downloads parameters, in many ways
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UsageError(
+            f"--metrics {name}", f"pyiqa can't load it ({reason})", "check the network"
+        ) from error
+
+    def measure(restored: Image, sharp: Image) -> float:
+        images = [
+            torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+            for image in (restored, sharp)
+        ]
+        with torch.inference_mode():
+            return float(network(*images[: 1 if network.metric_mode == "NR" else 2]))
+
+    convention = f"{name}: pyiqa {pyiqa.__version__}, with its default settings"
+    return Metric(name, name.upper(), ".4f", not network.lower_better, convention, measure)
 
 
-def _sobel(grey: _Array) -> _Array:
-    padded = np.pad(grey, 1, mode="symmetric")
-    steps = padded[2:] - padded[:-2]
-    return (steps[:, :-2] + 2 * steps[:, 1:-1] + steps[:, 2:]) / 4
+MSSIM_MIN_PX = 11 * 2**4
+_RADIUS_PX = 5  # 11x11 window
+_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+# Analysis low-pass of the biorthogonal 9/7 wavelet, sum 1.
+_HALF = (0.377402855612830, -0.110624404418440, -0.023849465019560, 0.037828455507260)
+_LOW_PASS = np.array([*_HALF[::-1], 0.852698679008890, *_HALF])
+_LOW_PASS /= _LOW_PASS.sum()
 
 
-def _grey(image: Image) -> _Array:
-    weights = np.array([0.2989, 0.5870, 0.1140])
-    return np.asarray(image.astype(np.float64) @ weights)
+@dataclass(frozen=True)
+class _Moments:
+    """Moments of two arrays in Gaussian windows; all of the arrays' shape.
+
+    Attributes:
+        luminance: SSIM's comparison of the means.
+        variances: the sum of both.
+        deviations: the product of both standard deviations.
+        covariance: between the two.
+    """
+
+    luminance: NDArray[np.float64]
+    variances: NDArray[np.float64]
+    deviations: NDArray[np.float64]
+    covariance: NDArray[np.float64]
 
 
-def _planes(image: Image) -> _Array:
-    """(3, H, W)"""
-    return np.ascontiguousarray(image.transpose(2, 0, 1), dtype=np.float64)
+def _moments(a: NDArray[np.float64], b: NDArray[np.float64]) -> _Moments:
+    from scipy import ndimage
 
+    def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        smoothed = ndimage.gaussian_filter(values, 1.5, mode="nearest", radius=_RADIUS_PX)
+        return np.asarray(smoothed)
 
-def _ssim_mean(a: _Array, b: _Array, smooth: _Smoothing) -> float:
     mean_a, mean_b = smooth(a), smooth(b)
-    product = mean_a * mean_b
-    squares = mean_a * mean_a + mean_b * mean_b
-    covariance = smooth(a * b) - product
-    variances = smooth(a * a + b * b) - squares
-    numerator = (2 * product + _C1) * (2 * covariance + _C2)
-    return float(np.mean(numerator / ((squares + _C1) * (variances + _C2))))
-
-
-def _gaussian() -> _Array:
-    distances = np.arange(-_RADIUS_PX, _RADIUS_PX + 1)
-    weights = np.exp(-0.5 * (distances / _SIGMA_PX) ** 2)
-    return np.asarray(weights / weights.sum(), dtype=np.float64)
-
-
-def _channel_mixing() -> _Array:
-    """(3, 3): the share of each channel in a Gaussian along a channel axis of length 3 whose
-    ends are repeated."""
-    mixing = np.zeros((3, 3))
-    for channel in range(3):
-        for offset, weight in enumerate(_gaussian(), start=-_RADIUS_PX):
-            mixing[channel, min(max(channel + offset, 0), 2)] += weight
-    return mixing
-
-
-def _smooth(plane: _Array) -> _Array:
-    """Gaussian smoothing, windows inside the plane only: ``(H, W)`` to ``(H - 10, W - 10)``."""
-    return _smooth_rows(_smooth_rows(plane).T).T
-
-
-def _smooth_rows(plane: _Array) -> _Array:
-    # One multiplication by a banded matrix per 64 rows: BLAS does the six-fold superfluous
-    # work several times faster than NumPy sums eleven shifted copies.
-    block = 64
-    kernel = _gaussian()
-    band = np.zeros((block, block + 2 * _RADIUS_PX))
-    for row in range(block):
-        band[row, row : row + kernel.size] = kernel
-    rows = plane.shape[0] - 2 * _RADIUS_PX
-    smoothed = np.empty((rows, plane.shape[1]))
-    for start in range(0, rows, block):
-        count = min(block, rows - start)
-        source = plane[start : start + count + 2 * _RADIUS_PX]
-        smoothed[start : start + count] = band[:count, : count + 2 * _RADIUS_PX] @ source
-    return smoothed
-
-
-def _check(a: Image, b: Image, at_least_px: int = 1) -> None:
-    for image in (a, b):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"(H, W, 3) uint8 wanted, not {image.shape} {image.dtype}")
-    if a.shape != b.shape:
-        raise ValueError(f"pictures of one size wanted, not {a.shape} and {b.shape}")
-    if min(a.shape[:2]) < at_least_px:
-        raise ValueError(f"at least {at_least_px} px a side wanted, not {a.shape}")
+    squares = mean_a**2 + mean_b**2
+    variance_a, variance_b = smooth(a * a) - mean_a**2, smooth(b * b) - mean_b**2
+    return _Moments(
+        (2 * mean_a * mean_b + _C1) / (squares + _C1),
+        variance_a + variance_b,
+        np.sqrt(np.maximum(variance_a, 0) * np.maximum(variance_b, 0)),
+        smooth(a * b) - mean_a * mean_b,
+    )

@@ -1,47 +1,36 @@
-"""The most memory that was in use between two moments."""
+"""The most memory that was in use since a moment: of a GPU what PyTorch allocated there, else
+what the whole process held."""
 
 from __future__ import annotations
 
+import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 
-class PeakMemory:
-    """Measures the peak from `reset` on: of a GPU what PyTorch allocated there, else what the
-    whole process held.
-
-    Args:
-        device: where the work is done.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def reset(self) -> None:
-        """Starts anew; outside Linux the process's peak can't be reset and stays its highest."""
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._device)
-            return
-        try:
+def reset_peak(device: torch.device) -> None:
+    """Starts anew; outside Linux a process's peak can't be reset and stays its highest."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-        except OSError:
-            return
 
-    def read_mib(self) -> float | None:
-        """The peak in MiB; None where the system doesn't tell."""
-        if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self._device) / 2**20
-        try:
-            for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) / 1024
-        except OSError:
-            pass
-        try:
-            import resource
-        except ImportError:  # Windows
-            return None
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak / (2**20 if sys.platform == "darwin" else 1024)
+
+def read_peak_mib(device: torch.device) -> float | None:
+    """The peak in MiB; None where the system doesn't tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    with suppress(OSError, AttributeError):
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        if found := re.search(r"VmHWM:\s*(\d+)", status):
+            return int(found[1]) / 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 1024)

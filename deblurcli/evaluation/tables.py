@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from deblurcli.evaluation import metrics
+from deblurcli.evaluation.cases import Case
 from deblurcli.evaluation.evaluate import Method
+from deblurcli.evaluation.metrics import Metric
 from deblurcli.evaluation.scores import Summary
-
-CONVENTIONS = (
-    metrics.PSNR_CONVENTION,
-    metrics.SSIM_CONVENTION,
-    f"{metrics.SSIM_MATLAB_CONVENTION} (the 2017 paper's table)",
-    "Sharpness: 1 - blur effect (Crété 2007), without a reference: noise and halos raise it, too",
-    "Seconds: median wall-clock per picture, without reading and writing; GMAC: for 256x256 pixels",
-)
-KOEHLER_CONVENTION = (
-    "Köhler: PSNR by the benchmark's script (grey, best of the sharp frames after scaling and "
-    "shifting); SSIM on the overlap with that frame; its multi-scale SSIM is not computed"
-)
 
 
 @dataclass(frozen=True)
@@ -30,19 +19,6 @@ class Column:
     figure: str
     form: str
     higher_is_better: bool | None = None
-
-
-COLUMNS = (
-    Column("PSNR dB", "psnr_db", ".2f", True),
-    Column("SSIM", "ssim", ".4f", True),
-    Column("SSIM (MATLAB RGB)", "ssim_matlab_rgb", ".4f", True),
-    Column("Sharpness", "sharpness", ".3f"),
-    Column("s / picture", "seconds", ".3g", False),
-    Column("Peak MiB", "peak_mib", ".0f", False),
-    Column("M parameters", "parameters_m", ".3g"),
-    Column("GMAC", "gmacs", ".4g"),
-    Column("Sharp in, dB", "harm_psnr_db", ".2f", True),
-)
 
 
 @dataclass(frozen=True)
@@ -62,46 +38,60 @@ class Table:
     rows: tuple[tuple[str, tuple[str, ...]], ...]
     best: frozenset[tuple[int, int]]
 
+    @property
+    def title(self) -> str:
+        return f"{self.set_name}, {self.pictures} picture{'s' if self.pictures != 1 else ''}"
 
-def tabulate(summaries: Sequence[Summary], methods: Sequence[Method]) -> list[Table]:
+
+def tabulate(
+    summaries: Sequence[Summary], methods: Sequence[Method], metrics: Sequence[Metric]
+) -> list[Table]:
     """One table for each set; columns that no method fills are left out."""
-    by_name = {method.name: method for method in methods}
+    columns = [
+        *(Column(m.title, m.name, m.form, m.higher_is_better) for m in metrics),
+        Column("MSSIM", "mssim", ".4f", True),
+        Column("s / picture", "seconds", ".3g", False),
+        Column("Peak MiB", "peak_mib", ".0f", False),
+        Column("M parameters", "parameters_m", ".3g"),
+        Column("GMACs", "gmacs", ".4g"),
+        Column("Sharp in, dB", "identity_psnr_db", ".2f", True),
+    ]
+    of_method = {
+        method.name: {
+            "parameters_m": method.parameters / 1e6 if method.parameters else None,
+            "gmacs": method.gmacs,
+        }
+        for method in methods
+    }
     tables = []
     for set_name in dict.fromkeys(s.set_name for s in summaries):
         group = [s for s in summaries if s.set_name == set_name]
-        figures = [
-            [_figure(s, by_name.get(s.method), column.figure) for s in group] for column in COLUMNS
-        ]
-        used = [i for i, values in enumerate(figures) if any(v is not None for v in values)]
-        rows = tuple(
-            (s.method, tuple(_format(figures[i][y], COLUMNS[i].form) for i in used))
-            for y, s in enumerate(group)
-        )
-        best = frozenset((y, x) for x, i in enumerate(used) for y in _best(figures[i], COLUMNS[i]))
-        columns = ("Method", *(COLUMNS[i].title for i in used))
-        tables.append(Table(set_name, max(s.pictures for s in group), columns, rows, best))
+        figures = [{**of_method.get(s.method, {}), **s.figures} for s in group]
+        used = [c for c in columns if any(row.get(c.figure) is not None for row in figures)]
+        cells, best = [], set()
+        for x, column in enumerate(used):
+            values = [row.get(column.figure) for row in figures]
+            cells.append(["" if v is None else format(v, column.form) for v in values])
+            known = [v for v in values if v is not None]
+            if column.higher_is_better is not None and len(known) > 1:
+                wanted = max(known) if column.higher_is_better else min(known)
+                best |= {(y, x) for y, v in enumerate(values) if v == wanted}
+        rows = zip((s.method for s in group), zip(*cells, strict=True), strict=True)
+        titles = ("Method", *(column.title for column in used))
+        pictures = max(s.pictures for s in group)
+        tables.append(Table(set_name, pictures, titles, tuple(rows), frozenset(best)))
     return tables
 
 
-def _figure(summary: Summary, method: Method | None, name: str) -> float | None:
-    if name == "parameters_m":
-        return method.parameters / 1e6 if method and method.parameters else None
-    if name == "gmacs":
-        return method.gmacs if method else None
-    value: float | None = getattr(summary, name)
-    return value
-
-
-def _format(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
-
-
-def _best(values: Sequence[float | None], column: Column) -> list[int]:
-    known = [v for v in values if v is not None]
-    if column.higher_is_better is None or len(known) < 2:
-        return []
-    wanted = max(known) if column.higher_is_better else min(known)
-    return [y for y, v in enumerate(values) if v == wanted]
+def conventions(metrics: Sequence[Metric], cases: Iterable[Case]) -> list[str]:
+    """What exactly the figures of the tables are, in lines."""
+    of_sets = dict.fromkeys(line for case in cases for line in case.scorer.conventions)
+    return [
+        *(metric.convention for metric in metrics),
+        *of_sets,
+        "Seconds: median wall-clock per picture, without reading and writing; GMACs: for 256x256 "
+        "pixels",
+    ]
 
 
 def as_text(tables: Iterable[Table]) -> str:
@@ -129,7 +119,5 @@ def as_markdown(tables: Iterable[Table]) -> str:
         for y, (name, cells) in enumerate(table.rows):
             marked = (f"**{c}**" if (y, x) in table.best else c for x, c in enumerate(cells))
             lines.append("| " + " | ".join([name, *marked]) + " |")
-        noun = "picture" if table.pictures == 1 else "pictures"
-        title = f"### {table.set_name}, {table.pictures} {noun}"
-        blocks.append("\n".join([title, "", *lines]))
+        blocks.append("\n".join([f"### {table.title}", "", *lines]))
     return "\n\n".join(blocks)

@@ -17,7 +17,10 @@ from PIL import Image
 
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.evaluation import html, report, tables
-from deblurcli.evaluation.evaluate import BLURRED, Case, Method, score_cases
+from deblurcli.evaluation.cases import Case
+from deblurcli.evaluation.comparison import write_comparison
+from deblurcli.evaluation.evaluate import BLURRED, Method, score_cases
+from deblurcli.evaluation.metrics import find_metrics
 from deblurcli.evaluation.scores import summarise
 
 
@@ -54,13 +57,13 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list
     ]
     target = folder / "report.html"
     scores = list(score_cases(methods, cases))
-    report.write_report(target, scores, summarise(scores), methods, cases)
+    report.write_report(target, scores, summarise(scores), methods, cases, find_metrics())
     return [methods, scores], cases, target
 
 
 def test_tables_hold_the_means_and_mark_the_best(evaluated: Any) -> None:
     (methods, scores), _, _ = evaluated
-    (table,) = tables.tabulate(summarise(scores), methods)
+    (table,) = tables.tabulate(summarise(scores), methods, find_metrics())
     assert [name for name, _ in table.rows] == ["blurred input", "halfway", "nothing"]
     psnr = [s.psnr_db for s in scores if s.method == "halfway"]
     halfway = dict(zip(table.columns[1:], table.rows[1][1], strict=True))
@@ -84,7 +87,7 @@ def test_report_is_one_file_without_network_and_escapes_names(evaluated: Any) ->
     assert all(source.startswith("data:") for source in sources)
     assert "default-src 'none'" in html
     assert "<b onload" not in html
-    assert "&lt;b onload=&#x27;x&#x27;&gt;&amp;" in html
+    assert "&lt;b onload=&#39;x&#39;&gt;&amp;" in html
     assert "scikit-image" in html  # the convention of SSIM is said
     first = base64.b64decode(sources[1].partition("base64,")[2])
     assert first[8:12] == b"WEBP"
@@ -92,19 +95,22 @@ def test_report_is_one_file_without_network_and_escapes_names(evaluated: Any) ->
 
 def test_pictures_shrink_until_they_fit_the_budget() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (450, 600, 3), dtype=np.uint8)
-    pictures = (html.Picture("Before", noise), html.Picture("After", 255 - noise))
-    comparison = html.Comparison("noise", "", pictures)
-    large = html.slider(comparison, budget_bytes=10**9)
-    small = html.slider(comparison, budget_bytes=190_000)
-    assert 'width="600"' in large
-    assert len(small) < 260_000 < len(large)
+    pictures = [("Before", noise), ("After", 255 - noise)]
+    large = html.make_slider("noise", "", pictures, budget_bytes=10**9)
+    small = html.make_slider("noise", "", pictures, budget_bytes=190_000)
+    assert large.width == 600
+
+    def size(slider: html.Slider) -> int:
+        return sum(len(layer.source) for layer in slider.layers)
+
+    assert size(small) < 260_000 < size(large)
 
 
 def test_report_is_not_overwritten_unasked(evaluated: Any) -> None:
     (methods, scores), cases, target = evaluated
     before = target.read_bytes()
     with pytest.raises(DeblurError, match="exists"):
-        report.write_report(target, scores, summarise(scores), methods, cases)
+        report.write_report(target, scores, summarise(scores), methods, cases, find_metrics())
     assert target.read_bytes() == before
 
 
@@ -126,7 +132,7 @@ def test_compare_matches_folders_by_name(tmp_path: Path, folder: Folders) -> Non
     before = folder("before", a=(40, 30), b=(40, 30))
     after = folder("after", b=(40, 30))
     Image.new("RGB", (40, 30)).save(after / "a-sharp.jpg")
-    assert report.write_comparison(tmp_path / "p.html", before, after) == 2
+    assert write_comparison(tmp_path / "p.html", before, after) == 2
     html = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert html.count('role="slider"') == 2
 
@@ -137,10 +143,10 @@ def test_compare_tells_pictures_apart_that_differ_in_their_suffix(
     before, after = folder("before", a=(40, 30)), folder("after", a=(40, 30))
     for place in (before, after):
         Image.new("RGB", (40, 30)).save(place / "a.jpg")
-    assert report.write_comparison(tmp_path / "p.html", before, after) == 2
+    assert write_comparison(tmp_path / "p.html", before, after) == 2
     (after / "a.jpg").unlink()
     with pytest.raises(DeblurError, match="has no partner"):
-        report.write_comparison(tmp_path / "q.html", before, after)
+        write_comparison(tmp_path / "q.html", before, after)
 
 
 def test_compare_matches_results_to_twins_and_leaves_lone_results_out(
@@ -150,11 +156,11 @@ def test_compare_matches_results_to_twins_and_leaves_lone_results_out(
     Image.new("RGB", (40, 30)).save(before / "a.jpg")
     for suffix in (".png", ".jpg"):
         Image.new("RGB", (40, 30)).save(after / f"a-sharp{suffix}")
-    assert report.write_comparison(tmp_path / "p.html", before, after) == 2
+    assert write_comparison(tmp_path / "p.html", before, after) == 2
     # Results of an earlier run beside the originals are no originals.
     shutil.copy(after / "a-sharp.jpg", before)
     (after / "a-sharp.jpg").rename(after / "a.jpg")
-    assert report.write_comparison(tmp_path / "q.html", before, after) == 2
+    assert write_comparison(tmp_path / "q.html", before, after) == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
@@ -162,14 +168,14 @@ def test_compare_takes_names_that_are_not_text(tmp_path: Path, folder: Folders) 
     before, after = folder("before", a=(40, 30)), folder("after", a=(40, 30))
     for place in (before, after):
         (place / "a.png").rename(place / os.fsdecode(b"caf\xe9.png"))
-    assert report.write_comparison(tmp_path / "p.html", before, after) == 1
+    assert write_comparison(tmp_path / "p.html", before, after) == 1
     assert "caf?" in (tmp_path / "p.html").read_text(encoding="utf-8")
 
 
 def test_compare_gives_figures_only_against_the_truth(tmp_path: Path, folder: Folders) -> None:
     a, b = folder("x", a=(40, 30)) / "a.png", folder("y", a=(40, 30)) / "a.png"
-    report.write_comparison(tmp_path / "truth.html", a, b, a)
-    report.write_comparison(tmp_path / "named.html", a, b, a, labels=["In", "Ours", "Theirs"])
+    write_comparison(tmp_path / "truth.html", a, b, a)
+    write_comparison(tmp_path / "named.html", a, b, a, labels=["In", "Ours", "Theirs"])
     truth, named = (
         (tmp_path / f"{n}.html").read_text(encoding="utf-8") for n in ("truth", "named")
     )
@@ -177,7 +183,7 @@ def test_compare_gives_figures_only_against_the_truth(tmp_path: Path, folder: Fo
     assert "SSIM" not in named
     assert 'data-label="Theirs"' in named
     with pytest.raises(UsageError, match="3 wanted"):
-        report.write_comparison(tmp_path / "few.html", a, b, a, labels=["In", "Out"])
+        write_comparison(tmp_path / "few.html", a, b, a, labels=["In", "Out"])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +200,7 @@ def test_compare_refuses_in_one_line(
 ) -> None:
     target = tmp_path / "p.html"
     with pytest.raises(DeblurError, match=reason) as caught:
-        report.write_comparison(target, folder("x", **before), folder("y", **after))
+        write_comparison(target, folder("x", **before), folder("y", **after))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.glob("*.html*")) == []
 
@@ -385,7 +391,7 @@ def test_a_page_of_two_pictures_has_no_choice_but_the_slider(
 ) -> None:
     pictures = folder("in", a=(300, 500), b=(300, 500))
     target = tmp_path / "p.html"
-    report.write_comparison(target, pictures / "a.png", pictures / "b.png")
+    write_comparison(target, pictures / "a.png", pictures / "b.png")
     handle = _open(browser, target, 390, 700)
     assert browser.find_elements("css selector", "button[data-side]") == []
     assert handle.get_attribute("aria-valuetext") == "50 % Before, 50 % After"

@@ -1,0 +1,150 @@
+"""What is measured: the blurred pictures of data sets, and how results are held against them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from deblurcli.data.layouts import Pair, find_pairs
+from deblurcli.errors import UsageError, too_small
+from deblurcli.evaluation.koehler import KoehlerScorer, find_shots
+from deblurcli.evaluation.metrics import Image, Metric
+from deblurcli.io.photos import read
+
+BLURS = ("linear", "gamma", "both")
+"""The kinds of blur of GOPRO; other data sets have one kind only."""
+
+
+class Scorer(Protocol):
+    """How the pictures of a data set are scored."""
+
+    conventions: ClassVar[tuple[str, ...]]
+    """What is said of its figures beside the metrics' own conventions."""
+
+    def score(
+        self, restored: Image, sharp: Iterable[Image], metrics: Sequence[Metric]
+    ) -> dict[str, float]:
+        """The figures of one restored picture, by their names.
+
+        Raises:
+            ValueError: the pictures can't be compared.
+        """
+
+
+@dataclass(frozen=True)
+class PairScorer:
+    """One sharp picture for each blurred one, of the same size."""
+
+    conventions: ClassVar[tuple[str, ...]] = ()
+
+    def score(
+        self, restored: Image, sharp: Iterable[Image], metrics: Sequence[Metric]
+    ) -> dict[str, float]:
+        (truth,) = sharp
+        if truth.shape != restored.shape:
+            (height, width), (other_height, other_width) = restored.shape[:2], truth.shape[:2]
+            raise ValueError(
+                f"{width}x{height} pixels, but its sharp picture {other_width}x{other_height}"
+            )
+        return {metric.name: metric.measure(restored, truth) for metric in metrics}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One blurred picture and what it is compared with.
+
+    Attributes:
+        set_name: the data set it belongs to, as tables name it.
+        name: the picture's, unique within the set.
+        blurred: the file.
+        sharp: the files of the truth: one, or all frames of Köhler's protocol.
+        scorer: compares a restored picture with them.
+    """
+
+    set_name: str
+    name: str
+    blurred: Path
+    sharp: tuple[Path, ...]
+    scorer: Scorer = field(default_factory=PairScorer)
+
+    def read(self, min_px: int = 1) -> Image:
+        """The blurred picture.
+
+        Raises:
+            DeblurError: it can't be read, or a side is shorter than `min_px`.
+        """
+        blurred = read_image(self.blurred)
+        if min(blurred.shape[:2]) < min_px:
+            raise too_small(self.blurred, blurred.shape[1::-1], min_px, "give larger pictures")
+        return blurred
+
+    def read_sharp(self) -> Iterator[Image]:
+        """The sharp pictures, each read when it is asked for."""
+        return map(read_image, self.sharp)
+
+    def fingerprint(self) -> str:
+        """Changes when a picture does: the blurred file's bytes, the sharp files' sizes and
+        ages."""
+        digest = hashlib.sha256()
+        try:
+            digest.update(self.blurred.read_bytes())
+            for path in self.sharp:
+                status = path.stat()
+                line = f"{path.name} {status.st_size} {status.st_mtime_ns}\n"
+                digest.update(line.encode(errors="surrogateescape"))
+        except OSError:
+            digest.update(f"unreadable {self.blurred}".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+
+def find_cases(
+    roots: Sequence[str | os.PathLike[str]], split: str | None = "test", blur: str = "both"
+) -> list[Case]:
+    """The pictures of data sets: Köhler's, or any layout that `find_pairs` knows.
+
+    Args:
+        roots: the sets' folders. Where two hold the same kind, their sets are named after the
+            folders as well.
+        split: the part to take where a set has parts; None takes all.
+        blur: of `BLURS`: which of GOPRO's kinds to take.
+
+    Raises:
+        DeblurError, NothingToDoError, UsageError: see `find_pairs`.
+    """
+    found: list[tuple[Path, list[Case]]] = []
+    left_out = {"linear": "GOPRO gamma", "gamma": "GOPRO linear"}.get(blur)
+    for root in map(Path, roots):
+        shots = find_shots(root) if root.is_dir() else []
+        cases = [Case("Köhler", s.name, s.blurred, s.frames, KoehlerScorer()) for s in shots]
+        if not shots:
+            cases = [c for c in cases_of(find_pairs(root, split)) if c.set_name != left_out]
+            if not cases:
+                raise UsageError(root, f"has no GOPRO pairs of blur {blur}", "leave out --blur")
+        found.append((root, cases))
+    kinds = [kind for _, cases in found for kind in {case.set_name for case in cases}]
+    return [
+        replace(case, set_name=f"{case.set_name} ({root})")
+        if kinds.count(case.set_name) > 1
+        else case
+        for root, cases in found
+        for case in cases
+    ]
+
+
+def cases_of(pairs: Iterable[Pair]) -> list[Case]:
+    """Pairs as cases; each kind of pair is a set."""
+    return [Case(pair.kind, pair.name, pair.blurred, (pair.sharp,)) for pair in pairs]
+
+
+def read_image(path: Path) -> Image:
+    """A picture as ``(H, W, 3) uint8`` sRGB, upright; 16 bit are rounded to 8."""
+    pixels = read(path).pixels
+    if pixels.dtype == np.uint16:
+        return np.asarray((pixels.astype(np.uint32) + 128) // 257, dtype=np.uint8)
+    return np.asarray(pixels, dtype=np.uint8)
