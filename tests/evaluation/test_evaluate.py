@@ -265,7 +265,7 @@ def test_a_missing_result_and_one_of_another_size_are_named(gopro: Path, tmp_pat
     results = list(score_cases([results_of(tmp_path / "r", cases)], cases))
     assert all(isinstance(result, Failure) for result in results)
     assert "60x20 pixels" in str(results[0].error)  # type: ignore[union-attr]
-    assert "no result for it in r" in str(results[1].error)  # type: ignore[union-attr]
+    assert "has no result in r" in str(results[1].error)  # type: ignore[union-attr]
 
 
 def test_one_kind_of_blur_can_be_chosen(gopro: Path, tmp_path: Path) -> None:
