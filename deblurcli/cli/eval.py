@@ -221,7 +221,8 @@ def run(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
             from deblurcli.evaluation.report import write_report
 
             write_report(report, scores, summaries, methods, cases, chosen, overwrite=overwrite)
-    return console.EXIT_FAILED if failures else 0
+    # The first process speaks for all.
+    return console.EXIT_FAILED if failures and rank == 0 else 0
 
 
 def _check_outputs(report: Path | None, save_images: Path | None, *, overwrite: bool) -> None:
