@@ -60,27 +60,27 @@ class Probed:
         return next((side["rotation"] for side in sides if "rotation" in side), None)
 
 
-def _run(*words: object) -> bytes:
+def run(*words: object) -> bytes:
     return subprocess.run(list(map(str, words)), check=True, capture_output=True).stdout
 
 
 def ffprobe(path: Path) -> Probed:
     """Asks ffprobe, counting the frames by decoding all of them."""
     wanted = ("-count_frames", "-show_streams", "-show_format", "-show_chapters")
-    return Probed(**json.loads(_run("ffprobe", "-v", "error", "-of", "json", *wanted, path)))
+    return Probed(**json.loads(run("ffprobe", "-v", "error", "-of", "json", *wanted, path)))
 
 
 def packet_times(path: Path, stream: str, entry: str = "pts_time") -> list[float]:
     """The times of the packets of one stream, sorted, by ffprobe."""
     wanted = ("-select_streams", stream, "-show_entries", f"packet={entry}")
-    told = _run("ffprobe", "-v", "error", "-of", "csv=p=0", *wanted, path).decode().split()
+    told = run("ffprobe", "-v", "error", "-of", "csv=p=0", *wanted, path).decode().split()
     return sorted(float(line.strip(",")) for line in told if line.strip(","))
 
 
 def stream_hash(path: Path, stream: str) -> str:
     """A hash of the bytes of one stream's packets, by ffmpeg."""
     wanted = ("-map", f"0:{stream}", "-c", "copy", "-f", "hash", "-")
-    return _run("ffmpeg", "-nostdin", "-v", "error", "-i", path, *wanted).decode()
+    return run("ffmpeg", "-nostdin", "-v", "error", "-i", path, *wanted).decode()
 
 
 def decode(path: Path, size: tuple[int, int], *, count: int = 3) -> NDArray[np.uint8]:
@@ -88,12 +88,12 @@ def decode(path: Path, size: tuple[int, int], *, count: int = 3) -> NDArray[np.u
     width, height = size
     exact = ("-sws_flags", "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp")
     wanted = ("-frames:v", count, *exact, "-pix_fmt", "rgb24", "-f", "rawvideo", "-")
-    data = _run("ffmpeg", "-nostdin", "-v", "error", "-i", path, *wanted)
+    data = run("ffmpeg", "-nostdin", "-v", "error", "-i", path, *wanted)
     return np.frombuffer(data, np.uint8).reshape(-1, height, width, 3)
 
 
 def decode_rgba(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """All frames as ffmpeg shows them, with their transparency: (count, H, W, 4)."""
     wanted = ("-pix_fmt", "rgba", "-f", "rawvideo", "-")
-    data = _run("ffmpeg", "-nostdin", "-v", "error", "-i", path, *wanted)
+    data = run("ffmpeg", "-nostdin", "-v", "error", "-i", path, *wanted)
     return np.frombuffer(data, np.uint8).reshape(-1, size[1], size[0], 4)

@@ -22,8 +22,9 @@ from deblurcli.io import media, photos
 from deblurcli.io.videos import probe
 from deblurcli.io.videos.info import fraction_of, open_video, video_stream
 from deblurcli.io.videos.overlap import read_ahead
-from deblurcli.io.videos.pixels import display_matrix_of, pixels_of, turn_upright
+from deblurcli.io.videos.pixels import pixels_of, turn_upright
 from deblurcli.io.videos.reading import VideoReader
+from deblurcli.io.videos.side_data import display_matrix_of
 
 Pixels = NDArray[Any]
 

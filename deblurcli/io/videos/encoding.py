@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from deblurcli.errors import UsageError
 from deblurcli.io.videos.info import fraction_of
+from deblurcli.io.videos.side_data import HdrMetadata
 
 # fmt: off
 _X26_PRESETS = (
@@ -67,7 +68,16 @@ _ENCODERS = {
             options={"b": "0", "deadline": "good", "row-mt": "1"},
         ),
         Encoder("libsvtav1", 20, (0, 63), preset="8", presets=tuple(str(n) for n in range(14))),
+        # VP8 aims at a rate all the same: one that is never reached leaves the quality to crf.
+        Encoder("libvpx", 6, (4, 63), options={"b": "100M", "deadline": "good", "cpu-used": "2"}),
         Encoder("mpeg4", 2, (1, 31), ("qmin", "qmax")),
+        Encoder("mpeg2video", 2, (1, 31), ("qmin", "qmax"), options={"b": "100M"}),
+        Encoder("mpeg1video", 2, (1, 31), ("qmin", "qmax"), options={"b": "100M"}),
+        *(
+            Encoder(f"{codec}_nvenc", 17, (0, 51), ("cq",), options={"rc": "vbr", "b": "0"})
+            for codec in ("h264", "hevc", "av1")
+        ),
+        *(Encoder(f"{codec}_qsv", 17, (1, 51), ("global_quality",)) for codec in ("h264", "hevc")),
         Encoder("mjpeg", 2, (2, 31), ("qmin", "qmax")),
         Encoder("ffv1", options={"level": "3", "slicecrc": "1"}),
         Encoder("prores_ks", options={"profile": "3"}),
@@ -153,6 +163,32 @@ def choose_encoding(
     return Encoding(encoder.name, pixel_format, options, tag, notes)
 
 
+def with_source_traits(encoding: Encoding, field_order: int, hdr: HdrMetadata | None) -> Encoding:
+    """Adds what the encoder has to be told of the input itself.
+
+    Args:
+        encoding: as `choose_encoding` gave it.
+        field_order: FFmpeg's number: 2 and 4 show the top field first, 3 and 5 the bottom one.
+        hdr: of the screen that the video was mastered on.
+    """
+    options, notes = dict(encoding.options), list(encoding.notes)
+    if field_order >= 2:
+        first = "tff" if field_order in (2, 4) else "bff"
+        if encoding.encoder == "libx264":
+            options |= {"x264-params": f"{first}=1", "flags": "+ilme+ildct"}
+        elif encoding.encoder == "mpeg2video":
+            options["flags"] = "+ilme+ildct"
+        else:
+            notes.append(f"is interlaced, which {encoding.encoder} does not say here")
+    if hdr is not None and encoding.encoder == "libx265":
+        options["x265-params"] += f":hdr10=1:{hdr.for_x265()}"
+    elif hdr is not None and encoding.encoder == "libsvtav1":
+        options["svtav1-params"] = hdr.for_svtav1()
+    elif hdr is not None:
+        notes.append(f"the data of its HDR screen are left out: {encoding.encoder} holds none")
+    return replace(encoding, options=options, notes=tuple(notes))
+
+
 def _default_codec(container_format: str, source_codec: str, depth: int) -> str:
     if container_format == "webm":
         return "libvpx-vp9" if depth <= 8 else "libsvtav1"
@@ -170,14 +206,15 @@ def _find_encoder(name: str) -> Encoder:
     if known is None or known.type != "video":
         names = ", ".join(sorted({*_ALIASES, "mpeg4", "mjpeg", "ffv1"} - {"x264", "x265", "avc"}))
         raise UsageError("--codec", f"no video codec {name!r} here", f"give one of: {names}")
-    return _ENCODERS.get(name, Encoder(name, None, (0, 255)))
+    return _ENCODERS.get(name, Encoder(name))
 
 
 def _quality_options(encoder: Encoder, crf: int | None) -> dict[str, str]:
     if crf is not None:
         low, high = encoder.crf_range
-        if encoder.name in _ENCODERS and encoder.crf is None:
-            raise UsageError("--crf", f"{encoder.name} has no such scale", "leave it out")
+        if encoder.crf is None:
+            why = "has no such scale" if encoder.name in _ENCODERS else "has a scale of its own"
+            raise UsageError("--crf", f"{encoder.name} {why}", "leave it out")
         if not low <= crf <= high:
             raise UsageError(
                 "--crf", f"{crf} is outside {low} to {high} of {encoder.name}", "see --help"

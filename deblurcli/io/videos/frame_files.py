@@ -26,7 +26,6 @@ from deblurcli.io.videos.pixels import (
     RGB16,
     Colour,
     Pixels,
-    display_matrix_of,
     pixels_of,
     turn_upright,
 )
@@ -40,6 +39,7 @@ from deblurcli.io.videos.restoring import (
     depth_for,
     refused_by_ffmpeg,
 )
+from deblurcli.io.videos.side_data import display_matrix_of
 from deblurcli.io.videos.writing import Picture, VideoWriter
 
 _WIDE_GAMUTS, _HDR = (9, 11, 12), (16, 18)

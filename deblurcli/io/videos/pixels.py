@@ -18,11 +18,10 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from deblurcli.io.videos.side_data import DisplayMatrix
+
 Pixels = NDArray[Any]
 """(H, W, 3) uint8 or uint16 sRGB."""
-
-DisplayMatrix = tuple[int, ...]
-"""The nine numbers that say how a player shall turn a video."""
 
 # swscale's numbers; PyAV has names for all of them only since 18.
 _BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE = 1 << 2, 1 << 13, 1 << 14, 1 << 18
@@ -186,22 +185,6 @@ def _guess_matrix(width: int, height: int) -> int:
 def _range_of(frame: VideoFrame) -> int:
     full = frame.color_range == _FULL or frame.format.is_rgb or "yuvj" in frame.format.name
     return _FULL if full else _LIMITED
-
-
-def display_matrix_of(frame: VideoFrame) -> DisplayMatrix | None:
-    """How a player shall turn the frame; None for not at all."""
-    try:
-        data = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:
-        # PyAV before 19 stumbles over what it has no name for: EXIF, spatial video. It still
-        # knows the angle, which phones give, if not whether the picture is mirrored.
-        across, down = ((1, 0), (0, -1), (-1, 0), (0, 1))[round(frame.rotation / 90) % 4]
-        numbers = tuple(n << 16 for n in (across, down, 0, -down, across, 0, 0, 0, 1 << 14))
-    else:
-        if data is None:
-            return None
-        numbers = tuple(int(n) for n in np.frombuffer(cast(Any, data), np.int32))
-    return None if numbers[:2] + numbers[3:5] == (1 << 16, 0, 0, 1 << 16) else numbers
 
 
 def turn_upright(pixels: Pixels, display_matrix: DisplayMatrix) -> Pixels:

@@ -16,7 +16,12 @@ from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError
 from deblurcli.io.files import atomic_output
-from deblurcli.io.videos.encoding import Encoding, choose_encoding, rate_of_stream
+from deblurcli.io.videos.encoding import (
+    Encoding,
+    choose_encoding,
+    rate_of_stream,
+    with_source_traits,
+)
 from deblurcli.io.videos.info import (
     container_of,
     count_frames,
@@ -29,15 +34,19 @@ from deblurcli.io.videos.info import (
 from deblurcli.io.videos.overlap import read_ahead, write_behind
 from deblurcli.io.videos.pixels import (
     Colour,
-    DisplayMatrix,
     Pixels,
-    display_matrix_of,
     matrix_of,
     pixels_of,
     turn_upright,
     with_pixels,
 )
 from deblurcli.io.videos.reading import VideoReader, choose_time_range
+from deblurcli.io.videos.side_data import (
+    DisplayMatrix,
+    display_matrix_of,
+    hdr_metadata_of,
+    left_out_of,
+)
 from deblurcli.io.videos.streams import CopiedStreams, choose_copied_streams
 from deblurcli.io.videos.writing import Picture, VideoWriter, unusual_tags
 
@@ -126,9 +135,13 @@ def restore_video(
             if first.frame is None:
                 raise reader.failure()
             matrix = display_matrix_of(first.frame)
+            hdr = hdr_metadata_of(first.frame)
+            encoding = with_source_traits(encoding, stream.codec_context.field_order, hdr)
             turn = None if container_format in _ROTATION_HOLDERS else matrix
             picture = _picture_of(stream, first.frame, encoding, turn)
-            notes = [*copied.notes, *encoding.notes]
+            notes = [*copied.notes, *encoding.notes, *left_out_of(first.frame)]
+            if stream.metadata.get("alpha_mode") == "1":
+                notes.append("its transparency is left out")
             notes += _lost_in(container_format, encoding, container, picture, copied, strip)
             size, done = (first.frame.width, first.frame.height), 0
             with (

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import av
 from av.audio.stream import AudioStream
 from av.container import Container, InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import AttachmentStream, Stream
+from av.subtitles.stream import SubtitleStream
 from av.video.stream import VideoStream
 
 from deblurcli.io.videos.info import fraction_of, is_cover, open_video
@@ -59,6 +60,10 @@ _MPEGTS_CODECS = frozenset({
 # fmt: on
 """What MPEG-TS has a type for. Its muxer takes anything else too, as data that nobody plays."""
 
+_TEXT_CODECS = frozenset({"mov_text", "subrip", "ass", "webvtt", "text"})
+_TEXT_ENCODERS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
+"""For subtitles of text; those of pictures can't become anything else."""
+
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 """The usual layouts by number of channels, for encoders and muxers that want a named one."""
 
@@ -89,19 +94,30 @@ class TimeRange:
         return round(self.shift / time_base)
 
 
+@dataclass(frozen=True)
+class Cover:
+    """A cover picture as an attachment of Matroska."""
+
+    file_name: str
+    media_type: str
+    data: bytes
+
+
 @dataclass
 class CopiedStreams:
     """The streams that are copied beside the restored video.
 
     Attributes:
         streams: those of the input, with the stream index they have in the input.
-        encoded: of these, the audio that has to be encoded again, with its encoder's name.
+        encoded: of these, the sound and text that have to be encoded again, with their
+            encoders' names.
+        covers: pictures that become attachments.
         notes: what can't come along, and why.
     """
 
     streams: dict[int, Stream] = field(default_factory=dict)
     encoded: dict[int, str] = field(default_factory=dict)
-    covers: list[tuple[str, str, bytes]] = field(default_factory=list)
+    covers: list[Cover] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -138,9 +154,9 @@ def choose_copied_streams(
             continue
         if fits:
             copied.streams[stream.index] = stream
-        elif isinstance(stream, AudioStream) and stream.codec_context is not None:
+        elif encoder := _encoder_for(stream, container_format):
             copied.streams[stream.index] = stream
-            copied.encoded[stream.index] = _AUDIO_ENCODERS[container_format]
+            copied.encoded[stream.index] = encoder
             copied.notes.append(f"{label} encoded again: {container_format} can't hold it")
         else:
             known = stream.type != "data" and _codec(stream) is not None
@@ -149,8 +165,18 @@ def choose_copied_streams(
     return copied
 
 
+def _encoder_for(stream: Stream, container_format: str) -> str | None:
+    """What to encode a stream with that the container can't hold as it is."""
+    if isinstance(stream, AudioStream) and stream.codec_context is not None:
+        return _AUDIO_ENCODERS[container_format]
+    if isinstance(stream, SubtitleStream) and _codec(stream) in _TEXT_CODECS:
+        return _TEXT_ENCODERS.get(container_format)
+    return None
+
+
 def _label(stream: Stream) -> str:
-    kind = "cover picture" if stream.type == "video" else f"{stream.type} stream"
+    is_picture = isinstance(stream, VideoStream) and is_cover(stream)
+    kind = "cover picture" if is_picture else f"{stream.type} stream"
     return f"{kind} {stream.index} ({_codec(stream) or 'unknown'})"
 
 
@@ -176,72 +202,104 @@ def _fits(stream: Stream, container_format: str) -> bool:
     return True
 
 
-def _cover(path: str, stream: VideoStream) -> tuple[str, str, bytes]:
-    """A cover picture as an attachment: file name, media type, bytes."""
+def _cover(path: str, stream: VideoStream) -> Cover:
     kind = "png" if _codec(stream) == "png" else "jpeg"
     with closing(open_video(path)) as container:
         packet = next(container.demux(container.streams[stream.index]))
-        name = f"cover.{kind.replace('jpeg', 'jpg')}"
-        return name, f"image/{kind}", bytes(packet)
+        return Cover(f"cover.{kind.replace('jpeg', 'jpg')}", f"image/{kind}", bytes(packet))
 
 
 def add_streams(
     output: OutputContainer, copied: CopiedStreams, *, strip: bool = False
-) -> dict[int, Stream]:
-    """Adds a stream to `output` for each copied one: input index -> output stream."""
-    added: dict[int, Stream] = {}
+) -> dict[int, StreamCopy]:
+    """Adds a stream to `output` for each copied one: index in the input -> the copy."""
+    copies: dict[int, StreamCopy] = {}
     for index, stream in copied.streams.items():
-        if isinstance(stream, AudioStream) and index in copied.encoded:
-            copy: Stream = _add_encoder(output, stream, copied.encoded[index])
-        else:
-            copy = output.add_stream_from_template(stream)
+        if index not in copied.encoded:
+            target: Stream = output.add_stream_from_template(stream)
             if stream.time_base and not isinstance(stream, AttachmentStream):
-                copy.time_base = stream.time_base
+                target.time_base = stream.time_base
             if (
                 isinstance(stream, AudioStream)
-                and isinstance(copy, AudioStream)
+                and isinstance(target, AudioStream)
                 and stream.layout.name.endswith("channels")
                 and stream.channels in _LAYOUTS
             ):
                 # AVI names no layout, and MP4 takes none without a name.
-                copy.codec_context.layout = _LAYOUTS[stream.channels]
-        copy.metadata.clear()
-        copy.metadata.update(clean_tags(stream.metadata, strip=strip))
-        copy.disposition = stream.disposition
-        added[index] = copy
-    for name, kind, data in copied.covers:
-        output.add_attachment(name, kind, data)
-    return added
+                target.codec_context.layout = _LAYOUTS[stream.channels]
+            copies[index] = StreamCopy(target)
+        elif isinstance(stream, AudioStream):
+            name = copied.encoded[index]
+            rate = 48_000 if name == "libopus" else min(stream.rate, 48_000)
+            target = sound = cast(AudioStream, output.add_stream(name, rate=rate))
+            # MP3, for AVI, holds two channels at most. Encoders know 5.1 with its rear speakers
+            # at the back only, films have them at the side.
+            channels = min(stream.channels, 2) if name == "libmp3lame" else stream.channels
+            sound.codec_context.layout = _LAYOUTS.get(channels, stream.layout)
+            sound.codec_context.bit_rate = 96_000 * channels
+            copies[index] = EncodedAudio(sound, stream)
+        else:
+            text = cast(SubtitleStream, stream)
+            target = written = cast(SubtitleStream, output.add_stream(copied.encoded[index]))
+            text.codec_context.open()  # which makes the header that the encoder needs
+            written.codec_context.subtitle_header = text.codec_context.subtitle_header
+            copies[index] = EncodedText(written, text)
+        target.metadata.clear()
+        target.metadata.update(clean_tags(stream.metadata, strip=strip))
+        target.disposition = stream.disposition
+    for cover in copied.covers:
+        output.add_attachment(cover.file_name, cover.media_type, cover.data)
+    return copies
 
 
 @dataclass(frozen=True)
-class EncodedAudio:
-    """Sound that the output's container can't hold: its input stream and its encoder."""
+class StreamCopy:
+    """A stream of the output that takes the packets of one of the input as they are."""
 
+    target: Stream
+
+    def take(self, packet: Packet[Any] | None) -> list[Packet[Any]]:
+        """The packets to write for one of the input's, None being the end."""
+        if packet is None:
+            return []
+        packet.stream = self.target
+        return [packet]
+
+
+@dataclass(frozen=True)
+class EncodedAudio(StreamCopy):
+    """Sound that the output's container can't hold as it is."""
+
+    target: AudioStream
     source: AudioStream
-    encoder: AudioStream
 
-    def encode(self, packet: Packet[Stream] | None) -> list[Packet[Any]]:
-        """The packets of the new codec; None ends the stream."""
+    def take(self, packet: Packet[Any] | None) -> list[Packet[Any]]:
         packets: list[Packet[Any]] = []
         with suppress(av.FFmpegError):  # damaged sound is left out
             for frame in self.source.decode(packet):
-                packets += self.encoder.encode(frame)
-        return packets if packet is not None else packets + self.encoder.encode(None)
+                packets += self.target.encode(frame)
+        return packets if packet is not None else packets + self.target.encode(None)
 
 
-def _add_encoder(output: OutputContainer, stream: AudioStream, name: str) -> AudioStream:
-    """Adds audio that is encoded anew, with ample bits and as many channels (in AVI two at most:
-    MP3 holds no more)."""
-    rate = 48_000 if name == "libopus" else min(stream.rate, 48_000)
-    copy = output.add_stream(name, rate=rate)
-    if not isinstance(copy, AudioStream):
-        raise TypeError(f"{name} is no audio encoder")
-    channels = min(stream.channels, 2) if name == "libmp3lame" else stream.channels
-    # Encoders know 5.1 with its rear speakers at the back only, films have them at the side.
-    copy.codec_context.layout = _LAYOUTS.get(channels, stream.layout)
-    copy.codec_context.bit_rate = 96_000 * channels
-    return copy
+@dataclass(frozen=True)
+class EncodedText(StreamCopy):
+    """Subtitles that the output's container can't hold as they are."""
+
+    target: SubtitleStream
+    source: SubtitleStream
+
+    def take(self, packet: Packet[Any] | None) -> list[Packet[Any]]:
+        if packet is None:
+            return []
+        with suppress(av.FFmpegError):
+            lines = self.source.codec_context.decode2(packet)
+            if lines:  # MP4 has empty ones for the times between
+                encoded = self.target.codec_context.encode_subtitle(lines)
+                encoded.pts = encoded.dts = packet.pts
+                encoded.duration, encoded.time_base = packet.duration, packet.time_base
+                encoded.stream = self.target
+                return [encoded]
+        return []
 
 
 def clean_tags(tags: Mapping[str, str], *, strip: bool = False) -> dict[str, str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import re
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,20 +16,19 @@ from types import TracebackType
 from typing import Any
 
 import av
-from av.audio.stream import AudioStream
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
-from av.stream import Stream
 from av.video.stream import VideoStream
 
 from deblurcli.errors import UsageError
-from deblurcli.io.videos.encoding import Encoding
-from deblurcli.io.videos.info import fraction_of
-from deblurcli.io.videos.pixels import Colour, DisplayMatrix, PixelWriter
+from deblurcli.io.videos.encoding import Encoding, rate_of_stream
+from deblurcli.io.videos.info import fraction_of, start_seconds_of
+from deblurcli.io.videos.pixels import Colour, PixelWriter
 from deblurcli.io.videos.reading import Step
+from deblurcli.io.videos.side_data import DisplayMatrix
 from deblurcli.io.videos.streams import (
     CopiedStreams,
-    EncodedAudio,
+    StreamCopy,
     TimeRange,
     add_streams,
     clean_tags,
@@ -144,8 +145,7 @@ class VideoWriter:
         self._pixels = PixelWriter(
             picture.width, picture.height, encoding.pixel_format, picture.colour
         )
-        self._copies: dict[int, Stream] = {}
-        self._encoded: dict[int, EncodedAudio] = {}
+        self._copies: dict[int, StreamCopy] = {}
         self._waiting: deque[Packet[Any]] = deque()
         self._durations: dict[int, int] = {}
         self._last_pts: int | None = None
@@ -154,28 +154,22 @@ class VideoWriter:
         self, source: InputContainer, video: VideoStream, copied: CopiedStreams, part: TimeRange
     ) -> None:
         """Takes over tags, chapters and the streams to copy; before the first frame."""
-        self._stream.metadata.update(clean_tags(video.metadata, strip=self._strip))
+        tags = clean_tags(video.metadata, strip=self._strip)
+        if "timecode" in tags and part.start is not None:
+            seconds = part.start - start_seconds_of(source)
+            tags["timecode"] = advance_timecode(tags["timecode"], seconds, rate_of_stream(video))
+            self._output.metadata.pop("timecode", None)
+        self._stream.metadata.update(tags)
         with suppress(AttributeError):
             self._stream.disposition = video.disposition
         self._copies = add_streams(self._output, copied, strip=self._strip)
-        self._encoded = {
-            index: EncodedAudio(stream, encoder)
-            for index in copied.encoded
-            if isinstance(stream := copied.streams[index], AudioStream)
-            and isinstance(encoder := self._copies[index], AudioStream)
-        }
         copy_chapters(source, self._output, part)
 
     def write(self, step: Step) -> None:
         """Takes packets of copied streams, and an RGB frame with its time, if there is one; a
         time that does not come after the last frame's is moved on."""
         for packet in step.packets:
-            index = packet.stream.index
-            if index in self._encoded:
-                self._waiting.extend(self._encoded[index].encode(packet))
-            else:
-                packet.stream = self._copies[index]
-                self._waiting.append(packet)
+            self._waiting.extend(self._copies[packet.stream.index].take(packet))
         if step.frame is None:
             return
         frame = self._pixels.from_rgb(step.frame, step.original)
@@ -226,8 +220,8 @@ class VideoWriter:
         traceback: TracebackType | None,
     ) -> None:
         if error is None:
-            for audio in self._encoded.values():
-                self._waiting.extend(audio.encode(None))
+            for copy in self._copies.values():
+                self._waiting.extend(copy.take(None))
             self._mux(self._stream.encode(None))
             self._mux_waiting(None)
             self._output.close()
@@ -235,6 +229,28 @@ class VideoWriter:
             # The file is thrown away: what fails in ending it is of no interest.
             with suppress(av.FFmpegError, OSError, ValueError):
                 self._output.close()
+
+
+def advance_timecode(timecode: str, seconds: Fraction, fps: Fraction) -> str:
+    """The time code `seconds` later: ``01:00:00:00``, or ``01:00:00;00`` where frame numbers are
+    dropped to keep pace with 29.97; as it is where it is no such code."""
+    digits = re.fullmatch(r"(\d+):(\d\d):(\d\d)([:;.])(\d\d)", timecode)
+    if digits is None:
+        return timecode
+    hours, minutes, whole, frame = (int(digits[n]) for n in (1, 2, 3, 5))
+    counted = round(fps)  # of a second of time code
+    # Two numbers (of 60: four) at the beginning of each minute but every tenth.
+    dropped = counted // 15 if digits[4] != ":" else 0
+    minutes += 60 * hours
+    number = (60 * minutes + whole) * counted + frame - dropped * (minutes - minutes // 10)
+    number += math.ceil(seconds * fps)
+    if dropped:
+        tens, rest = divmod(number, 600 * counted - 9 * dropped)
+        number += 9 * dropped * tens
+        number += dropped * max(0, (rest - dropped) // (60 * counted - dropped))
+    rest, frame = divmod(number, counted)
+    time = f"{rest // 3600 % 24:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{time}{digits[4]}{frame:02}"
 
 
 def unusual_tags(container_format: str, tags: Mapping[str, str]) -> list[str]:
