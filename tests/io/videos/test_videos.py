@@ -249,8 +249,8 @@ def test_mp4_holds_a_cover_or_tags_of_any_name(clip: Path, tmp_path: Path) -> No
 def test_what_a_container_cannot_hold_is_named(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "s.srt").write_text("1\n00:00:00,100 --> 00:00:00,400\nOne\n")
     ffmpeg("-i", clip, "-i", tmp_path / "s.srt", "-c", "copy", tmp_path / "in.mkv")
-    result = restore_video(tmp_path / "in.mkv", tmp_path / "out.mp4", same, preset="ultrafast")
-    kinds = [s["codec_type"] for s in ffprobe(tmp_path / "out.mp4").streams]
+    result = restore_video(tmp_path / "in.mkv", tmp_path / "out.ts", same, preset="ultrafast")
+    kinds = [s["codec_type"] for s in ffprobe(tmp_path / "out.ts").streams]
     assert kinds == ["video", "audio"]
     (note,) = result.notes
     assert "subtitle stream 2 (subrip) left out" in note
