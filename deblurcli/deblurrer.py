@@ -230,7 +230,7 @@ class Deblurrer:
             return 1
         if max(height, width) > self._tile_px(height, width):  # it has to be cut into tiles
             return 1
-        return max(1, min(32, self._max_pixels() // (height * width)))
+        return max(1, min(32, self._max_pixels() // self._padded_pixels(height, width)))
 
     def _restore_region(self, blurred: Tensor) -> Tensor:
         """Restores ``(h, w, 3)`` float32 in one forward pass, or, where the memory doesn't
@@ -307,7 +307,7 @@ class Deblurrer:
             return max(height, width)
         if self.tile != "auto":
             tile_px = max(int(self.tile), MIN_TILE_PX)
-        elif height * width <= (max_pixels := self._max_pixels()):
+        elif self._padded_pixels(height, width) <= (max_pixels := self._max_pixels()):
             tile_px = max(height, width)
         else:
             tile_px = math.isqrt(max_pixels)
@@ -316,6 +316,11 @@ class Deblurrer:
         if self._tile_limit_px is not None:
             tile_px = min(tile_px, self._tile_limit_px)
         return max(tile_px, MIN_TILE_PX)
+
+    def _padded_pixels(self, height: int, width: int) -> int:
+        """What the network computes on: a strip of one pixel is as much work as a wide one."""
+        step = self.network.alignment_px
+        return -(-height // step) * step * (-(-width // step) * step)
 
     def _max_pixels(self) -> int:
         """How many pixels one forward pass may have, by the memory that it may take."""

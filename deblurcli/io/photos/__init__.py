@@ -7,7 +7,7 @@ for those that Pillow does alone. `colour` knows the way to sRGB and back, `exif
 what a photo says of itself.
 """
 
-from deblurcli.io.photos.photo import MAX_PIXELS, Encoding, Photo, Picture
+from deblurcli.io.photos.photo import MAX_PIXELS, Encoding, Photo, Picture, ReadOptions
 from deblurcli.io.photos.read import format_of, read
 from deblurcli.io.photos.write import FORMATS, PHOTO_SUFFIXES, is_same_format, write
 
@@ -18,6 +18,7 @@ __all__ = [
     "Encoding",
     "Photo",
     "Picture",
+    "ReadOptions",
     "format_of",
     "is_same_format",
     "read",

@@ -63,10 +63,14 @@ class Tags:
     order: ByteOrder = "<"
     fields: Directory = field(default_factory=dict)
 
+    def integers(self, tag: int) -> tuple[int, ...]:
+        """The values of a field of whole numbers; empty where there is none."""
+        item = self.fields.get(tag)
+        return item.integers(self.order) if item is not None else ()
+
     def integer(self, tag: int, default: int) -> int:
         """The first value of a field of whole numbers."""
-        item = self.fields.get(tag)
-        return next(iter(item.integers(self.order)), default) if item is not None else default
+        return next(iter(self.integers(tag)), default)
 
     @property
     def dpi(self) -> tuple[float, float] | None:

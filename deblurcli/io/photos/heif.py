@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from deblurcli.io.photos.metadata import Metadata, exif_from, readable_exif, with_upright_xmp
-from deblurcli.io.photos.photo import Encoding, Picture, check_size, join_alpha, split_alpha
+from deblurcli.io.photos.photo import Encoding, Picture, ReadOptions, join_alpha, split_alpha
 
 _QUALITY = 90
 _MANY_PICTURES = "holds further pictures: only the main one is kept"
 
 
-def read(file: BinaryIO) -> Picture:
+def read(file: BinaryIO, options: ReadOptions) -> Picture:
     """The main picture of a HEIC file, upright; uint16 if it has more than 8 bits.
 
     Raises:
@@ -29,9 +29,11 @@ def read(file: BinaryIO) -> Picture:
     """
     import pillow_heif
 
+    encoded_bytes = file.seek(0, io.SEEK_END)
+    file.seek(0)
     container = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
     image = container[container.primary_index]
-    check_size(*image.size)
+    options.check_size(*image.size, encoded_bytes)
     samples = np.array(image)  # upright, of its final size
     height, width = samples.shape[:2]
     samples = samples.reshape(height, width, -1)[:, : image.size[0]]

@@ -20,7 +20,14 @@ from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
 from deblurcli.io.photos.exif import dpi_in_exif
 from deblurcli.io.photos.metadata import Metadata, exif_from, without_stale_resources
-from deblurcli.io.photos.photo import Encoding, PhotoError, Picture, split_alpha
+from deblurcli.io.photos.photo import (
+    DAMAGED,
+    Encoding,
+    PhotoError,
+    Picture,
+    ReadOptions,
+    split_alpha,
+)
 from deblurcli.io.photos.pillow import opened, to_array, to_image
 
 Warn = Callable[[str], None]
@@ -36,6 +43,7 @@ _MAX_SEGMENT_BYTES = 65533
 _APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _END, _SCAN = 0xD9, 0xDA
+_END_MARKER = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _JFIF = b"JFIF\0"
 _EXIF = b"Exif\0\0"
@@ -53,7 +61,7 @@ _REWRITTEN = {
 }
 
 
-def read(file: BinaryIO) -> Picture:
+def read(file: BinaryIO, options: ReadOptions) -> Picture:
     """Reads a JPEG file, or the first picture of an MPO file.
 
     Raises:
@@ -62,10 +70,21 @@ def read(file: BinaryIO) -> Picture:
     """
     data = file.read()
     segments, pixels, rest = _split(data)
-    precision = next((body[0] for marker, body in segments if marker in _FRAMES and body), 8)
+    frame = next((body for marker, body in segments if marker in _FRAMES), b"")
+    if len(frame) < 6:
+        raise ValueError("its size is missing")
+    precision, height, width = struct.unpack_from(">BHH", frame)
     if precision != 8:
         raise PhotoError(f"{precision}-bit JPEG is not supported", "convert it to 16-bit TIFF")
-    with opened(io.BytesIO(pixels), "JPEG") as image:
+    options.check_size(width, height, len(pixels))
+    del data
+    notes: tuple[str, ...] = ()
+    if not _is_intact(pixels):
+        if not options.keep_damaged:
+            raise ValueError("truncated" if not pixels.endswith(_END_MARKER) else "scan data")
+        notes = (DAMAGED,)
+        pixels += _END_MARKER
+    with opened(io.BytesIO(pixels), "JPEG", options) as image:
         assert isinstance(image, JpegImageFile)
         tables = [tuple(table) for _, table in sorted(image.quantization.items())]
         encoding = Encoding(
@@ -102,7 +121,7 @@ def read(file: BinaryIO) -> Picture:
     icc = b"".join(piece[2:] for piece in sorted(found(_APP2, _ICC)))
     more = found(_APP2, _MPF) or b"\xff\xd8\xff" in rest
     note = "holds further pictures (a preview, depth or gain map): only the main one is kept"
-    notes = (note,) if more else ()
+    notes = (*notes, note) if more else notes
     return Picture("JPEG", samples, None, icc or None, metadata, encoding, notes=notes)
 
 
@@ -136,6 +155,20 @@ def _split(data: bytes) -> tuple[list[Segment], bytes, bytes]:
         if not (_APP0 < marker < _APP14 or marker in (_APP14 + 1, _COMMENT))
     )
     return segments, b"\xff\xd8" + plain + data[start:place], data[place:]
+
+
+def _is_intact(pixels: bytes) -> bool:
+    """Whether all of the picture is there, as FFmpeg sees it; libjpeg greys the rest silently."""
+    import av
+
+    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder.options = {"err_detect": "explode"}
+    try:
+        return bool([*decoder.decode(av.Packet(pixels)), *decoder.decode(None)])
+    except av.error.InvalidDataError:
+        return False
+    except av.error.FFmpegError:
+        return True  # a kind of JPEG that FFmpeg does not know
 
 
 def _segment_bytes(marker: int, body: bytes) -> bytes:

@@ -19,6 +19,11 @@ Buffer = bytes | bytearray | memoryview
 MAX_PIXELS = 500_000_000
 """Pictures with more are refused: no camera makes them, and decoding takes gigabytes."""
 
+DAMAGED = "damaged: only what could be read is restored"
+"""The note of a picture that was read though it is damaged."""
+
+_METADATA_BYTES = 256 << 20
+
 
 class PhotoError(Exception):
     """A file can't be read or written as a photo: `reason`, and what the user can do, `remedy`.
@@ -32,13 +37,42 @@ class PhotoError(Exception):
         super().__init__(reason, remedy)
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises PhotoError for more pixels than are allowed; to be called before decoding."""
-    if width * height > MAX_PIXELS:
-        raise PhotoError(
-            f"{width}x{height} pixels are more than the {MAX_PIXELS // 1_000_000} million allowed",
-            "scale it down or cut it into parts",
-        )
+@dataclass(frozen=True)
+class ReadOptions:
+    """Which photos are accepted. What is refused is refused before it is decoded.
+
+    Attributes:
+        max_pixels: of a picture.
+        keep_damaged: restore what is left of damaged JPEG and PNG files.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    keep_damaged: bool = False
+
+    @property
+    def max_bytes(self) -> int:
+        """Of a file, and of what comes through a pipe: more than an uncompressed picture takes."""
+        return 8 * self.max_pixels + _METADATA_BYTES
+
+    def check_size(self, width: int, height: int, encoded_bytes: int = 0) -> None:
+        """Raises PhotoError for a picture that is too large.
+
+        Args:
+            width, height: in pixels.
+            encoded_bytes: what its encoded pixels take in the file, where they are held in
+                memory. No codec needs many times what it encodes; only bombs do.
+        """
+        if width * height > self.max_pixels:
+            raise PhotoError(
+                f"{width}x{height} pixels are more than the "
+                f"{self.max_pixels / 1e6:.3g} million allowed",
+                "scale it down, or allow more with --max-pixels",
+            )
+        if encoded_bytes > 12 * width * height + _METADATA_BYTES:
+            raise PhotoError(
+                f"{encoded_bytes >> 20} MB are too much for {width}x{height} pixels",
+                "save it anew with another program",
+            )
 
 
 class ColourSpace(Protocol):

@@ -17,8 +17,8 @@ from deblurcli.io.photos.photo import (
     Encoding,
     PhotoError,
     Picture,
+    ReadOptions,
     bands,
-    check_size,
     split_alpha,
 )
 
@@ -28,7 +28,7 @@ _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr
 
 
 @contextmanager
-def opened(file: BinaryIO, format_: str) -> Iterator[Image.Image]:
+def opened(file: BinaryIO, format_: str, options: ReadOptions) -> Iterator[Image.Image]:
     """Opens a file of a known format, if it is not too large.
 
     Not by `Image.open`: its limit of size is a global of 179 megapixels.
@@ -37,20 +37,23 @@ def opened(file: BinaryIO, format_: str) -> Iterator[Image.Image]:
         Image.init()
     make, _ = Image.OPEN[format_]
     with make(file, "") as image:
-        check_size(*image.size)
+        options.check_size(*image.size)
         yield image
 
 
-def read(file: BinaryIO, format_: str) -> Picture:
+def read(file: BinaryIO, format_: str, options: ReadOptions) -> Picture:
     """Reads the first frame of a WebP, AVIF, BMP or GIF file.
 
     Raises:
         PhotoError: too large, or of a kind that is not supported.
         Exception: whatever Pillow raises for damaged files.
     """
+    encoded_bytes = file.seek(0, io.SEEK_END)
     encoding = Encoding(lossless=format_ == "WEBP" and _is_lossless_webp(file))
     file.seek(0)
-    with opened(file, format_) as image:
+    with opened(file, format_, options) as image:
+        if format_ in ("WEBP", "AVIF"):  # Pillow reads all of these
+            options.check_size(*image.size, encoded_bytes)
         info = dict(image.info)
         metadata = Metadata(
             exif=exif_from(info.get("exif")),

@@ -8,7 +8,6 @@ Source: W3C PNG specification, third edition, chapters 5 and 11.
 from __future__ import annotations
 
 import binascii
-import io
 import struct
 import zlib
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ from deblurcli.io.photos.metadata import (
     photoshop_from_iptc,
     without_stale_resources,
 )
-from deblurcli.io.photos.photo import Buffer, Picture, check_size, join_alpha, split_alpha
+from deblurcli.io.photos.photo import DAMAGED, Buffer, Picture, ReadOptions, join_alpha, split_alpha
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -34,12 +33,16 @@ Chunk = tuple[bytes, bytes]
 _MAX_TEXT_BYTES = 64 << 20
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_KEYWORD = b"Raw profile type "
+# Adam7: the first column and row of each pass, and the steps from there.
+_PASSES = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
+)  # fmt: skip
 _COLOUR = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI"}
 # They describe samples, palettes or frames that the new file does not have.
 _STALE = {b"tRNS", b"bKGD", b"hIST", b"sPLT", b"sBIT", b"acTL", b"fcTL", b"fdAT", b"iDOT", b"eXIf"}
 
 
-def read(file: BinaryIO) -> Picture:
+def read(file: BinaryIO, options: ReadOptions) -> Picture:
     """Reads a PNG file, of an animated one the picture for viewers that know no animation.
 
     Raises:
@@ -50,39 +53,66 @@ def read(file: BinaryIO) -> Picture:
 
     head = file.read(len(SIGNATURE) + 21)
     width, height = struct.unpack_from(">II", head, len(SIGNATURE) + 8)
-    check_size(width, height)
+    options.check_size(width, height)
     file.seek(len(SIGNATURE))
-    plain = io.BytesIO()
-    plain.write(SIGNATURE)
+    critical: list[Chunk] = []
     chunks: list[Chunk] = []
+    pixel_bytes = text_bytes = 0
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-            body = file.read(length + 4)
-            plain.write(head + body)
-            if kind == b"PLTE":
-                chunks.append((kind, body[:-4]))
+            pixel_bytes += length
+            options.check_size(width, height, pixel_bytes)
+            critical.append((kind, head + file.read(length + 4)))
             if kind == b"IEND":
                 break
-        elif kind == b"fdAT" or length > _MAX_TEXT_BYTES:
+        elif kind == b"fdAT" or text_bytes + length > _MAX_TEXT_BYTES:
             file.seek(length + 4, 1)
         else:
-            body = file.read(length + 4)
-            chunks.append((kind, body[:length]))
-    samples, alpha = split_alpha(imagecodecs.png_decode(plain.getvalue()))
+            text_bytes += length
+            chunks.append((kind, file.read(length + 4)[:length]))
+    notes = ("animated: only the first frame is restored",) if b"acTL" in dict(chunks) else ()
+    try:
+        decoded = imagecodecs.png_decode(b"".join([SIGNATURE, *(raw for _, raw in critical)]))
+    except RuntimeError:
+        if not options.keep_damaged:
+            raise
+        decoded = imagecodecs.png_decode(_repair(critical))
+        notes = (*notes, DAMAGED)
+    samples, alpha = split_alpha(decoded)
     by_kind = dict(chunks)
     icc = None
     if (packed := by_kind.get(b"iCCP")) is not None:
         with suppress(zlib.error):
             icc = _decompress(packed.partition(b"\0")[2][1:]) or None
-    palette = by_kind.get(b"PLTE", b"")
+    palette = dict(critical).get(b"PLTE", b"")[8:-4]
     if samples.shape[2] == 3 and alpha is None and icc is None and palette:
         # Without a profile only: one for RGB fits no grey.
         colours = np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8).reshape(-1, 3)
         if (colours == colours[:, :1]).all():
             samples = np.ascontiguousarray(samples[..., :1])
-    notes = ("animated: only the first frame is restored",) if b"acTL" in by_kind else ()
     return Picture("PNG", samples, alpha, icc, _read_metadata(chunks), notes=notes)
+
+
+def _repair(critical: list[Chunk]) -> bytes:
+    """A PNG file with what can be read of a damaged one's pixels, and zeros for the rest."""
+    data = b"".join(raw[8:-4] for kind, raw in critical if kind == b"IDAT")
+    header = critical[0][1]
+    width, height, depth, colour, interlaced = struct.unpack_from(">IIBBxxB", header, 8)
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    whole = 0
+    for left, top, x_step, y_step in _PASSES if interlaced else [(0, 0, 1, 1)]:
+        columns = (width - left + x_step - 1) // x_step
+        rows = (height - top + y_step - 1) // y_step
+        whole += rows * (1 + (columns * bits + 7) // 8) if columns > 0 else 0
+    inflater, pixels = zlib.decompressobj(), bytearray()
+    with suppress(zlib.error):
+        for start in range(0, len(data), 256):  # up to where the damage is
+            pixels += inflater.decompress(data[start : start + 256], whole - len(pixels) + 1)
+    pixels = pixels[:whole].ljust(whole, b"\0")
+    others = [raw for kind, raw in critical if kind not in (b"IDAT", b"IEND")]
+    end = [_chunk_bytes(b"IDAT", zlib.compress(pixels, 1)), _chunk_bytes(b"IEND", b"")]
+    return b"".join([SIGNATURE, *others, *end])
 
 
 def _read_metadata(chunks: list[Chunk]) -> Metadata:

@@ -17,10 +17,10 @@ from deblurcli.errors import DeblurError, cannot_read
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import choose_space, convert_to_srgb
 from deblurcli.io.photos.metadata import apply_orientation, make_upright
-from deblurcli.io.photos.photo import Photo, PhotoError, Picture
+from deblurcli.io.photos.photo import Photo, PhotoError, Picture, ReadOptions
 
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
-_READERS: dict[str, Callable[[BinaryIO], Picture]] = {
+_READERS: dict[str, Callable[[BinaryIO, ReadOptions], Picture]] = {
     "JPEG": jpeg.read,
     "PNG": png.read,
     "TIFF": tiff.read,
@@ -40,7 +40,12 @@ _DECODER_ERRORS = (  # what decoders raise when fed with damaged data
 )
 
 
-def read(source: Path | BinaryIO, *, name: str | None = None) -> Photo:
+def read(
+    source: Path | BinaryIO,
+    options: ReadOptions = ReadOptions(),  # noqa: B008  (frozen)
+    *,
+    name: str | None = None,
+) -> Photo:
     """Reads a photo: JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF, whatever its name says.
 
     Of several frames or pages it is the first. Bilevel pictures become grey and palettes RGB
@@ -50,19 +55,20 @@ def read(source: Path | BinaryIO, *, name: str | None = None) -> Photo:
 
     Args:
         source: a path, or an open binary file or pipe.
+        options: how large it may be, and whether damaged pictures are read, too.
         name: what errors call it; by default the path, or ``-``.
 
     Raises:
         DeblurError: it can't be read: missing, a folder, no permission, empty, no photo,
-            damaged, truncated, of an unsupported kind or of more than 500 megapixels.
+            damaged, truncated, of an unsupported kind or too large.
     """
     subject = name or (os.fspath(source) if isinstance(source, Path) else "-")
     try:
         if isinstance(source, Path):
             with source.open("rb") as file:
-                picture = _decode(file)
+                picture = _decode(file, options)
         else:
-            picture = _decode(source)
+            picture = _decode(source, options)
     except PhotoError as error:
         raise DeblurError(subject, error.reason, error.remedy) from error
     except OSError as error:
@@ -83,14 +89,20 @@ def format_of(path: Path) -> str | None:
         return None
 
 
-def _decode(file: BinaryIO) -> Picture:
+def _decode(file: BinaryIO, options: ReadOptions) -> Picture:
     if not file.seekable():
-        file = io.BytesIO(file.read())
+        file = _read_pipe(file, options)
+    if file.seek(0, io.SEEK_END) > options.max_bytes:
+        raise _too_many_bytes(options)
+    file.seek(0)
     format_ = _recognise(file)
     file.seek(0)
     try:
         reader = _READERS.get(format_)
-        picture = reader(file) if reader is not None else pillow.read(file, format_)
+        if reader is not None:
+            picture = reader(file, options)
+        else:
+            picture = pillow.read(file, format_, options)
     except MemoryError as error:
         raise PhotoError("too large for this computer's memory", "scale it down first") from error
     except _DECODER_ERRORS as error:
@@ -103,8 +115,29 @@ def _decode(file: BinaryIO) -> Picture:
             text = "truncated: a part of the file is missing"
         else:
             text = f"damaged ({text})"
-        raise PhotoError(text, "get an intact copy") from error
+        remedy = "get an intact copy"
+        if format_ in ("JPEG", "PNG") and not options.keep_damaged:
+            remedy += ", or restore what is left: --damaged keep"
+        raise PhotoError(text, remedy) from error
     return _turn_upright(picture)
+
+
+def _read_pipe(file: BinaryIO, options: ReadOptions) -> BinaryIO:
+    # Piece by piece: one long read would not hear of a Ctrl-C that came in between.
+    read_some = getattr(file, "read1", file.read)
+    whole = io.BytesIO()
+    while piece := read_some(1 << 16):
+        whole.write(piece)
+        if whole.tell() > options.max_bytes:
+            raise _too_many_bytes(options)
+    return whole
+
+
+def _too_many_bytes(options: ReadOptions) -> PhotoError:
+    return PhotoError(
+        f"more than the {options.max_bytes / 1e6:.0f} MB allowed",
+        "scale it down, or allow more with --max-pixels",
+    )
 
 
 def _recognise(file: BinaryIO) -> str:

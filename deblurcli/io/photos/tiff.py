@@ -42,7 +42,7 @@ from deblurcli.io.photos.metadata import (
     with_upright_xmp,
     without_stale_resources,
 )
-from deblurcli.io.photos.photo import Buffer, Encoding, PhotoError, Picture, check_size, join_alpha
+from deblurcli.io.photos.photo import Buffer, Encoding, PhotoError, Picture, ReadOptions, join_alpha
 
 NONE, LZW, DEFLATE, PACKBITS = 1, 5, 8, 32773
 
@@ -50,6 +50,7 @@ _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
 _DNG_VERSION = 50706
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES, _PREDICTOR = 277, 338, 317
+_TILE_WIDTH, _TILE_HEIGHT, _TILE_BYTES = 322, 323, 325
 _WIDTH, _HEIGHT, _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES = 256, 257, 273, 278, 279
 # They describe how the pixels lay in the file, or a second copy of them (thumbnails, layers).
 _STRUCTURE = {
@@ -64,7 +65,7 @@ _STRIP_BYTES_RAW = 1 << 16
 _SILENCE = logging.NullHandler()
 
 
-def read(file: BinaryIO) -> Picture:
+def read(file: BinaryIO, options: ReadOptions) -> Picture:
     """Reads the first page of a TIFF file.
 
     Raises:
@@ -79,7 +80,10 @@ def read(file: BinaryIO) -> Picture:
     width, height = tags.integer(_WIDTH, 0), tags.integer(_HEIGHT, 0)
     if not width or not height:
         raise ValueError("its size is missing")
-    check_size(width, height)
+    options.check_size(width, height, sum(tags.integers(_STRIP_BYTES) + tags.integers(_TILE_BYTES)))
+    tile_pixels = tags.integer(_TILE_WIDTH, 0) * tags.integer(_TILE_HEIGHT, 0)
+    if tile_pixels > 4 * width * height + (1 << 24):
+        raise ValueError("tiles far larger than the picture")
     bits, sample_format = tags.integer(_BITS, 1), tags.integer(_SAMPLE_FORMAT, 1)
     if bits not in (1, 2, 4, 8, 16) or sample_format not in (1, 4):
         kind = "floating point" if sample_format == 3 else f"{bits}-bit"
