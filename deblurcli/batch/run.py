@@ -7,7 +7,6 @@ pixels, so that memory does not grow with the number of jobs.
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
@@ -18,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from deblurcli.batch.plan import ClipOptions, Job
 from deblurcli.errors import DeblurError, DeviceError, UsageError, WeightsError, cannot_write
@@ -69,12 +68,14 @@ class RunOptions:
         format: of what goes to standard output, as `photos.write` takes it; None keeps the
             input's own. A file's name says its format.
         clips: the user's wishes for videos.
+        reading: which photos are accepted.
     """
 
     overwrite: bool = False
     strip: bool = False
     format: str | None = None
     clips: ClipOptions = ClipOptions()  # noqa: RUF009  (frozen)
+    reading: photos.ReadOptions = photos.ReadOptions()  # noqa: RUF009  (frozen)
 
 
 def run(
@@ -125,7 +126,9 @@ def _run_photos(
                 # A pipe may keep us waiting for ever, and Ctrl-C only reaches the thread that
                 # calls: that is where pipes are read.
                 is_file = job.source is not None and job.source.is_file()
-                reading.append((job, readers.submit(read_photo, job) if is_file else _read(job)))
+                accept = options.reading
+                coming = readers.submit(read_photo, job, accept) if is_file else _read(job, accept)
+                reading.append((job, coming))
             if not reading:
                 break
             batch = [reading.popleft()]
@@ -176,28 +179,24 @@ def _is_ready_and_alike(future: Future[photos.Photo], pixels: Image) -> bool:
     return other.shape == pixels.shape and other.dtype == pixels.dtype
 
 
-def _read(job: Job) -> Future[photos.Photo]:
+def _read(job: Job, options: photos.ReadOptions) -> Future[photos.Photo]:
     """The photo, or why there is none, as a reading thread would give it."""
     future: Future[photos.Photo] = Future()
     try:
-        future.set_result(read_photo(job))
+        future.set_result(read_photo(job, options))
     except Exception as error:
         future.set_exception(error)
     return future
 
 
-def read_photo(job: Job) -> photos.Photo:
+def read_photo(job: Job, options: photos.ReadOptions) -> photos.Photo:
     """Reads the photo of a job, from its file or from standard input.
 
     Raises:
         DeblurError: it can't be read.
     """
-    if job.source is not None:
-        return photos.read(job.source)
-    # Piece by piece: one long read would not hear of a Ctrl-C that came in between.
-    stdin = cast(io.BufferedReader, sys.stdin.buffer)
-    pieces = iter(lambda: stdin.read1(2**16), b"")
-    return photos.read(io.BytesIO(b"".join(pieces)), name=job.source_name)
+    source = sys.stdin.buffer if job.source is None else job.source
+    return photos.read(source, name=job.source_name, options=options)
 
 
 def write_photo(job: Job, photo: photos.Photo, restored: Image, options: RunOptions) -> None:
@@ -275,7 +274,7 @@ def _run_clip(
                 frames,
                 job.target,
                 restore,
-                lambda path: photos.read(path).pixels,
+                lambda path: photos.read(path, options=options.reading).pixels,
                 fps=DEFAULT_FPS if wishes.fps is None else wishes.fps,
                 codec=wishes.codec,
                 crf=wishes.crf,

@@ -405,6 +405,26 @@ class OutputOptions:
             help="Leave out private metadata: place, camera, dates.",
         ),
     ] = False
+    damaged: Annotated[
+        str,
+        typer.Option(
+            "--damaged",
+            metavar="refuse|keep",
+            parser=one_of(("refuse", "keep")),
+            rich_help_panel=OUTPUT,
+            help="What becomes of damaged JPEG and PNG photos; keep restores what is left.",
+        ),
+    ] = "refuse"
+    max_pixels: Annotated[
+        int,
+        typer.Option(
+            "--max-pixels",
+            metavar="N",
+            min=1,
+            rich_help_panel=OUTPUT,
+            help="Refuse photos with more pixels, and files of more than 8 bytes for each.",
+        ),
+    ] = 500_000_000
 
     def check(self) -> None:
         """Raises UsageError where options contradict each other or name an unknown format."""

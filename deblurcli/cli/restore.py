@@ -84,6 +84,7 @@ def restore(
     from deblurcli.batch.plan import ClipOptions, check_options_apply, plan
     from deblurcli.batch.run import RunOptions, run
     from deblurcli.cli.run_report import RunReport
+    from deblurcli.io.photos import ReadOptions
 
     planned = plan(
         paths,
@@ -110,7 +111,8 @@ def restore(
     report = RunReport(planned, console)
     if batch.dry_run:
         return report.list_jobs()
-    run_options = RunOptions(targets.overwrite, targets.strip, targets.format, wishes)
+    reading = ReadOptions(targets.max_pixels, keep_damaged=targets.damaged == "keep")
+    run_options = RunOptions(targets.overwrite, targets.strip, targets.format, wishes, reading)
     with report:
         if batch.engine == "ray":
             from deblurcli.batch import ray

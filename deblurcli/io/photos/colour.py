@@ -11,13 +11,14 @@ Profiles are littlecms' matter, through imagecodecs, which converts 16-bit sampl
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from deblurcli.io.photos.photo import ColourSpace, Samples, bands
+from deblurcli.io.photos.photo import ColourSpace, Picture, Samples, bands
 
 _SAME_WITHIN = 2  # of 255: profiles this near to sRGB are sRGB, in one of its many editions
 
@@ -170,6 +171,83 @@ def _add(native: Samples, change: npt.NDArray[Any]) -> Samples:
     top = np.iinfo(native.dtype).max
     result: Samples = np.clip(np.rint(native + change), 0, top).astype(native.dtype)
     return result
+
+
+# Of the numbers of ITU-T H.273: chromaticities of red, green and blue, and of white.
+D65 = (0.3127, 0.3290)
+SRGB_PRIMARIES: tuple[float, ...] = (0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
+_PRIMARIES = {
+    1: (SRGB_PRIMARIES, D65),
+    5: ((0.640, 0.330, 0.290, 0.600, 0.150, 0.060), D65),  # BT.601, 625 lines
+    6: ((0.630, 0.340, 0.310, 0.595, 0.155, 0.070), D65),  # BT.601, 525 lines
+    7: ((0.630, 0.340, 0.310, 0.595, 0.155, 0.070), D65),
+    9: ((0.708, 0.292, 0.170, 0.797, 0.131, 0.046), D65),  # BT.2020
+    11: ((0.680, 0.320, 0.265, 0.690, 0.150, 0.060), (0.314, 0.351)),  # P3 of cinemas
+    12: ((0.680, 0.320, 0.265, 0.690, 0.150, 0.060), D65),  # Display P3
+}
+_CODED_LIKE_SRGB = (1, 6, 13, 14, 15)  # software shows BT.709's curve as that of sRGB
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
+_PQ, _HLG = 16, 18
+_UNSPECIFIED = 2
+
+
+def make_profile(
+    gamma: float | None,
+    primaries: tuple[float, ...] = SRGB_PRIMARIES,
+    white: tuple[float, float] = D65,
+) -> bytes:
+    """The ICC profile of an RGB space.
+
+    Args:
+        gamma: the exponent of its curve; None is the curve of sRGB.
+        primaries: x and y of red, green and blue.
+        white: x and y of white.
+
+    Raises:
+        ValueError: these are no colours.
+    """
+    import imagecodecs
+
+    curve = None
+    if gamma is None:
+        encoded = np.linspace(0, 1, 4096)
+        above = ((encoded + 0.055) / 1.055) ** 2.4
+        linear = np.where(encoded <= 0.04045, encoded / 12.92, above)
+        curve = np.rint(linear * 65535).astype(np.uint16)
+    try:
+        return imagecodecs.cms_profile(
+            "rgb", whitepoint=white, primaries=primaries, transferfunction=curve, gamma=gamma
+        )
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+
+
+def make_grey_profile(gamma: float) -> bytes:
+    """The ICC profile of grey samples with this exponent."""
+    import imagecodecs
+
+    return imagecodecs.cms_profile("gray", gamma=gamma)
+
+
+def with_cicp(picture: Picture, cicp: tuple[int, int] | None) -> Picture:
+    """A picture with the colours that the numbers of ITU-T H.273 describe.
+
+    They become an ICC profile, which every format can hold, but for PQ and HLG. An ICC profile
+    that the picture has already counts for more.
+
+    Args:
+        cicp: primaries and transfer curve; None changes nothing.
+    """
+    if cicp is None or picture.icc is not None or picture.samples.shape[2] != 3:
+        return picture
+    primaries, transfer = (1 if number == _UNSPECIFIED else number for number in cicp)
+    if transfer in (_PQ, _HLG):
+        return replace(picture, cicp=(primaries, transfer))
+    if primaries not in _PRIMARIES or transfer not in (*_CODED_LIKE_SRGB, *_GAMMAS):
+        return picture.noted(f"colours of unknown kind (CICP {cicp[0]}/{cicp[1]}): taken for sRGB")
+    if primaries == 1 and transfer in _CODED_LIKE_SRGB:
+        return picture
+    return replace(picture, icc=make_profile(_GAMMAS.get(transfer), *_PRIMARIES[primaries]))
 
 
 def choose_space(samples: Samples, profile: bytes | None) -> tuple[ColourSpace, bool]:

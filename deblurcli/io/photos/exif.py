@@ -68,6 +68,14 @@ class Tags:
         item = self.fields.get(tag)
         return item.integers(self.order) if item is not None else ()
 
+    def ratios(self, tag: int) -> tuple[float, ...]:
+        """The values of a field of ratios; empty where there is none."""
+        item = self.fields.get(tag)
+        if item is None or item.type != RATIONAL or len(item.data) % 8:
+            return ()
+        pairs = struct.iter_unpack(self.order + "II", item.data)
+        return tuple(above / below if below else 0.0 for above, below in pairs)
+
     def integer(self, tag: int, default: int) -> int:
         """The first value of a field of whole numbers."""
         return next(iter(self.integers(tag)), default)
@@ -75,17 +83,11 @@ class Tags:
     @property
     def dpi(self) -> tuple[float, float] | None:
         """The resolution, horizontally and vertically; None if it is not given in full."""
-        values = []
-        for tag in (X_RESOLUTION, Y_RESOLUTION):
-            item = self.fields.get(tag)
-            if item is None or item.type != RATIONAL or len(item.data) != 8:
-                return None
-            above, below = struct.unpack(self.order + "II", item.data)
-            if not above or not below:
-                return None
-            values.append(above / below)
+        x, y = self.ratios(X_RESOLUTION)[:1], self.ratios(Y_RESOLUTION)[:1]
         factor = {2: 1.0, 3: 2.54}.get(self.integer(RESOLUTION_UNIT, 2))
-        return (values[0] * factor, values[1] * factor) if factor is not None else None
+        if not (x and y and x[0] and y[0] and factor):
+            return None
+        return x[0] * factor, y[0] * factor
 
 
 def dpi_in_exif(data: bytes | None) -> tuple[float, float] | None:
@@ -271,17 +273,6 @@ class ExifEditor:
                 self._set(places[HEIGHT_PX], width)
             except (ExifError, KeyError, struct.error):
                 pass  # it does not give them
-
-    def remove_orientation(self) -> None:
-        """Takes the field out, for formats that hold the orientation elsewhere."""
-        place = self._main.pop(ORIENTATION, None)
-        if place is None:
-            return
-        end = self._next_pointer + 4
-        start = self._integer("I", 4)
-        self.data[place:end] = self.data[place + 12 : end] + bytes(12)
-        struct.pack_into(self.order + "H", self.data, start, self._integer("H", start) - 1)
-        self._main, self._next_pointer = self._places(start)
 
     def replace_thumbnail(self, make: Callable[[int], bytes | None]) -> None:
         """Puts another thumbnail in the place of the one there is, or takes it out.

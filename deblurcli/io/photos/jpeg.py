@@ -50,12 +50,13 @@ _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _ICC = b"ICC_PROFILE\0"
 _MPF = b"MPF\0"
+_ISO_GAIN = b"urn:iso:std:iso:ts:21496:-1\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _REWRITTEN = {
     _APP0: (_JFIF, b"JFXX\0"),  # the second is a thumbnail
     _APP1: (_EXIF, _XMP),
     # Of further pictures in the file (previews, depth, gain maps), which don't come along.
-    _APP2: (_ICC, _MPF, b"urn:iso:std:iso:ts:21496:-1\0"),
+    _APP2: (_ICC, _MPF, _ISO_GAIN),
     _APP13: (_PHOTOSHOP,),
     _APP14: (b"Adobe",),
 }
@@ -119,10 +120,19 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     )
     # Each piece of a profile begins with its number and how many there are.
     icc = b"".join(piece[2:] for piece in sorted(found(_APP2, _ICC)))
-    more = found(_APP2, _MPF) or b"\xff\xd8\xff" in rest
-    note = "holds further pictures (a preview, depth or gain map): only the main one is kept"
-    notes = (*notes, note) if more else notes
-    return Picture("JPEG", samples, None, icc or None, metadata, encoding, notes=notes)
+    picture = Picture("JPEG", samples, None, icc or None, metadata, encoding, notes=notes)
+    extras = set()
+    if (
+        b"hdrgm:Version" in (metadata.xmp or b"")
+        or b"HDRGainMap" in rest
+        or found(_APP2, _ISO_GAIN)
+    ):
+        extras.add("a gain map")
+    elif found(_APP2, _MPF) or b"\xff\xd8\xff" in rest:
+        extras.add("further pictures")
+    if b"ftyp" in rest:
+        extras.add("a video")
+    return picture.without_extras(extras)
 
 
 def _split(data: bytes) -> tuple[list[Segment], bytes, bytes]:

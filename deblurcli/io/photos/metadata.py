@@ -70,6 +70,25 @@ def with_upright_xmp(metadata: Metadata) -> Metadata:
     return replace(metadata, xmp=re.sub(pattern, rb"\g<1>1", metadata.xmp))
 
 
+_CLAIM = (
+    rb"(?:(?:hdrgm|HDRGainMap|GDepth|GImage|GContainer|Container):\w+"
+    rb"|G?Camera:(?:MotionPhoto|MicroVideo)\w*)"
+)
+_CLAIM_ATTRIBUTE = re.compile(rb"\s" + _CLAIM + rb"\s*=\s*(?:\"[^\"]*\"|'[^']*')")
+_CLAIM_ELEMENT = re.compile(rb"<(" + _CLAIM + rb")\b(?:[^>]*/>|.*?</\1\s*>)", re.DOTALL)
+_MAX_CLEANED_BYTES = 1 << 20
+
+
+def without_claims(metadata: Metadata) -> Metadata:
+    """Metadata whose XMP says nothing of gain maps, depth maps and videos in the file."""
+    if metadata.xmp is None:
+        return metadata
+    if len(metadata.xmp) > _MAX_CLEANED_BYTES:
+        return replace(metadata, xmp=None)
+    xmp = _CLAIM_ATTRIBUTE.sub(b"", _CLAIM_ELEMENT.sub(b"", metadata.xmp))
+    return replace(metadata, xmp=xmp)
+
+
 def apply_orientation(pixels: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     """Turns ``(H, W, ...)`` pixels upright; a view where possible."""
     if orientation >= 5:
@@ -108,18 +127,14 @@ def _thumbnail(restored: npt.NDArray[Any], max_bytes: int) -> bytes | None:
     return None
 
 
-def readable_exif(exif: bytes | None, *, with_orientation: bool) -> bytes | None:
-    """The same EXIF data, the orientation left out on request; None if they are damaged."""
-    if exif is None:
-        return None
-    try:
-        read_tags(io.BytesIO(exif))
-        editor = ExifEditor(exif)
-        if not with_orientation:
-            editor.remove_orientation()
-    except (ExifError, struct.error):
-        return None
-    return bytes(editor.data)
+def readable_exif(exif: bytes | None) -> bytes | None:
+    """The same EXIF data; None if they are damaged, for encoders that fail over that."""
+    if exif is not None:
+        with suppress(ExifError, struct.error):
+            read_tags(io.BytesIO(exif))
+            ExifEditor(exif)
+            return exif
+    return None
 
 
 def exif_from(data: bytes | None) -> bytes | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from deblurcli.io.photos.metadata import Metadata
+from deblurcli.io.photos.metadata import Metadata, without_claims
 
 Samples = npt.NDArray[Any]
 """``(H, W, C)`` uint8 or uint16, C = 1 (grey), 3 (RGB) or 4 (CMYK, 0 = no ink)."""
@@ -96,7 +97,7 @@ class Encoding:
         progressive: of JPEG.
         lossless: of WebP.
         compression: the number TIFF has for it.
-        colour: HEIC's own description of its colours (nclx), where it has no ICC profile.
+        bits: per channel, of HEIC and AVIF.
     """
 
     tables: tuple[tuple[int, ...], ...] = ()
@@ -105,7 +106,7 @@ class Encoding:
     progressive: bool = False
     lossless: bool = False
     compression: int | None = None
-    colour: dict[str, Any] | None = None
+    bits: int = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +118,9 @@ class Picture:
         samples: in the picture's own colour space.
         alpha: ``(H, W)`` of the same dtype, not multiplied into the samples; None if opaque.
         icc: the ICC profile of the samples; None is sRGB, or plain grey or CMYK.
+        cicp: of high dynamic range (PQ or HLG), which no ICC profile describes, the numbers of
+            the colour primaries and the transfer curve as in ITU-T H.273. The network then sees
+            the samples as they are.
         orientation: of the samples, 1 to 8 as in EXIF; None where the EXIF data say it.
         notes: what the user should know.
     """
@@ -127,8 +131,21 @@ class Picture:
     icc: bytes | None = None
     metadata: Metadata = field(default_factory=Metadata)
     encoding: Encoding = field(default_factory=Encoding)
+    cicp: tuple[int, int] | None = None
     orientation: int | None = None
     notes: tuple[str, ...] = ()
+
+    def noted(self, *notes: str) -> Picture:
+        """The same picture with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def without_extras(self, extras: Iterable[str]) -> Picture:
+        """The same picture, which no longer says that it has e.g. a gain map, with a note."""
+        names = ", ".join(sorted(extras))
+        if not names:
+            return self
+        picture = replace(self, metadata=without_claims(self.metadata))
+        return picture.noted(f"also holds {names}: only the main picture is kept")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""WebP, AVIF, BMP and GIF through Pillow, and its images to arrays and back."""
+"""WebP, BMP and GIF through Pillow, writing AVIF, too, and its images to arrays and back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def opened(file: BinaryIO, format_: str, options: ReadOptions) -> Iterator[Image
 
 
 def read(file: BinaryIO, format_: str, options: ReadOptions) -> Picture:
-    """Reads the first frame of a WebP, AVIF, BMP or GIF file.
+    """Reads the first frame of a WebP, BMP or GIF file.
 
     Raises:
         PhotoError: too large, or of a kind that is not supported.
@@ -52,7 +52,7 @@ def read(file: BinaryIO, format_: str, options: ReadOptions) -> Picture:
     encoding = Encoding(lossless=format_ == "WEBP" and _is_lossless_webp(file))
     file.seek(0)
     with opened(file, format_, options) as image:
-        if format_ in ("WEBP", "AVIF"):  # Pillow reads all of these
+        if format_ == "WEBP":  # Pillow reads all of it
             options.check_size(*image.size, encoded_bytes)
         info = dict(image.info)
         metadata = Metadata(
@@ -64,7 +64,7 @@ def read(file: BinaryIO, format_: str, options: ReadOptions) -> Picture:
         animated = getattr(image, "n_frames", 1) > 1
         samples, alpha = split_alpha(to_array(image))
     notes = ("animated: only the first frame is restored",) if animated else ()
-    icc = info.get("icc_profile") or None
+    icc = _icc_of_bmp(file) if format_ == "BMP" else info.get("icc_profile") or None
     return Picture(format_, samples, alpha, icc, metadata, encoding, notes=notes)
 
 
@@ -77,6 +77,17 @@ def _is_lossless_webp(file: BinaryIO) -> bool:
             return head[:4] == b"VP8L"
         place += 8 + (int.from_bytes(head[4:8], "little") + 1) // 2 * 2
     return False
+
+
+def _icc_of_bmp(file: BinaryIO) -> bytes | None:
+    """The profile that a header of version 5 names; Pillow does not look for it."""
+    file.seek(14)
+    header = file.read(124)
+    if len(header) < 124 or header[:4] != b"\x7c\0\0\0" or header[56:60] != b"DEBM":
+        return None
+    offset, size = struct.unpack_from("<II", header, 112)
+    file.seek(14 + offset)
+    return file.read(min(size, 1 << 24)) or None
 
 
 def _as_bytes(value: Any) -> bytes | None:
@@ -123,6 +134,20 @@ def to_image(picture: Picture) -> Image.Image:
     return image
 
 
+class _RawExif(Image.Exif):
+    """EXIF data that Pillow, writing AVIF, takes as they are instead of writing them anew."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        self._raw = data
+
+    def __bool__(self) -> bool:
+        return True
+
+    def tobytes(self, offset: int = 8) -> bytes:
+        return self._raw
+
+
 def encode(picture: Picture) -> list[bytes]:
     """The pieces of a WebP, AVIF, BMP or GIF file."""
     image, metadata = to_image(picture), picture.metadata
@@ -137,19 +162,19 @@ def encode(picture: Picture) -> list[bytes]:
         if metadata.dpi is not None:
             options["dpi"] = metadata.dpi
     else:
-        exif = metadata.exif
+        exif: bytes | _RawExif | None = metadata.exif
         if picture.format == "WEBP":
             lossless = picture.encoding.lossless
             # For lossless files the quality is the effort.
             quality = 75 if lossless else _WEBP_QUALITY
             options = {"lossless": lossless, "quality": quality, "exact": True}
         else:
-            # With an orientation, Pillow would take it out itself and move all the rest.
-            exif = readable_exif(exif, with_orientation=False)
+            readable = readable_exif(metadata.exif)
+            exif = _RawExif(readable) if readable is not None else None
             subsampling = "4:0:0" if image.mode == "L" else "4:4:4"
             options = {"quality": _AVIF_QUALITY, "subsampling": subsampling}
         for name, value in (("exif", exif), ("xmp", metadata.xmp), ("icc_profile", picture.icc)):
-            if value:
+            if value is not None:
                 options[name] = value
     file = io.BytesIO()
     image.save(file, picture.format, **options)

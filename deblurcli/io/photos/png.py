@@ -12,10 +12,18 @@ import struct
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
 
+from deblurcli.io.photos.colour import (
+    D65,
+    SRGB_PRIMARIES,
+    make_grey_profile,
+    make_profile,
+    with_cicp,
+)
 from deblurcli.io.photos.metadata import (
     Metadata,
     exif_from,
@@ -91,7 +99,31 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         colours = np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8).reshape(-1, 3)
         if (colours == colours[:, :1]).all():
             samples = np.ascontiguousarray(samples[..., :1])
-    return Picture("PNG", samples, alpha, icc, _read_metadata(chunks), notes=notes)
+    picture = Picture("PNG", samples, alpha, icc, _read_metadata(chunks), notes=notes)
+    return _with_colours(picture, by_kind)
+
+
+def _with_colours(picture: Picture, chunks: dict[bytes, bytes]) -> Picture:
+    """A picture with the colours that the chunks describe; which count is said in chapter 4.3."""
+    if len(cicp := chunks.get(b"cICP", b"")) == 4:
+        return with_cicp(replace(picture, icc=None), (cicp[0], cicp[1]))
+    if picture.icc is not None or b"sRGB" in chunks:
+        return picture
+    gamma, primaries, white = None, SRGB_PRIMARIES, D65
+    if len(body := chunks.get(b"gAMA", b"")) == 4:
+        value = int.from_bytes(body, "big") / 100_000
+        if 0.1 < value < 2 and abs(value - 1 / 2.2) > 0.02:
+            gamma = 1 / value
+    if len(body := chunks.get(b"cHRM", b"")) == 32:
+        given = [number / 100_000 for number in struct.unpack(">8I", body)]
+        if max(abs(a - b) for a, b in zip(given, (*D65, *SRGB_PRIMARIES), strict=True)) > 0.005:
+            white, primaries = (given[0], given[1]), tuple(given[2:])
+    with suppress(ValueError):  # no colours at all
+        if picture.samples.shape[2] == 1 and gamma is not None:
+            return replace(picture, icc=make_grey_profile(gamma))
+        if picture.samples.shape[2] == 3 and (gamma is not None or primaries != SRGB_PRIMARIES):
+            return replace(picture, icc=make_profile(gamma, primaries, white))
+    return picture
 
 
 def _repair(critical: list[Chunk]) -> bytes:
@@ -169,14 +201,17 @@ def encode(picture: Picture) -> list[Buffer]:
     # The last imagecodecs for Python 3.10 takes no views.
     encoded = imagecodecs.png_encode(np.ascontiguousarray(join_alpha(picture)), level=6)
     header = len(SIGNATURE) + 8 + 13 + 4
-    added = b"".join(_chunk_bytes(*chunk) for chunk in _chunks(picture.metadata, picture.icc))
+    added = b"".join(_chunk_bytes(*chunk) for chunk in _chunks(picture))
     return [encoded[:header], added, encoded[header:]]
 
 
-def _chunks(metadata: Metadata, icc: bytes | None) -> Iterable[Chunk]:
+def _chunks(picture: Picture) -> Iterable[Chunk]:
+    metadata, icc = picture.metadata, picture.icc
     parts = metadata.parts
     if parts is None:
         parts = []
+        if picture.cicp is not None:
+            parts.append((b"cICP", bytes([*picture.cicp, 0, 1])))
         if icc:
             parts.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
         if metadata.dpi is not None:

@@ -25,6 +25,7 @@ _READERS: dict[str, Callable[[BinaryIO, ReadOptions], Picture]] = {
     "PNG": png.read,
     "TIFF": tiff.read,
     "HEIF": heif.read,
+    "AVIF": heif.read_avif,
 }
 _DECODER_ERRORS = (  # what decoders raise when fed with damaged data
     OSError,
@@ -42,9 +43,9 @@ _DECODER_ERRORS = (  # what decoders raise when fed with damaged data
 
 def read(
     source: Path | BinaryIO,
-    options: ReadOptions = ReadOptions(),  # noqa: B008  (frozen)
     *,
     name: str | None = None,
+    options: ReadOptions = ReadOptions(),  # noqa: B008  (frozen)
 ) -> Photo:
     """Reads a photo: JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF, whatever its name says.
 
@@ -55,8 +56,8 @@ def read(
 
     Args:
         source: a path, or an open binary file or pipe.
-        options: how large it may be, and whether damaged pictures are read, too.
         name: what errors call it; by default the path, or ``-``.
+        options: how large it may be, and whether damaged pictures are read, too.
 
     Raises:
         DeblurError: it can't be read: missing, a folder, no permission, empty, no photo,
@@ -75,8 +76,7 @@ def read(
         raise cannot_read(subject, error) from error
     space, usable = choose_space(picture.samples, picture.icc)
     if not usable:
-        note = "its colour profile can't be used: taken for sRGB"
-        picture = replace(picture, notes=(*picture.notes, note))
+        picture = picture.noted("its colour profile can't be used: taken for sRGB")
     return Photo(convert_to_srgb(space, picture.samples), picture, space)
 
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from deblurcli.io.photos.colour import D65, SRGB_PRIMARIES, make_profile
 from deblurcli.io.photos.exif import (
     ASCII,
     BYTE,
@@ -50,6 +51,7 @@ _XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
 _DNG_VERSION = 50706
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES, _PREDICTOR = 277, 338, 317
+_WHITE, _PRIMARIES = 318, 319
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_BYTES = 322, 323, 325
 _WIDTH, _HEIGHT, _STRIP_OFFSETS, _ROWS_PER_STRIP, _STRIP_BYTES = 256, 257, 273, 278, 279
 # They describe how the pixels lay in the file, or a second copy of them (thumbnails, layers).
@@ -102,8 +104,16 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     if orientation != 1:
         metadata = with_upright_xmp(metadata)
     icc = tags.fields[_ICC].data if _ICC in tags.fields else None
+    white, primaries = tags.ratios(_WHITE), tags.ratios(_PRIMARIES)
+    if icc is None and len(white) == 2 and len(primaries) == 6 and samples.shape[2] == 3:
+        given = zip((*white, *primaries), (*D65, *SRGB_PRIMARIES), strict=True)
+        with suppress(ValueError):  # no colours at all
+            if max(abs(a - b) for a, b in given) > 0.005:
+                icc = make_profile(2.2, primaries, (white[0], white[1]))
     encoding = Encoding(compression=tags.integer(_COMPRESSION, 1))
-    return Picture("TIFF", samples, alpha, icc, metadata, encoding, orientation, notes)
+    return Picture(
+        "TIFF", samples, alpha, icc, metadata, encoding, orientation=orientation, notes=notes
+    )
 
 
 def _read_pixels(page: Any, tags: Tags) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:

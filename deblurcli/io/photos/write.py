@@ -29,6 +29,8 @@ class Format:
     Attributes:
         title: as people call it.
         suffixes: of its files, the usual one first.
+        deep: 16 bits.
+        cicp: colours of high dynamic range.
         grey, grey_alpha: pictures of one channel stay so, without and with transparency.
         max_px: the longest side.
     """
@@ -39,6 +41,7 @@ class Format:
     icc: bool = True
     cmyk: bool = False
     deep: bool = False
+    cicp: bool = False
     grey: bool = True
     grey_alpha: bool = True
     max_px: int = 2**31 - 1
@@ -46,12 +49,14 @@ class Format:
 
 FORMATS = {
     "JPEG": Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif"), False, cmyk=True, max_px=65500),
-    "PNG": Format("PNG", (".png", ".apng"), deep=True, max_px=1_000_000),
+    "PNG": Format("PNG", (".png", ".apng"), deep=True, cicp=True, max_px=1_000_000),
     "WEBP": Format("WebP", (".webp",), grey=False, grey_alpha=False, max_px=16383),
     "TIFF": Format("TIFF", (".tif", ".tiff"), cmyk=True, deep=True),
     "BMP": Format("BMP", (".bmp",), icc=False),
     "GIF": Format("GIF", (".gif",), icc=False, max_px=65535),
-    "HEIF": Format("HEIC", (".heic", ".heif", ".hif"), deep=True, grey_alpha=False, max_px=16384),
+    "HEIF": Format(
+        "HEIC", (".heic", ".heif", ".hif"), deep=True, cicp=True, grey_alpha=False, max_px=16384
+    ),
     "AVIF": Format("AVIF", (".avif",), grey_alpha=False, max_px=65536),
 }
 
@@ -140,6 +145,9 @@ def _encode(
     if max(restored.shape[:2]) > holds.max_px:
         text = f"{holds.title} holds at most {holds.max_px} pixels a side"
         raise DeblurError(subject, text, "write .tif" if name == "PNG" else "write .png or .tif")
+    if photo.picture.cicp is not None and not holds.cicp:
+        text = f"{holds.title} can't hold the photo's high dynamic range (PQ or HLG)"
+        raise DeblurError(subject, text, "write .png or .heic")
     metadata = photo.picture.metadata
     if strip:
         # PNG says in chunks of its own how to show the samples.
