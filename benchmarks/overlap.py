@@ -4,8 +4,8 @@
 
 Prints for each overlap the difference between the photo restored tile by tile and in one piece,
 on 8-bit output in steps of 1/255: mean, largest, and beside the seams only (where a seam would
-show); and how many pixels more than the photo has are computed. `deblurcli.deblurrer.OVERLAP_PX`
-was chosen with it.
+show); and how many pixels more than the photo has are computed. The
+`overlap_px` in the registry was chosen with it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deblurcli import Deblurrer, deblurrer
+from deblurcli import Deblurrer
 from deblurcli.tiling import plan_spans
 
 OVERLAPS_PX = (0, 32, 64, 96, 128, 192)
@@ -51,7 +51,7 @@ def main() -> None:
         print(f"{photo.name}: {width}x{height}, restoring changes {mean(whole - blurred):.2f}/255")
         tiler.tile = options.tile
         for overlap_px in OVERLAPS_PX:
-            deblurrer.OVERLAP_PX = overlap_px
+            tiler.overlap_px = overlap_px
             difference = np.abs(tiler.restore(blurred) - whole)
             plans = [(n, options.tile, overlap_px, alignment_px) for n in (height, width)]
             rows, columns = (seams(*plan) for plan in plans)

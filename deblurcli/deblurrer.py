@@ -14,26 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deblurcli.devices import choose_device, choose_precision, memory_budget_bytes
+from deblurcli.devices import Precision, choose_device, choose_precision, memory_budget_bytes
 from deblurcli.errors import DeviceMemoryError, UsageError, WeightsError
 from deblurcli.io.photos.pixels import Image, check_image, to_image, to_tensor
-from deblurcli.models.generator import MultiScaleGenerator
+from deblurcli.models.network import RestorationNetwork
+from deblurcli.models.registry import kind_of
 from deblurcli.tiling import restore_strips
 from deblurcli.weights.files import ModelCard, load_weights
 
 if TYPE_CHECKING:
     from deblurcli.weights.download import ShowProgress
 
-OVERLAP_PX = 192
-"""What neighbouring tiles share. Measured on the compact network (docs/speed.md): tiles of 384 px
-then differ from the whole picture by 0.02/255 to 0.11/255 in the mean."""
-
 MIN_TILE_PX = 128
 """No tile is made smaller than this."""
 
 _ABSURD = 10.0  # pictures lie in [0, 1]; sound networks overshoot by a few tenths
-
-_MAX_CPU_TILE_PX = 1024  # measured: smaller tiles compute more twice, larger leave the caches
 
 # What PyTorch says in a plain RuntimeError: its CPU allocator on Linux and on Windows, MPS, and
 # oneDNN, which gives no reason when there is no room for its kernels.
@@ -60,12 +55,13 @@ class Deblurrer:
         device: where it computes.
         precision: in what, and why.
         strength: how much of the change is applied, 0 (none) to 1 (all).
+        overlap_px: what neighbouring tiles share.
         tile: ``"auto"``, 0 (never tile) or the tile's side in pixels.
     """
 
     def __init__(
         self,
-        network: MultiScaleGenerator,
+        network: RestorationNetwork,
         card: ModelCard | None = None,
         *,
         device: str = "auto",
@@ -82,14 +78,19 @@ class Deblurrer:
             UsageError: an unknown device or precision, a `tile` or `strength` out of range.
             DeviceError: the device or precision is not available here.
         """
+        self._kind = kind_of(network.config)
+        self.overlap_px = self._kind.overlap_px
         self.tile = _check_tile(tile)
         self.strength = _check_strength(strength)
         self.device = choose_device(device)
         self.precision = choose_precision(precision, self.device)
-        # mypy: torch's stubs know no Module.to(memory_format=…)
-        self.network: MultiScaleGenerator = network.to(self.device).to(
-            memory_format=torch.channels_last  # type: ignore[call-overload]
-        )
+        if not self._kind.half_precision and self.precision.name != "fp32":
+            self.precision = Precision("fp32", f"{network.config.body} computes in nothing else")
+        self.network: RestorationNetwork = network.to(self.device)
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d):  # others may have parameters of more dimensions
+                # mypy: torch's stubs know no Module.to(memory_format=…)
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card = card if card is not None else ModelCard()
         self.weights_path = weights_path
         self._tile_limit_px: int | None = None  # what memory was found to allow
@@ -184,7 +185,7 @@ class Deblurrer:
             height,
             width,
             tile_px=self._tile_px(height, width),
-            overlap_px=OVERLAP_PX,
+            overlap_px=self.overlap_px,
             alignment_px=self.network.alignment_px,
         ):
             if self.strength != 1.0:
@@ -249,7 +250,7 @@ class Deblurrer:
             height,
             width,
             tile_px=limit_px,
-            overlap_px=OVERLAP_PX,
+            overlap_px=self.overlap_px,
             alignment_px=self.network.alignment_px,
         ):
             result[rows] = strip
@@ -312,7 +313,7 @@ class Deblurrer:
         else:
             tile_px = math.isqrt(max_pixels)
             if self.device.type == "cpu":
-                tile_px = min(tile_px, _MAX_CPU_TILE_PX)
+                tile_px = min(tile_px, self._kind.max_cpu_tile_px)
         if self._tile_limit_px is not None:
             tile_px = min(tile_px, self._tile_limit_px)
         return max(tile_px, MIN_TILE_PX)
@@ -325,14 +326,8 @@ class Deblurrer:
     def _max_pixels(self) -> int:
         """How many pixels one forward pass may have, by the memory that it may take."""
         budget = memory_budget_bytes(self.device)
-        return max(MIN_TILE_PX**2, int(budget / self._bytes_per_pixel()))
-
-    def _bytes_per_pixel(self) -> float:
-        """About how much memory a forward pass takes for each pixel of the image."""
-        config = self.network.config
-        features = config.channels[0] / config.unshuffle**2
-        # Measured: about six feature maps at full resolution are alive at once, and ten images.
-        return features * self.precision.dtype.itemsize * 6 + 10 * 3 * 4
+        bytes_per_pixel = self._kind.bytes_per_pixel(self.network, self.precision.dtype)
+        return max(MIN_TILE_PX**2, int(budget / bytes_per_pixel))
 
 
 def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

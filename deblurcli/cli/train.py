@@ -296,9 +296,9 @@ def _train(
         initial = folder.load_network()
     elif config.weights is not None:
         from deblurcli.cli.fetching import find_weights
-        from deblurcli.weights.files import load_weights
+        from deblurcli.weights.files import load_generator
 
-        initial = load_weights(find_weights(config.weights, quiet=quiet))[0]
+        initial, _ = load_generator(find_weights(config.weights, quiet=quiet))
     if initial is not None:
         described = describe_network(config.recipe, initial.config)
         if change_recipe(described, settings) != described:

@@ -6,13 +6,15 @@ import os
 import textwrap
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from deblurcli.cli import console, options
-from deblurcli.cli.fetching import find_weights
+from deblurcli.cli.fetching import download_bar, find_weights
 from deblurcli.errors import DeblurError, UsageError, WeightsError
 from deblurcli.weights import hub
+from deblurcli.weights.download import Wanted, fetch
 from deblurcli.weights.manifest import Entry, check_name, describe, read_manifest, register
 
 app = typer.Typer(
@@ -64,15 +66,18 @@ def list_weights(
     if not found:
         console.say(f"no weights; they would be looked for in {hub.storage_folder()}")
         return
-    table = [("NAME", "NETWORK", "SIZE", "STATE", "LICENCE")]
+    table = [("NAME", "NETWORK", "GMACS", "SIZE", "STATE", "LICENCE")]
     for listing in found:
         entry, network = listing.entry, listing.entry.network
-        size = f"{network.get('parameters', 0) / 1e6:.2f} M"
+        facts = [network.get("body", "?"), f"{network.get('parameters', 0) / 1e6:.2f} M"]
+        if "scales" in network:
+            facts.insert(1, f"K={network['scales']}")
         table.append(
             (
                 entry.name + (" *" if entry.name == default else ""),
-                f"{network.get('body', '?')}, K={network.get('scales', '?')}, {size}",
-                f"{entry.bytes / 1e6:.1f} MB",
+                ", ".join(facts),
+                f"{network['gmacs']:.1f}" if "gmacs" in network else "-",
+                f"{entry.bytes / 1e6:.1f} MB" if entry.bytes else "-",
                 listing.state,
                 entry.licence,
             )
@@ -170,6 +175,59 @@ def verify(
     return 0 if intact else WeightsError.exit_code
 
 
+@app.command("add")
+def add_weights(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="URL|FILE", help="A checkpoint (.pth, .ckpt) or a .safetensors."),
+    ],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What to call it.")],
+    sha256: Annotated[
+        str | None,
+        typer.Option("--sha256", metavar="HASH", show_default=False, help="What it must have."),
+    ] = None,
+    licence: Annotated[
+        str, typer.Option("--licence", metavar="SPDX", help="Its licence, if you know it.")
+    ] = "unknown",
+    overwrite: options.Overwrite = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = 0,
+) -> None:
+    """Takes in a network for --weights NAME, of deblurcli or of others.
+
+    Of others are restoration networks that spandrel knows: NAFNet, Restormer, FFTformer and more,
+    at scale 1. Nothing in the file is executed. Without --sha256 it is taken as it comes; from
+    then on it is only used while it stays as it is.
+    """
+    console.start(quiet=quiet, verbose=verbose)
+    target = _place_for(name, overwrite=overwrite)
+    suffix = Path(urlsplit(source).path).suffix
+    if suffix not in (hub.SUFFIX, *hub.CHECKPOINT_SUFFIXES):
+        remedy = "give a .pth, .ckpt or .safetensors; for DeepDeblur-PyTorch: deblur weights import"
+        raise UsageError(source, "not a file that can be added", remedy)
+    if suffix != hub.SUFFIX:
+        hub.check_zoo(source)
+    incoming = target.with_name(f".{name}{suffix}")
+    wanted = Wanted(incoming, sha256.lower() if sha256 else None)
+    try:
+        fetch(wanted, [source], show_progress=download_bar(quiet=quiet))
+        from deblurcli.weights.files import ModelCard
+        from deblurcli.weights.import_foreign import import_foreign
+
+        card = ModelCard(name=name, licence=licence, notes=f"from {source}")
+        import_foreign(incoming, target, None if suffix == hub.SUFFIX else card, overwrite=True)
+    finally:
+        incoming.unlink(missing_ok=True)
+    entry = register(target, name=name)
+    if json:
+        console.print_json({**entry.__dict__, "path": str(target)})
+    else:
+        print(target)
+    if not quiet:
+        console.say(f"use it: deblur photo.jpg --weights {name}")
+
+
 @app.command("import")
 def import_weights(
     file: Annotated[
@@ -239,9 +297,9 @@ def export_weights(
         raise UsageError(target, "exists already", "give another name, or --overwrite")
     source = find_weights(name, offline=offline, quiet=quiet)
     from deblurcli.weights.export_onnx import export_onnx
-    from deblurcli.weights.files import load_weights
+    from deblurcli.weights.files import load_generator
 
-    network, card = load_weights(source)
+    network, card = load_generator(source)
     if not quiet:
         console.say("exporting and checking; this can take a minute")
     difference = export_onnx(network, card, target, overwrite=overwrite)

@@ -20,7 +20,6 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from deblurcli import __version__
 from deblurcli.data.layouts import Pair, find_pictures
@@ -37,7 +36,7 @@ from deblurcli.evaluation.cases import Case, cases_of, read_image
 from deblurcli.evaluation.metrics import Image, Metric, find_metrics, psnr
 from deblurcli.evaluation.peak_memory import read_peak_mib, reset_peak
 from deblurcli.evaluation.scores import Score, ScoreFile, Summary, summarise
-from deblurcli.models.generator import MultiScaleGenerator
+from deblurcli.models.network import count_gmacs
 
 __all__ = [
     "BLURRED",
@@ -332,13 +331,3 @@ def _map_ahead(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def count_gmacs(network: MultiScaleGenerator) -> float:
-    """GMACs for one 256x256 image, as tables give them."""
-    parameter = next(network.parameters())
-    # A sixteenth of the area takes a sixteenth of the work.
-    image = torch.zeros(1, 3, 64, 64, dtype=parameter.dtype, device=parameter.device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(image)
-    return float(counter.get_total_flops() / 2 * 16 / 1e9)

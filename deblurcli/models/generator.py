@@ -24,27 +24,22 @@ from deblurcli.models.compact import UNetLevel
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.deepdeblur import ResNetLevel
 from deblurcli.models.layers import without_autocast
+from deblurcli.models.network import RestorationNetwork
 
 
-class MultiScaleGenerator(nn.Module):
-    """Restores motion-blurred images coarse to fine.
-
-    Input and output are ``(N, 3, H, W)`` floating-point tensors of sRGB-encoded values in
-    [0, 1], for any H, W ≥ 1; the output has the size, dtype and device of the input and is not
-    clamped. Normalisation and padding happen inside. For memory and speed, channels-last
-    tensors are preferred but not required.
+class MultiScaleGenerator(RestorationNetwork):
+    """Restores motion-blurred images coarse to fine. The output is not clamped.
 
     Attributes:
         config: rebuilds this network.
-        alignment_px: crops of one image whose origins are multiples of this see the same pixel
-            grid inside the network as the whole image does; tiles should start there.
-        pads_mirrored: whether an image is extended to a multiple of that by mirroring it, else
-            by repeating its last row and column.
+        pads_mirrored: whether an image is extended to a multiple of `alignment_px` by mirroring
+            it, else by repeating its last row and column.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config: GeneratorConfig = config
+        self.features_per_pixel = config.channels[0] / config.unshuffle**2
         bodies: dict[str, type[ResNetLevel] | type[UNetLevel]] = {
             "resnet": ResNetLevel,
             "unet": UNetLevel,
@@ -52,13 +47,10 @@ class MultiScaleGenerator(nn.Module):
         level = bodies[config.body]
         # Index 0 is the finest level, as in the authors' release.
         self.levels = nn.ModuleList(level(config, k) for k in range(config.scales))
-        self.alignment_px: int = max(
-            level.alignment_px(config, k) * 2**k for k in range(config.scales)
-        )
+        self.alignment_px = max(level.alignment_px(config, k) * 2**k for k in range(config.scales))
         self.pads_mirrored = level.pads_mirrored
 
     def forward(self, blurred: Tensor) -> Tensor:
-        """The restored images, ``(N, 3, H, W)`` like `blurred`."""
         return self.restore_scales(blurred)[0]
 
     def restore_scales(self, blurred: Tensor) -> list[Tensor]:

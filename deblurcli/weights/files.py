@@ -2,7 +2,10 @@
 
 The metadata hold one JSON document under the key ``deblurcli``: the format's version, the
 network's configuration and the model card (name, training data, recipe, scores, licence).
-The file alone rebuilds the network. Nothing is ever unpickled.
+The file alone rebuilds the network.
+
+Checkpoints of other people's networks (``.pth``, ``.ckpt``) are read with PyTorch's restricted
+unpickler, which knows tensors and plain containers and runs nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,11 +25,15 @@ from torch import Tensor
 
 from deblurcli.errors import WeightsError
 from deblurcli.io.files import atomic_output
-from deblurcli.models.config import GeneratorConfig
+from deblurcli.models.foreign import ForeignConfig, UnsuitableNetworkError, load_foreign
 from deblurcli.models.generator import MultiScaleGenerator
+from deblurcli.models.network import NetworkConfig, RestorationNetwork
+from deblurcli.models.registry import kind_of, read_config
+from deblurcli.weights.hub import CHECKPOINT_SUFFIXES, check_zoo
 
-FORMAT_VERSION = 2
-"""2 renamed the convolutions of the blocks; see `current_names`."""
+FORMAT_VERSION = 3
+"""2 renamed the convolutions of the blocks; see `current_names`. 3 may hold networks of others;
+our own are still written as 2."""
 _KEY = "deblurcli"
 _OLD_NAMES = {"first": "conv1", "second": "conv2"}
 
@@ -53,7 +61,7 @@ class ModelCard:
 
 def save_weights(
     path: str | os.PathLike[str],
-    network: MultiScaleGenerator,
+    network: RestorationNetwork,
     card: ModelCard,
     *,
     half: bool = True,
@@ -65,21 +73,23 @@ def save_weights(
         DeblurError: the file exists and `overwrite` is false, or can't be written.
     """
     document = {
-        "format": FORMAT_VERSION,
+        "format": 2 if isinstance(network, MultiScaleGenerator) else FORMAT_VERSION,
         "network": network.config.to_json(),
         "card": {**card.__dict__, "training_data": list(card.training_data)},
     }
-    dtype = torch.float16 if half else torch.float32
     tensors = {
-        name: tensor.detach().to("cpu", dtype).contiguous()
+        name: tensor.detach().to(
+            "cpu", torch.float16 if half and tensor.is_floating_point() else None, copy=True
+        )
         for name, tensor in network.state_dict().items()
     }
     with atomic_output(Path(path), overwrite=overwrite) as part:
         # Not `save_file`: what it raises on a full disk is no OSError.
+        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         part.write_bytes(save(tensors, metadata={_KEY: json.dumps(document)}))
 
 
-def read_card(path: str | os.PathLike[str]) -> tuple[GeneratorConfig, ModelCard]:
+def read_card(path: str | os.PathLike[str]) -> tuple[NetworkConfig, ModelCard]:
     """The network's configuration and model card, without reading the parameters.
 
     Raises:
@@ -106,34 +116,42 @@ def read_card(path: str | os.PathLike[str]) -> tuple[GeneratorConfig, ModelCard]
             )
         card = dict(document["card"])
         card["training_data"] = tuple(card.get("training_data", ()))
-        return GeneratorConfig.from_json(document["network"]), ModelCard(**card)
+        return read_config(document["network"]), ModelCard(**card)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(path, error) from error
 
 
-def load_weights(path: str | os.PathLike[str]) -> tuple[MultiScaleGenerator, ModelCard]:
+def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, ModelCard]:
     """Rebuilds the network of a weights file on the CPU in float32, in evaluation mode.
+
+    Args:
+        path: a weights file, or a checkpoint of another network (``.pth``, ``.ckpt``).
 
     Raises:
         WeightsError: the file is missing, damaged, its parameters don't fit its network, or are
-            not all finite.
+            not all finite; or the extra for networks of others is missing.
     """
+    path = Path(path)
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        network = load_checkpoint(path)
+        return network, ModelCard(name=path.stem, notes=f"{network.config.body}, from {path.name}")
     config, card = read_card(path)
+    if isinstance(config, ForeignConfig):
+        check_zoo(path)
     try:
-        with torch.device("meta"):  # allocate nothing, initialise nothing: the file has it all
-            network = MultiScaleGenerator(config)
         with safe_open(path, framework="pt") as file:
-            parameters = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        parameters = {n: t.float() if t.is_floating_point() else t for n, t in stored.items()}
         parameters = current_names(parameters)
-        network.load_state_dict(parameters, strict=True, assign=True)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise _damaged(path, error) from error
+        network = kind_of(config).load(config, parameters)
     except RuntimeError as error:  # names or shapes differ
         raise WeightsError(
             path,
             "its parameters don't fit the network it names",
             "the file is damaged or of another version: get it again",
         ) from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
     if not all(bool(tensor.isfinite().all()) for tensor in parameters.values()):
         raise WeightsError(
             path,
@@ -141,6 +159,59 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[MultiScaleGenerator, Mod
             "get it again, or train anew with a lower learning rate",
         )
     return network.eval().requires_grad_(False), card
+
+
+def load_generator(path: str | os.PathLike[str]) -> tuple[MultiScaleGenerator, ModelCard]:
+    """As `load_weights`, for what only our own networks can: be trained and exported.
+
+    Raises:
+        WeightsError: as there, and for a network of others.
+    """
+    network, card = load_weights(path)
+    if not isinstance(network, MultiScaleGenerator):
+        reason = f"{network.config.body}, a network of others, which can only restore here"
+        raise WeightsError(path, reason, "give weights of deblurcli's own networks")
+    return network, card
+
+
+def load_checkpoint(path: Path) -> RestorationNetwork:
+    """The network of a checkpoint of others, on the CPU in float32, in evaluation mode.
+
+    Raises:
+        WeightsError: the extra is missing, or the file is damaged or of an unsuitable network.
+    """
+    check_zoo(path)
+    document = read_pickled(path)
+    try:
+        return load_foreign(document if isinstance(document, Mapping) else {})
+    except UnsuitableNetworkError as error:
+        remedy = "give a checkpoint of a network for deblurring at scale 1"
+        raise WeightsError(path, str(error), remedy) from error
+
+
+def read_pickled(path: Path, file: IO[bytes] | None = None) -> Any:
+    """What a PyTorch file holds, on the CPU, read with the restricted unpickler.
+
+    Args:
+        file: its content, where that is only a part of the file at `path`.
+
+    Raises:
+        WeightsError: it is missing, damaged, or holds more than tensors and plain containers.
+    """
+    try:
+        return torch.load(file or path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise WeightsError(path, "no such file", "check the path") from None
+    except UnpicklingError as error:
+        raise WeightsError(
+            path,
+            "holds more than parameters, or is damaged; nothing in it was run",
+            "get the file again from its authors",
+        ) from error
+    except (PermissionError, IsADirectoryError) as error:
+        raise WeightsError(path, f"can't be read ({error.strerror})", "check the file") from error
+    except Exception as error:  # a damaged file breaks PyTorch's readers in many ways
+        raise WeightsError(path, "damaged", "get the file again from its authors") from error
 
 
 def current_names(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

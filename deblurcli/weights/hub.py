@@ -7,6 +7,9 @@ A name is looked up in the manifests (`manifest`) and its file searched in these
 3. ``weights/`` of the checkout, when deblurcli runs from one,
 4. the user's cache, where downloaded and imported weights lie.
 
+Other people's networks are published as PyTorch checkpoints; they are converted to safetensors
+once, after the download, and found under the same name from then on.
+
 Then it is downloaded: from ``DEBLUR_WEIGHTS_URL`` if that is set, then from the manifest's
 sources. A file whose sha256 is not the manifest's is never given out, wherever it lies.
 
@@ -18,6 +21,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -26,10 +30,19 @@ import platformdirs
 
 from deblurcli.errors import WeightsError
 from deblurcli.weights.download import RetryPolicy, ShowProgress, Wanted, fetch
-from deblurcli.weights.manifest import MANIFEST_NAME, Entry, Manifest, describe, read_manifest
+from deblurcli.weights.manifest import (
+    MANIFEST_NAME,
+    Entry,
+    Manifest,
+    describe,
+    read_manifest,
+    register,
+)
 
 DEFAULT_NAME = "compact"
 SUFFIX = ".safetensors"
+CHECKPOINT_SUFFIXES = (".pth", ".ckpt")
+"""Of files with other people's networks."""
 SHIPPED = ("package", "checkout")
 """Labels of the places that hold deblurcli's own weights."""
 _PACKAGE = Path(__file__).parents[1]
@@ -132,7 +145,7 @@ def find(
     name = os.fspath(name_or_path)
     if (
         not isinstance(name_or_path, str)
-        or Path(name).suffix in (SUFFIX, ".pt", ".pth", ".zip", ".onnx")
+        or Path(name).suffix in (SUFFIX, ".pt", ".zip", ".onnx", *CHECKPOINT_SUFFIXES)
         or any(separator in name for separator in (os.sep, os.altsep) if separator)
     ):
         return _checked_path(Path(name))
@@ -152,30 +165,68 @@ def find(
         raise WeightsError(name, reason, "see 'deblur weights list'")
     if listing.state == "intact" and listing.path is not None:
         return listing.path
-    entry = listing.entry
     missing = f"damaged ({listing.path})" if listing.path else "not here"
     if offline:
         reason = f"{missing}, and --offline forbids the download"
         raise WeightsError(name, reason, f"while online: deblur weights pull {name}")
+    if listing.entry.file.endswith(SUFFIX):
+        return _download(listing.entry, missing, show_progress, retry)
+    check_zoo(name)  # before the download, not after it
+    return _convert(_download(listing.entry, missing, show_progress, retry), listing.entry)
+
+
+def _download(
+    entry: Entry, missing: str, show_progress: ShowProgress | None, retry: RetryPolicy | None
+) -> Path:
     # DEBLUR_WEIGHTS_URL names the file or its folder.
     sources = entry.sources
     if own := os.environ.get("DEBLUR_WEIGHTS_URL"):
         if own.startswith(("http://", "https://", "file:")):
             url = urlsplit(own)
             folder = url.path.removesuffix("/")
-            path_in_url = url.path if folder.endswith(SUFFIX) else f"{folder}/{entry.file}"
+            path_in_url = (
+                url.path if folder.endswith(Path(entry.file).suffix) else f"{folder}/{entry.file}"
+            )
             sources = (url._replace(path=path_in_url).geturl(), *sources)
         else:
             local = Path(own).expanduser()
             sources = (str(local / entry.file if local.is_dir() else local), *sources)
     if not sources:
         raise WeightsError(
-            name,
+            entry.name,
             f"{missing}, and no source to download it from is known",
             f"put {entry.file} into {storage_folder()}, or set DEBLUR_WEIGHTS_URL",
         )
-    wanted = Wanted(storage_folder() / entry.file, entry.sha256, entry.bytes)
+    wanted = Wanted(storage_folder() / entry.file, entry.sha256, entry.bytes or None)
     return fetch(wanted, sources, show_progress=show_progress, retry=retry)
+
+
+def _convert(checkpoint: Path, entry: Entry) -> Path:
+    """Puts a weights file in place of a published checkpoint, and says whose work it is."""
+    from deblurcli.weights.files import ModelCard
+    from deblurcli.weights.import_foreign import import_foreign
+
+    target = checkpoint.with_name(entry.name + SUFFIX)
+    notes = f"{entry.file}, {entry.page}"
+    card = ModelCard(name=entry.name, scores=entry.scores, licence=entry.licence, notes=notes)
+    import_foreign(checkpoint, target, card, overwrite=True)
+    register(target, name=entry.name)
+    checkpoint.unlink()
+    logger.warning(
+        "%s: licence %s, from %s; please cite: %s",
+        entry.name,
+        entry.licence,
+        entry.page,
+        entry.citation,
+    )
+    return target
+
+
+def check_zoo(subject: str | os.PathLike[str]) -> None:
+    """Raises WeightsError where spandrel, which knows other people's networks, is missing."""
+    if find_spec("spandrel") is None:
+        reason = "a network of others, which needs spandrel"
+        raise WeightsError(subject, reason, "pip install 'deblurcli[zoo]'")
 
 
 def listings() -> tuple[Listing, ...]:
@@ -188,7 +239,7 @@ def listings() -> tuple[Listing, ...]:
     """
     known = catalogue()
     found = [_locate(entry) for entry in known.entries]
-    seen = {entry.file for entry in known.entries}
+    seen = {file for entry in known.entries for file in (entry.file, entry.name + SUFFIX)}
     for place in places():
         for path in sorted(place.folder.glob(f"*{SUFFIX}")):
             if path.name in seen:
@@ -221,7 +272,7 @@ def _checked_path(path: Path) -> Path:
         raise WeightsError(path, "a folder", "name the .safetensors file in it")
     if not path.is_file():
         raise WeightsError(path, "no such weights file", "see 'deblur weights list'")
-    if path.suffix in (".pt", ".pth", ".zip"):
+    if path.suffix in (".pt", ".zip"):
         raise WeightsError(
             path,
             "a PyTorch file; those are never loaded directly",
@@ -237,9 +288,13 @@ def _locate(entry: Entry) -> Listing:
     """Where the entry's file is: the first intact one, else the first that is damaged."""
     damaged = Listing(entry, "absent")
     for place in places():
-        path = place.folder / entry.file
-        if path.is_file():
-            if entry.matches(path):
+        file = entry
+        if not entry.file.endswith(SUFFIX):  # it was converted, and registered by the same name
+            own = read_manifest(place.folder).entries
+            file = next((e for e in own if e.name == entry.name and e != entry), entry)
+        path = place.folder / file.file
+        if path.is_file() and path.suffix == SUFFIX:
+            if file.matches(path):
                 return Listing(entry, "intact", path, place.label)
             logger.warning("%s: damaged: its sha256 is not the manifest's; not used", path)
             if damaged.path is None:

@@ -22,7 +22,6 @@ import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from pickle import UnpicklingError
 from typing import IO, Any
 
 import torch
@@ -31,7 +30,7 @@ from torch import Tensor
 from deblurcli.errors import WeightsError
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.generator import MultiScaleGenerator
-from deblurcli.weights.files import ModelCard, save_weights
+from deblurcli.weights.files import ModelCard, read_pickled, save_weights
 
 _MODEL_IN_ZIP = re.compile(r"model-(\d+)\.pt")
 _LARGEST_BYTES = 1 << 30  # the real ones have 47 MB; guards against zip bombs
@@ -105,22 +104,14 @@ def _load(path: Path) -> Any:
         if path.stat().st_size > _LARGEST_BYTES:
             raise _refusal(path, "it is far too large")
         with path.open("rb") as file:
-            return torch.load(_model_stream(path, file), map_location="cpu", weights_only=True)
+            return read_pickled(path, _model_stream(path, file))
     except FileNotFoundError:
         raise WeightsError(path, "no such file", "check the path") from None
-    except UnpicklingError as error:
-        raise WeightsError(
-            path,
-            "holds more than parameters, or is damaged; nothing in it was run",
-            "get the file again from its authors",
-        ) from error
     except OSError as error:
         raise WeightsError(
             path, f"can't be read ({error.strerror or error})", "check the file"
         ) from error
-    except WeightsError:
-        raise
-    except Exception as error:  # a damaged file breaks PyTorch's readers in many ways
+    except zipfile.BadZipFile as error:
         raise _refusal(path, "damaged") from error
 
 

@@ -53,12 +53,14 @@ class Entry:
         name: what users give to ``--weights``.
         file: the file's name in its folder, without any path.
         sha256: of the whole file, 64 lower-case hex digits.
-        bytes: size of the file.
+        bytes: size of the file; 0 where it is not known.
         network: facts to show.
         licence: SPDX identifier of the weights.
         scores: set name to figures.
         sources: URLs of the file, best first.
         packaged: whether the installed package carries it.
+        page: where the file's authors present it.
+        citation: how they want to be cited.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Entry:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
     packaged: bool = False
+    page: str = ""
+    citation: str = ""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
@@ -78,7 +82,8 @@ class Entry:
     def matches(self, path: Path) -> bool:
         """Whether the file at `path` is this entry's, byte for byte."""
         try:
-            return path.stat().st_size == self.bytes and sha256_of(path) == self.sha256
+            size = path.stat().st_size
+            return size == (self.bytes or size) and sha256_of(path) == self.sha256
         except OSError:
             return False
 
@@ -171,6 +176,8 @@ def register(
     entry = describe(path, name=name or (old.name if old else path.stem))
     if old:
         entry = replace(entry, sources=old.sources, packaged=old.packaged)
+        if "gmacs" in old.network and old.network["body"] == entry.network["body"]:
+            entry = replace(entry, network={**entry.network, "gmacs": old.network["gmacs"]})
     if sources is not None:
         entry = replace(entry, sources=sources)
     if packaged is not None:
@@ -195,12 +202,17 @@ def describe(path: Path, *, name: str) -> Entry:
         document = json.loads(header["__metadata__"]["deblurcli"])
         config, card = document["network"], document["card"]
         parameters = sum(math.prod(v["shape"]) for k, v in header.items() if k != "__metadata__")
+        network = NetworkFacts(body=config["body"], parameters=parameters)
+        if "scales" in config:
+            network["scales"] = config["scales"]
+        if config.get("gmacs"):
+            network["gmacs"] = config["gmacs"]
         return Entry(
             name=name,
             file=path.name,
             sha256=sha256_of(path),
             bytes=path.stat().st_size,
-            network={"body": config["body"], "scales": config["scales"], "parameters": parameters},
+            network=network,
             licence=card.get("licence", "unknown"),
             scores=card.get("scores", {}),
         )

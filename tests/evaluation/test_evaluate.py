@@ -28,7 +28,6 @@ from deblurcli.evaluation.evaluate import (
     BLURRED,
     Failure,
     Method,
-    count_gmacs,
     evaluate,
     results_of,
     score_cases,
@@ -37,6 +36,7 @@ from deblurcli.evaluation.koehler import KoehlerScorer
 from deblurcli.evaluation.scores import Score, ScoreFile, summarise
 from deblurcli.models.deepdeblur import deepdeblur_config
 from deblurcli.models.generator import MultiScaleGenerator
+from deblurcli.models.network import count_gmacs
 from deblurcli.weights.files import load_weights, save_weights
 
 

@@ -1,0 +1,130 @@
+"""Other people's networks, rebuilt by spandrel from nothing but their parameters.
+
+spandrel (github.com/chaiNNer-org/spandrel) knows the architecture by the names and shapes of the
+parameters. It comes with the extra ``zoo``; this module imports it where it is needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from deblurcli.models.network import RestorationNetwork
+
+if TYPE_CHECKING:
+    import spandrel
+
+
+class UnsuitableNetworkError(ValueError):
+    """The parameters belong to no known network, or to one that doesn't restore RGB photos."""
+
+
+@dataclass(frozen=True)
+class ForeignConfig:
+    """What a weights file says of another's network; the rest is in the parameters.
+
+    Attributes:
+        body: the architecture, as spandrel calls it.
+        gmacs: multiply-accumulates for one 256×256 image, in 10⁹.
+    """
+
+    body: str
+    gmacs: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class ForeignNetwork(RestorationNetwork):
+    """A network of others: restores RGB images at their own size.
+
+    Attributes:
+        model: the network itself, with its parameters under their own names.
+    """
+
+    def __init__(self, descriptor: spandrel.ImageModelDescriptor[nn.Module]) -> None:
+        super().__init__()
+        self.model = descriptor.model
+        self.config = ForeignConfig(str(descriptor.architecture.id))
+        kernels = (p for p in self.model.parameters() if p.ndim == 4)
+        self.features_per_pixel = float(next(kernels).shape[0])
+        # How far its inside reduces the picture; not all that spandrel knows say it.
+        halvings = len(getattr(self.model, "encoders", ()))
+        self.alignment_px = max(descriptor.size_requirements.multiple_of, 2**halvings)
+        self._descriptor = descriptor
+
+    def forward(self, blurred: Tensor) -> Tensor:
+        restored: Tensor = self._descriptor(blurred)
+        return restored
+
+
+def load_foreign(parameters: Mapping[str, Tensor]) -> ForeignNetwork:
+    """The network that has these parameters, on the CPU in float32, in evaluation mode.
+
+    Raises:
+        UnsuitableNetworkError: no known network has them, or one that doesn't restore RGB photos
+            at their own size.
+        ImportError: the extra is not installed.
+    """
+    spandrel = import_spandrel()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what PyTorch will drop one day
+            descriptor = spandrel.ModelLoader("cpu").load_from_state_dict(
+                spandrel.canonicalize_state_dict(dict(parameters))
+            )
+    except spandrel.UnsupportedModelError:
+        known = sorted(str(a.architecture.id) for a in spandrel.MAIN_REGISTRY)
+        text = f"of no architecture that spandrel {spandrel.__version__} knows ({', '.join(known)})"
+        raise UnsuitableNetworkError(text) from None
+    except (RuntimeError, KeyError, ValueError, AssertionError) as error:
+        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UnsuitableNetworkError(f"its parameters fit no network ({detail})") from error
+    name, purpose = descriptor.architecture.name, descriptor.purpose
+    tasks = {"SR": "upscaling", "FaceSR": "faces", "Inpainting": "filling holes"}
+    if purpose != "Restoration" or not isinstance(descriptor, spandrel.ImageModelDescriptor):
+        task = tasks.get(purpose, purpose)
+        raise UnsuitableNetworkError(f"{name}, a network for {task}, not for restoration")
+    if descriptor.scale != 1 or (descriptor.input_channels, descriptor.output_channels) != (3, 3):
+        channels = f"{descriptor.input_channels} to {descriptor.output_channels} channels"
+        text = f"{name} from {channels} at scale {descriptor.scale}, not from RGB to RGB at scale 1"
+        raise UnsuitableNetworkError(text)
+    network = ForeignNetwork(descriptor)
+    network.float().eval().requires_grad_(False)
+    return network
+
+
+def import_spandrel() -> ModuleType:
+    """spandrel with the architectures of spandrel-extra-arches."""
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError):
+        # torchvision from PyPI is built for CUDA and breaks beside a PyTorch for CPUs. Two of
+        # spandrel's networks, for faces and holes, import names from it that no other needs.
+        for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
+            absent = ModuleType(name)
+            absent.__getattr__ = lambda _: None  # type: ignore[method-assign]
+            sys.modules[name] = absent
+        try:
+            return _with_extras()
+        finally:
+            for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+                del sys.modules[name]
+    return _with_extras()
+
+
+def _with_extras() -> ModuleType:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what PyTorch will drop one day
+        spandrel = importlib.import_module("spandrel")
+        if find_spec("spandrel_extra_arches") is not None:
+            importlib.import_module("spandrel_extra_arches").install(ignore_duplicates=True)
+    return spandrel

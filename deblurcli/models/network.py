@@ -1,0 +1,53 @@
+"""What every network of this package is to those who run it."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class NetworkConfig(Protocol):
+    """What a weights file says of its network: by `body` the registry finds it."""
+
+    @property
+    def body(self) -> str: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class RestorationNetwork(nn.Module):
+    """Restores blurred images.
+
+    Input and output are ``(N, 3, H, W)`` floating-point tensors of sRGB-encoded values in
+    [0, 1], for any H, W ≥ 1; the output has the size and device of the input. Normalisation and
+    padding happen inside. For memory and speed, channels-last tensors are preferred but not
+    required.
+
+    Attributes:
+        config: with the parameters, rebuilds it.
+        alignment_px: crops of one image whose origins are multiples of this see the same pixel
+            grid inside the network as the whole image does; tiles should start there.
+        features_per_pixel: channels of its largest features, for each pixel of the image.
+    """
+
+    config: NetworkConfig
+    alignment_px: int
+    features_per_pixel: float
+
+    def forward(self, blurred: Tensor) -> Tensor:
+        """The restored images, ``(N, 3, H, W)`` like `blurred`."""
+        raise NotImplementedError
+
+
+def count_gmacs(network: RestorationNetwork) -> float:
+    """Multiply-accumulates for one 256×256 image, in 10⁹, as tables give them."""
+    parameter = next(network.parameters())
+    # A sixteenth of the area takes a sixteenth of the work.
+    side_px = max(64, network.alignment_px)
+    image = torch.zeros(1, 3, side_px, side_px, dtype=parameter.dtype, device=parameter.device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image)
+    return float(counter.get_total_flops() / 2 * (256 / side_px) ** 2 / 1e9)
