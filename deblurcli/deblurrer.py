@@ -14,10 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deblurcli.devices import Precision, choose_device, choose_precision, memory_budget_bytes
+from deblurcli.devices import (
+    ConvolutionShape,
+    Precision,
+    choose_device,
+    choose_precision,
+    memory_budget_bytes,
+)
 from deblurcli.errors import DeviceMemoryError, UsageError, WeightsError
 from deblurcli.io.photos.pixels import Image, check_image, to_image, to_tensor
-from deblurcli.models.network import RestorationNetwork
+from deblurcli.models.network import RestorationNetwork, main_convolution
 from deblurcli.models.registry import kind_of
 from deblurcli.tiling import restore_strips
 from deblurcli.weights.files import ModelCard, load_weights
@@ -83,7 +89,8 @@ class Deblurrer:
         self.tile = _check_tile(tile)
         self.strength = _check_strength(strength)
         self.device = choose_device(device)
-        self.precision = choose_precision(precision, self.device)
+        shape = ConvolutionShape(*main_convolution(network))
+        self.precision = choose_precision(precision, self.device, shape)
         if not self._kind.half_precision and self.precision.name != "fp32":
             self.precision = Precision("fp32", f"{network.config.body} computes in nothing else")
         self.network: RestorationNetwork = network.to(self.device)
@@ -129,7 +136,8 @@ class Deblurrer:
 
         # The cheap complaints first, before a download.
         _check_tile(tile), _check_strength(strength)
-        choose_precision(precision, choose_device(device))
+        if precision != "auto":  # that is measured with the network's own shape
+            choose_precision(precision, choose_device(device))
         path = find(weights, offline=offline, show_progress=show_progress)
         network, card = load_weights(path)
         return cls(

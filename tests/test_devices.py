@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 from deblurcli import devices
-from deblurcli.devices import choose_device, choose_precision, describe_devices
+from deblurcli.devices import (
+    ConvolutionShape,
+    bf16_speedup,
+    choose_device,
+    choose_precision,
+    describe_devices,
+)
 from deblurcli.errors import DeviceError, UsageError
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda", 0), torch.device("mps")
@@ -102,19 +111,49 @@ def test_bf16_on_cuda_only_where_native(  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    ("supported", "expected"),
+    ("supported", "speedup", "expected"),
     [
-        ((), "fp32"),
-        (("_is_avx512_bf16_supported",), "bf16"),
-        (("_is_amx_tile_supported",), "bf16"),
+        ((), 2.0, "fp32"),
+        (("_is_avx512_bf16_supported",), 2.0, "bf16"),
+        (("_is_avx512_bf16_supported",), 0.63, "fp32"),
+        (("_is_amx_tile_supported",), 5.0, "bf16"),
     ],
 )
-def test_bf16_on_cpus_only_where_native(  # type: ignore[no-untyped-def]
-    machine, supported: tuple[str, ...], expected: str
+def test_bf16_on_cpus_only_where_native_and_measured_to_be_faster(  # type: ignore[no-untyped-def]
+    machine,
+    monkeypatch: pytest.MonkeyPatch,
+    supported: tuple[str, ...],
+    speedup: float,
+    expected: str,
 ) -> None:
     machine(cpu=supported)
-    assert choose_precision("auto", CPU).name == expected
-    assert choose_precision("auto", CPU).reason
+    monkeypatch.setattr(devices, "bf16_speedup", lambda shape: speedup)
+    precision = choose_precision("auto", CPU)
+    assert precision.name == expected
+    assert ("measured" in precision.reason) == bool(supported)
+    if supported:
+        assert f"{speedup:.1f} times" in precision.reason
+
+
+def test_the_measurement_is_kept_for_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices.platformdirs, "user_cache_path", lambda *_, **__: tmp_path / "new")
+    shape = ConvolutionShape(8, 16, 3)
+    speedup = bf16_speedup(shape)
+    assert 0.001 < speedup < 1000
+    (key,) = known = json.loads((tmp_path / "new/precision.json").read_text())
+    for fact in (torch.__version__, "thread", "in_channels=8"):
+        assert fact in key
+    known[key] = 3.25  # as if measured on a quieter day
+    (tmp_path / "new/precision.json").write_text(json.dumps(known))
+    assert bf16_speedup(shape) == 3.25
+    bf16_speedup(ConvolutionShape(4, 4, 1))
+    assert len(json.loads((tmp_path / "new/precision.json").read_text())) == 2
+    (tmp_path / "new/precision.json").write_text("damaged")
+    assert bf16_speedup(shape) > 0
+    monkeypatch.setattr(devices.platformdirs, "user_cache_path", lambda *_, **__: Path("/dev/null"))
+    assert bf16_speedup(shape) > 0  # where nothing can be kept it is measured each time
 
 
 def test_a_pytorch_that_can_not_tell_gets_fp32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Protocol
 
 import torch
@@ -40,6 +41,17 @@ class RestorationNetwork(nn.Module):
     def forward(self, blurred: Tensor) -> Tensor:
         """The restored images, ``(N, 3, H, W)`` like `blurred`."""
         raise NotImplementedError
+
+
+def main_convolution(network: nn.Module) -> tuple[int, int, int]:
+    """Input channels, output channels and kernel side of those convolutions that together hold
+    the most parameters."""
+    parameters: Counter[tuple[int, int, int]] = Counter()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.groups == 1:
+            shape = (module.in_channels, module.out_channels, module.kernel_size[0])
+            parameters[shape] += module.weight.numel()
+    return parameters.most_common(1)[0][0]
 
 
 def count_gmacs(network: RestorationNetwork) -> float:

@@ -62,14 +62,14 @@ NETWORKS: Mapping[str, NetworkKind] = {
     "unet": NetworkKind(_load_generator, overlap_px=192, feature_maps=6),
     "resnet": NetworkKind(_load_generator, overlap_px=192, feature_maps=6),
     "NAFNet": NetworkKind(_load_saved, overlap_px=128, feature_maps=14),
-    "KBNet": NetworkKind(_load_saved, overlap_px=128, feature_maps=14),
-    "Restormer": NetworkKind(_load_saved, overlap_px=128, feature_maps=14),
-    "FFTformer": NetworkKind(_load_saved, overlap_px=128, feature_maps=14, half_precision=False),
-    "Uformer": NetworkKind(_load_saved, overlap_px=128, feature_maps=14),
-    "MPRNet": NetworkKind(_load_saved, overlap_px=128, feature_maps=14),
-    "MIRNet2": NetworkKind(_load_saved, overlap_px=128, feature_maps=14),
+    "KBNet": NetworkKind(_load_saved, overlap_px=128, feature_maps=62),
+    "Restormer": NetworkKind(_load_saved, overlap_px=128, feature_maps=40),
+    "FFTformer": NetworkKind(_load_saved, overlap_px=128, feature_maps=70, half_precision=False),
+    "Uformer": NetworkKind(_load_saved, overlap_px=128, feature_maps=68),
+    "MPRNet": NetworkKind(_load_saved, overlap_px=128, feature_maps=26),
+    "MIRNet2": NetworkKind(_load_saved, overlap_px=128, feature_maps=16),
 }
-_OTHER = NetworkKind(_load_saved, overlap_px=128, feature_maps=30, half_precision=False)
+_OTHER = NetworkKind(_load_saved, overlap_px=128, feature_maps=70, half_precision=False)
 
 
 def kind_of(config: NetworkConfig) -> NetworkKind:
