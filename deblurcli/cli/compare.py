@@ -1,4 +1,4 @@
-"""``deblur compare``: a before/after slider in one self-contained page."""
+"""``deblur compare``: before/after sliders in one page."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from deblurcli.cli import console, options
+from deblurcli.errors import UsageError
 
 
 def compare(
-    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A picture, or a folder.")],
+    before: Annotated[
+        Path, typer.Argument(metavar="BEFORE", help="A picture, a video, or a folder.")
+    ],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="The same, restored.")],
     sharp: Annotated[
         Path | None,
@@ -29,31 +32,62 @@ def compare(
             help="Other names than Before,After,Sharp.",
         ),
     ] = "",
+    one_file: Annotated[
+        bool,
+        typer.Option(
+            "--one-file",
+            help="One file in any case: pictures that don't fit at full size are made smaller.",
+        ),
+    ] = False,
     overwrite: options.Overwrite = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = 0,
 ) -> int:
-    """Put two pictures, or two folders of them, under before/after sliders in one page.
+    """Put two pictures or videos, or two folders of them, under before/after sliders in one page.
 
-    Pictures in folders belong together when they have the same name; photo-sharp.jpg also
-    belongs to photo.jpg. The page needs no network and can be sent to others as it is.
+    Files in folders belong together when they have the same name; photo-sharp.jpg also belongs
+    to photo.jpg. The page needs no network. What is too large for one file lies in a folder
+    beside it.
     """
     console.start(quiet=quiet, verbose=verbose)
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(output, "is no name of a page", "let it end in .html")
 
     from deblurcli.evaluation.comparison import write_comparison
 
-    sliders = write_comparison(
-        output,
-        before,
-        after,
-        sharp,
-        labels=[label.strip() for label in labels.split(",") if label.strip()],
-        overwrite=overwrite,
-    )
+    with console.progress(None, " sliders", quiet=quiet) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        page = write_comparison(
+            output,
+            before,
+            after,
+            sharp,
+            labels=[label.strip() for label in labels.split(",") if label.strip()],
+            one_file=one_file,
+            overwrite=overwrite,
+            on_progress=show,
+        )
     if json:
-        console.print_json({"page": str(output), "sliders": sliders})
+        console.print_json(
+            {
+                "page": str(page.path),
+                "sliders": page.sliders,
+                "bytes": page.size_bytes,
+                "folder": None if page.folder is None else str(page.folder),
+                "reduced": page.reduced,
+            }
+        )
     elif not quiet:
-        noun = "slider" if sliders == 1 else "sliders"
-        console.say(f"{output}: {sliders} {noun}, {output.stat().st_size / 2**20:.1f} MiB")
+        noun = "slider" if page.sliders == 1 else "sliders"
+        text = f"{page.path}: {page.sliders} {noun}, {page.size_bytes / 2**20:.1f} MiB"
+        if page.folder is not None:
+            text += f" with {page.folder}, which belongs beside it (--one-file does without)"
+        if page.reduced:
+            text += ", pictures reduced (leave out --one-file for their full size)"
+        console.say(text)
     return 0

@@ -7,21 +7,25 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from deblurcli.errors import DeblurError, UsageError
-from deblurcli.evaluation import html, report, tables
+from deblurcli.evaluation import comparison, html, report, tables
 from deblurcli.evaluation.cases import Case
 from deblurcli.evaluation.comparison import write_comparison
 from deblurcli.evaluation.evaluate import BLURRED, Method, score_cases
-from deblurcli.evaluation.metrics import find_metrics
+from deblurcli.evaluation.metrics import find_metrics, psnr
 from deblurcli.evaluation.scores import summarise
+from deblurcli.io.videos import probe
 
 
 class Halfway:
@@ -93,12 +97,15 @@ def test_report_is_one_file_without_network_and_escapes_names(evaluated: Any) ->
     assert first[8:12] == b"WEBP"
 
 
-def test_pictures_shrink_until_they_fit_the_budget() -> None:
+def test_pictures_shrink_until_they_fit_and_the_caption_says_so() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (450, 600, 3), dtype=np.uint8)
     pictures = [("Before", noise), ("After", 255 - noise)]
-    large = html.make_slider("noise", "", pictures, budget_bytes=10**9)
-    small = html.make_slider("noise", "", pictures, budget_bytes=190_000)
-    assert large.width == 600
+    large = html.embed("noise", "600x450 px", pictures, max_bytes=10**9)
+    small = html.embed_reduced("noise", "600x450 px", pictures, max_bytes=190_000)
+    assert large is not None
+    assert (large.width, large.caption) == (600, "600x450 px")
+    assert html.embed("noise", "", pictures, max_bytes=190_000) is None
+    assert small.caption == "600x450 px · shown at 480x360, reduced from 600x450"
 
     def size(slider: html.Slider) -> int:
         return sum(len(layer.source) for layer in slider.layers)
@@ -132,7 +139,7 @@ def test_compare_matches_folders_by_name(tmp_path: Path, folder: Folders) -> Non
     before = folder("before", a=(40, 30), b=(40, 30))
     after = folder("after", b=(40, 30))
     Image.new("RGB", (40, 30)).save(after / "a-sharp.jpg")
-    assert write_comparison(tmp_path / "p.html", before, after) == 2
+    assert write_comparison(tmp_path / "p.html", before, after).sliders == 2
     html = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert html.count('role="slider"') == 2
 
@@ -143,7 +150,7 @@ def test_compare_tells_pictures_apart_that_differ_in_their_suffix(
     before, after = folder("before", a=(40, 30)), folder("after", a=(40, 30))
     for place in (before, after):
         Image.new("RGB", (40, 30)).save(place / "a.jpg")
-    assert write_comparison(tmp_path / "p.html", before, after) == 2
+    assert write_comparison(tmp_path / "p.html", before, after).sliders == 2
     (after / "a.jpg").unlink()
     with pytest.raises(DeblurError, match="has no partner"):
         write_comparison(tmp_path / "q.html", before, after)
@@ -156,11 +163,11 @@ def test_compare_matches_results_to_twins_and_leaves_lone_results_out(
     Image.new("RGB", (40, 30)).save(before / "a.jpg")
     for suffix in (".png", ".jpg"):
         Image.new("RGB", (40, 30)).save(after / f"a-sharp{suffix}")
-    assert write_comparison(tmp_path / "p.html", before, after) == 2
+    assert write_comparison(tmp_path / "p.html", before, after).sliders == 2
     # Results of an earlier run beside the originals are no originals.
     shutil.copy(after / "a-sharp.jpg", before)
     (after / "a-sharp.jpg").rename(after / "a.jpg")
-    assert write_comparison(tmp_path / "q.html", before, after) == 2
+    assert write_comparison(tmp_path / "q.html", before, after).sliders == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text on Windows")
@@ -168,7 +175,7 @@ def test_compare_takes_names_that_are_not_text(tmp_path: Path, folder: Folders) 
     before, after = folder("before", a=(40, 30)), folder("after", a=(40, 30))
     for place in (before, after):
         (place / "a.png").rename(place / os.fsdecode(b"caf\xe9.png"))
-    assert write_comparison(tmp_path / "p.html", before, after) == 1
+    assert write_comparison(tmp_path / "p.html", before, after).sliders == 1
     assert "caf?" in (tmp_path / "p.html").read_text(encoding="utf-8")
 
 
@@ -192,7 +199,7 @@ def test_compare_gives_figures_only_against_the_truth(tmp_path: Path, folder: Fo
         ({"a": (40, 30)}, {"a": (30, 40)}, "30x40 pixels, but"),
         ({"a": (40, 30)}, {"b": (40, 30)}, "has no partner in"),
         ({"a": (40, 30)}, {"a": (40, 30), "b": (40, 30)}, "has no partner in"),
-        ({}, {"a": (40, 30)}, "no pictures in it"),
+        ({}, {"a": (40, 30)}, "no pictures or videos in it"),
     ],
 )
 def test_compare_refuses_in_one_line(
@@ -211,11 +218,110 @@ def test_compare_command_says_what_it_wrote(deblur: Any, tmp_path: Path, folder:
         "compare", pictures / "a.png", pictures / "b.png", "-o", tmp_path / "p.html", "--json"
     )
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == {"page": str(tmp_path / "p.html"), "sliders": 1}
+    page = tmp_path / "p.html"
+    assert json.loads(run.stdout) == {
+        "page": str(page),
+        "sliders": 1,
+        "bytes": page.stat().st_size,
+        "folder": None,
+        "reduced": False,
+    }
     again = deblur("compare", pictures / "a.png", pictures / "b.png", "-o", tmp_path / "p.html")
     assert again.returncode == 2
     assert "exists" in again.stderr
     assert again.stderr.count("\n") == 1
+    text = deblur("compare", pictures / "a.png", pictures / "b.png", "-o", tmp_path / "a.txt")
+    assert text.returncode == 2
+    assert "a.txt: is no name of a page; let it end in .html" in text.stderr
+    assert not (tmp_path / "a.txt").exists()
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> tuple[Path, Path]:
+    """Before and after of 2500x1500 pixels that are no flat colour."""
+    random = np.random.default_rng(2)
+    coarse = Image.fromarray(random.integers(0, 256, (150, 250, 3), dtype=np.uint8))
+    coarse.resize((2500, 1500), Image.Resampling.NEAREST).save(tmp_path / "after.png")
+    coarse.resize((2500, 1500), Image.Resampling.BICUBIC).save(tmp_path / "before.png")
+    return tmp_path / "before.png", tmp_path / "after.png"
+
+
+def test_what_is_too_large_for_one_file_lies_beside_it_in_full(
+    tmp_path: Path, large: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = write_comparison(tmp_path / "whole.html", *large)
+    assert whole.folder is None  # a few hundred kB fit
+    monkeypatch.setattr(comparison, "MAX_EMBEDDED_BYTES", 100_000)
+    told: list[tuple[int, int]] = []
+    page = write_comparison(
+        tmp_path / "my page.html", *large, on_progress=lambda *numbers: told.append(numbers)
+    )
+    assert told == [(1, 1)]
+    assert page.folder == tmp_path / "my page_files"
+    text = page.path.read_text(encoding="utf-8")
+    sources = re.findall(r'src="([^"]+)"', text)
+    assert len(sources) == 2 * (1 + 3 * 2)  # an overview and tiles of 1024 px each
+    files = [tmp_path / unquote(source) for source in sources]
+    assert sorted(files) == sorted(page.folder.iterdir())
+    assert page.size_bytes == sum(p.stat().st_size for p in [*files, page.path])
+    # The tiles together are the picture.
+    image = np.zeros((1500, 2500, 3), np.uint8)
+    for file, left, top in zip(
+        files[1:7], (0, 1024, 2048) * 2, (0,) * 3 + (1024,) * 3, strict=True
+    ):
+        tile = np.asarray(Image.open(file))
+        image[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    assert psnr(image, np.asarray(Image.open(large[0]))) > 35
+    with pytest.raises(UsageError, match="exists already"):
+        write_comparison(tmp_path / "my page.html", *large)
+    write_comparison(tmp_path / "my page.html", *large, overwrite=True)
+    (page.folder / "mine.txt").write_text("not a page's", encoding="utf-8")
+    with pytest.raises(UsageError, match="holds what is not of such a page"):
+        write_comparison(tmp_path / "my page.html", *large, overwrite=True)
+    assert (page.folder / "mine.txt").exists()
+    assert [path.name for path in tmp_path.glob("*.part")] == []
+
+
+def test_one_file_says_that_its_pictures_are_reduced(
+    tmp_path: Path, large: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "MAX_EMBEDDED_BYTES", 100_000)
+    page = write_comparison(tmp_path / "one.html", *large, one_file=True)
+    assert page.folder is None
+    assert page.reduced
+    found = re.search(
+        r"2500x1500 px · shown at (\d+)x\d+, reduced from 2500x1500",
+        page.path.read_text(encoding="utf-8"),
+    )
+    assert found
+    assert f'width="{found[1]}"' in page.path.read_text(encoding="utf-8")
+
+
+def clip(path: Path, shift_px: int, codec: str = "libx264") -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=20)
+        stream.width, stream.height = 160, 120
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for number in range(30):
+            frame = np.zeros((120, 160, 3), np.uint8)
+            frame[40:80, (4 * number + shift_px) % 160 :][:, :20] = 255
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_videos_that_browsers_do_not_play_are_encoded_anew(tmp_path: Path, folder: Folders) -> None:
+    before, after = clip(tmp_path / "a.avi", 0, "mjpeg"), clip(tmp_path / "b.mp4", 3)
+    page = write_comparison(tmp_path / "p.html", before, after)
+    assert page.folder is not None
+    played = sorted(page.folder.iterdir())
+    assert [path.suffix for path in played] == [".mp4", ".mp4"]
+    infos = [probe(path) for path in played]
+    assert [(info.codec, info.frame_count) for info in infos] == [("h264", 30)] * 2
+    assert played[1].read_bytes() == after.read_bytes()
+    picture = folder("x", a=(160, 120)) / "a.png"
+    with pytest.raises(DeblurError, match="is not of the kind of"):
+        write_comparison(tmp_path / "q.html", picture, after)
 
 
 # ---- in a browser ---------------------------------------------------------------------------
@@ -364,7 +470,7 @@ def test_any_two_pictures_can_be_compared_and_seen_at_actual_size(
     pressed = figure.find_elements("css selector", "button[data-side][aria-pressed=true]")
     assert [b.text for b in pressed] == ["Sharp", "Blurred"]
     assert _box(browser)["width"] < 600
-    figure.find_element("css selector", ".zoom").click()
+    figure.find_element("css selector", "[data-zoom='1']").click()
     assert _box(browser)["width"] == 720
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 600
 
@@ -396,4 +502,69 @@ def test_a_page_of_two_pictures_has_no_choice_but_the_slider(
     assert browser.find_elements("css selector", "button[data-side]") == []
     assert handle.get_attribute("aria-valuetext") == "50 % Before, 50 % After"
     assert _box(browser)["height"] <= 700  # a portrait fits the screen
+    assert browser.get_log("browser") == []
+
+
+def test_tiles_come_when_they_are_looked_at(
+    browser: Any, tmp_path: Path, large: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "MAX_EMBEDDED_BYTES", 100_000)
+    write_comparison(tmp_path / "p.html", *large)
+    _open(browser, tmp_path / "p.html", 700, 600)
+
+    def loaded() -> list[int]:
+        script = "return [...document.querySelectorAll('.tiles img')].map(i => i.naturalWidth)"
+        widths: list[int] = browser.execute_script(script)
+        return widths
+
+    assert set(loaded()) == {0}
+    browser.find_element("css selector", "[data-zoom='4']").click()
+    assert _box(browser)["width"] == 10_000
+    for _ in range(100):
+        if any(loaded()):
+            break
+        time.sleep(0.1)
+    assert 0 in loaded()  # those far off are still to come
+    assert any(loaded())
+    # What is enlarged moves under the boundary, which stays where it is seen.
+    cut = "return document.querySelector('.canvas').style.getPropertyValue('--cut')"
+    before = float(browser.execute_script(cut).removesuffix("px"))
+    browser.execute_script("document.querySelector('.scroller').scrollLeft += 500")
+    browser.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    after = float(browser.execute_script(cut).removesuffix("px"))
+    assert after - before == pytest.approx(500, abs=2)
+    assert browser.get_log("browser") == []
+
+
+def test_videos_go_in_step(browser: Any, tmp_path: Path) -> None:
+    before, after = clip(tmp_path / "a.mp4", 0), clip(tmp_path / "b.mp4", 3)
+    write_comparison(tmp_path / "p.html", before, after)
+    _open(browser, tmp_path / "p.html", 390, 700)
+
+    def times() -> list[float]:
+        script = "return [...document.querySelectorAll('video')].map(v => v.currentTime)"
+        found: list[float] = browser.execute_script(script)
+        return found
+
+    ready = "return [...document.querySelectorAll('video')].every(v => v.readyState === 4)"
+    for _ in range(100):
+        if browser.execute_script(ready):
+            break
+        time.sleep(0.1)
+    for _ in range(3):
+        browser.find_element("css selector", "[data-frames='1']").click()
+    assert times() == pytest.approx([0.15, 0.15], abs=0.001)
+    play = browser.find_element("css selector", ".play")
+    play.click()
+    for _ in range(100):
+        if times()[0] > 0.4:
+            break
+        time.sleep(0.05)
+    play.click()
+    lead, other = times()
+    assert lead == other > 0.15
+    assert play.get_attribute("aria-label") == "Play"
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    right = "return document.querySelector('.rate').getBoundingClientRect().right"
+    assert browser.execute_script(right) <= 390
     assert browser.get_log("browser") == []
