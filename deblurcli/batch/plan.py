@@ -210,15 +210,42 @@ def _plan_files(
                 target = Path(output) / name if into_folder else Path(output)
             found[path] = Job(path, target, kind)
     if not found:
-        raise NothingToDoError(
-            ", ".join(inputs),
-            "no photos and no videos there" if videos else "no photos there",
-            "give a photo" if recursive else "give a photo, or -r to look into sub-folders",
-        )
+        raise _no_photos(inputs, recursive, videos)
     jobs = list(found.values())
     if output is not None and not into_folder:
         _check_file_target(Path(output), jobs[0].kind, suffix, to_frames)
     return jobs
+
+
+def find_photos(inputs: Sequence[str], *, recursive: bool) -> list[Path]:
+    """The photos that are named or lie in folders that are, each once, where nothing is written.
+
+    Raises:
+        UsageError: an input is empty, or standard input.
+        NothingToDoError: the folders hold no photos.
+        DeblurError: a folder can't be read.
+    """
+    found: dict[Path, None] = {}
+    for text in inputs:
+        if not text or text == PIPE:
+            raise UsageError(repr(text), "no file and no folder", "give photos or folders")
+        try:
+            folder = _is_folder(text)
+            paths = media.find(Path(text), recursive=recursive) if folder else [Path(text)]
+        except OSError as error:
+            raise cannot_read(text, error) from error
+        found.update(dict.fromkeys(paths))
+    if not found:
+        raise _no_photos(inputs, recursive)
+    return list(found)
+
+
+def _no_photos(inputs: Sequence[str], recursive: bool, videos: bool = False) -> NothingToDoError:
+    return NothingToDoError(
+        ", ".join(inputs),
+        "no photos and no videos there" if videos else "no photos there",
+        "give a photo" if recursive else "give a photo, or -r to look into sub-folders",
+    )
 
 
 def _is_folder(path: str | Path) -> bool:

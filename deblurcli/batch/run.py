@@ -19,7 +19,9 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from deblurcli.batch.estimate import estimate_blur
 from deblurcli.batch.plan import ClipOptions, Job
+from deblurcli.batch.selection import Selection
 from deblurcli.errors import DeblurError, DeviceError, UsageError, WeightsError, cannot_write
 from deblurcli.io import media, photos
 
@@ -48,7 +50,7 @@ class Outcome:
     Attributes:
         error: why it failed; None unless `status` is ``"failed"``.
         seconds: time spent in the network.
-        notes: what the user should know, though it worked.
+        notes: what the user should know, though it worked, or why it was skipped.
     """
 
     job: Job
@@ -69,6 +71,8 @@ class RunOptions:
             input's own. A file's name says its format.
         clips: the user's wishes for videos.
         reading: which photos are accepted.
+        selection: the part of each photo that is restored; None is all of it.
+        skip_sharp: leave photos alone that are sharp already.
     """
 
     overwrite: bool = False
@@ -76,6 +80,8 @@ class RunOptions:
     format: str | None = None
     clips: ClipOptions = ClipOptions()  # noqa: RUF009  (frozen)
     reading: photos.ReadOptions = photos.ReadOptions()  # noqa: RUF009  (frozen)
+    selection: Selection | None = None
+    skip_sharp: bool = False
 
 
 def run(
@@ -126,8 +132,9 @@ def _run_photos(
                 # A pipe may keep us waiting for ever, and Ctrl-C only reaches the thread that
                 # calls: that is where pipes are read.
                 is_file = job.source is not None and job.source.is_file()
-                accept = options.reading
-                coming = readers.submit(read_photo, job, accept) if is_file else _read(job, accept)
+                coming = (
+                    readers.submit(read_photo, job, options) if is_file else _read(job, options)
+                )
                 reading.append((job, coming))
             if not reading:
                 break
@@ -137,14 +144,22 @@ def _run_photos(
             except Exception as error:
                 yield Outcome(batch[0][0], "failed", failure_of(batch[0][0], error))
                 continue
+            if options.skip_sharp and (estimate := estimate_blur(deblurrer, photo.pixels)).is_sharp:
+                note = f"left alone, as it is sharp already (change {estimate.change:.2f})"
+                yield Outcome(batch[0][0], "skipped", notes=(note,))
+                continue
             # Photos of one folder are mostly alike: the next ones will be as large as this one.
             ahead = min(_MAX_AHEAD, _PIXELS_ON_THE_WAY // photo.pixels[..., 0].size)
             if deblurrer.device.type != "cpu":  # there, one at a time is as fast
-                while reading and _is_ready_and_alike(reading[0][1], photo.pixels):
+                while (
+                    reading
+                    and not options.skip_sharp
+                    and _is_ready_and_alike(reading[0][1], photo.pixels)
+                ):
                     batch.append(reading.popleft())
             together = [future.result() for _, future in batch]
             start = time.perf_counter()
-            restored = deblurrer.restore_batch([photo.pixels for photo in together])
+            restored = restore_photos(together, deblurrer, options)
             seconds = (time.perf_counter() - start) / len(batch)
             for (job, _), photo, pixels in zip(batch, together, restored, strict=True):
                 outcome = Outcome(job, "done", None, seconds, photo.notes)
@@ -179,7 +194,7 @@ def _is_ready_and_alike(future: Future[photos.Photo], pixels: Image) -> bool:
     return other.shape == pixels.shape and other.dtype == pixels.dtype
 
 
-def _read(job: Job, options: photos.ReadOptions) -> Future[photos.Photo]:
+def _read(job: Job, options: RunOptions) -> Future[photos.Photo]:
     """The photo, or why there is none, as a reading thread would give it."""
     future: Future[photos.Photo] = Future()
     try:
@@ -189,14 +204,26 @@ def _read(job: Job, options: photos.ReadOptions) -> Future[photos.Photo]:
     return future
 
 
-def read_photo(job: Job, options: photos.ReadOptions) -> photos.Photo:
+def read_photo(job: Job, options: RunOptions) -> photos.Photo:
     """Reads the photo of a job, from its file or from standard input.
 
     Raises:
-        DeblurError: it can't be read.
+        DeblurError: it can't be read, or the selection does not fit it.
     """
     source = sys.stdin.buffer if job.source is None else job.source
-    return photos.read(source, name=job.source_name, options=options)
+    photo = photos.read(source, name=job.source_name, options=options.reading)
+    if options.selection is not None:
+        options.selection.check(job.source_name, photo.pixels)
+    return photo
+
+
+def restore_photos(
+    together: Sequence[photos.Photo], deblurrer: Deblurrer, options: RunOptions
+) -> list[Image]:
+    """Restores photos, or what is selected of them; gives their new pixels in the same order."""
+    if options.selection is None:
+        return deblurrer.restore_batch([photo.pixels for photo in together])
+    return [options.selection.restore(deblurrer, photo.pixels) for photo in together]
 
 
 def write_photo(job: Job, photo: photos.Photo, restored: Image, options: RunOptions) -> None:

@@ -28,6 +28,7 @@ from deblurcli.cli import (
     eval,  # noqa: A004  (the command's name)
     info,
     restore,
+    score,
     train,
     weights,
 )
@@ -94,6 +95,7 @@ _HOW_TO_GO_ON = {
     "eval": "; what --csv keeps is not measured again",
     "compare": "",
     "info": "",
+    "score": "",
     "weights": "",
 }
 
@@ -113,6 +115,7 @@ app.command("eval")(eval.run)
 app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.command("compare")(compare.compare)
+app.command("score")(score.score)
 app.command("info")(info.info)
 for command in (
     *app.registered_commands,

@@ -20,6 +20,7 @@ from deblurcli.errors import UsageError
 
 if TYPE_CHECKING:
     from deblurcli.batch.ray import NetworkChoice
+    from deblurcli.batch.selection import Selection
     from deblurcli.deblurrer import Deblurrer
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -286,6 +287,10 @@ SkipExisting = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", rich_help_panel=RUN, help="Only list what would be written.")
 ]
+Recursive = Annotated[
+    bool,
+    typer.Option("--recursive", "-r", rich_help_panel=INPUT, help="Look into sub-folders too."),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", rich_help_panel=RUN, help="Print the result as one JSON document."),
@@ -366,6 +371,81 @@ class NetworkOptions:
 
 
 # --- what restoring takes ------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Region:
+    """A rectangle of a photo, in pixels from its upper left corner."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @staticmethod
+    def parse(text: str) -> Region:
+        """Reads ``X,Y,W,H``."""
+        numbers = text.split(",")
+        if len(numbers) != 4 or not all(number.strip().isdecimal() for number in numbers):
+            raise typer.BadParameter(f"{text!r} is not X,Y,W,H: four whole numbers of pixels")
+        region = Region(*map(int, numbers))
+        if not region.width or not region.height:
+            raise typer.BadParameter(f"{text!r} is empty: its width or height is 0")
+        return region
+
+
+@dataclasses.dataclass(frozen=True)
+class InputOptions:
+    """What is restored."""
+
+    recursive: Recursive = False
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask",
+            metavar="FILE",
+            show_default=False,
+            autocompletion=complete_path,
+            rich_help_panel=INPUT,
+            help="A picture of a photo's size: only what is white in it is restored.",
+        ),
+    ] = None
+    region: Annotated[
+        Region | None,
+        typer.Option(
+            "--region",
+            metavar="X,Y,W,H",
+            show_default=False,
+            parser=Region.parse,
+            rich_help_panel=INPUT,
+            help="Only this part of each photo is restored: left, top, width and height in pixels.",
+        ),
+    ] = None
+    skip_sharp: Annotated[
+        bool,
+        typer.Option(
+            "--skip-sharp",
+            rich_help_panel=INPUT,
+            help="Leave photos alone that are sharp already; with --dry-run, tell which.",
+        ),
+    ] = False
+
+    def select(self, kinds: Collection[str]) -> Selection | None:
+        """Reads what ``--mask`` and ``--region`` select of inputs of these `kinds`.
+
+        Raises:
+            UsageError: there are videos among them.
+            DeblurError: the mask can't be read.
+        """
+        if self.mask is None and self.region is None:
+            return None
+        if set(kinds) - {"photo"}:
+            option = "--region" if self.mask is None else "--mask"
+            raise UsageError(option, "is for photos, but there are videos", "leave the videos out")
+        from deblurcli.batch.selection import Selection
+
+        region = None if self.region is None else dataclasses.astuple(self.region)
+        return Selection.read(self.mask, region)
 
 
 @dataclasses.dataclass(frozen=True)

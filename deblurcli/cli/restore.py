@@ -48,12 +48,7 @@ def restore(
             help="Photos, videos and folders; - is standard input.",
         ),
     ] = None,
-    recursive: Annotated[
-        bool,
-        typer.Option(
-            "--recursive", "-r", rich_help_panel=options.INPUT, help="Look into sub-folders too."
-        ),
-    ] = False,
+    inputs: options.InputOptions,
     targets: options.OutputOptions,
     clips: options.VideoOptions,
     network: options.NetworkOptions,
@@ -89,7 +84,7 @@ def restore(
     planned = plan(
         paths,
         targets.output,
-        recursive=recursive,
+        recursive=inputs.recursive,
         videos=clips.video,
         to_frames=clips.frames,
         suffix=targets.suffix,
@@ -110,9 +105,16 @@ def restore(
     check_options_apply(planned, wishes)
     report = RunReport(planned, console)
     if batch.dry_run:
-        return report.list_jobs()
-    reading = ReadOptions(targets.max_pixels, keep_damaged=targets.damaged == "keep")
-    run_options = RunOptions(targets.overwrite, targets.strip, targets.format, wishes, reading)
+        return report.list_jobs(network.load(quiet=console.quiet) if inputs.skip_sharp else None)
+    run_options = RunOptions(
+        targets.overwrite,
+        targets.strip,
+        targets.format,
+        wishes,
+        ReadOptions(targets.max_pixels, keep_damaged=targets.damaged == "keep"),
+        inputs.select(planned.kinds),
+        inputs.skip_sharp,
+    )
     with report:
         if batch.engine == "ray":
             from deblurcli.batch import ray

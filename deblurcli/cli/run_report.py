@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deblurcli import __version__
+from deblurcli.batch.estimate import estimate_blur
 from deblurcli.batch.run import Outcome
 from deblurcli.cli import console
 from deblurcli.cli.options import ConsoleOptions
+from deblurcli.errors import DeblurError
+from deblurcli.io import photos
 
 if TYPE_CHECKING:
     from deblurcli.batch.plan import Job, Plan
@@ -73,14 +76,25 @@ class RunReport:
             for note in outcome.notes:
                 console.say(f"deblur: {outcome.job.source_name}: {note}")
 
-    def list_jobs(self) -> int:
-        """``--dry-run``."""
+    def list_jobs(self, deblurrer: Deblurrer | None) -> int:
+        """``--dry-run``; with a network, how blurred each photo is, too."""
+        planned = []
+        for job in self.plan.jobs:
+            about = _job_json(job, "planned")
+            line = f"{job.source_name} -> {job.target_name}"
+            if deblurrer is not None and job.source is not None and job.kind == "photo":
+                try:
+                    estimate = estimate_blur(deblurrer, photos.read(job.source).pixels)
+                except DeblurError as error:
+                    self.outcomes.append(Outcome(job, "failed", error))
+                    continue
+                about["estimate"] = estimate.to_json()
+                line += f"  ({estimate.verdict}, change {estimate.change:.2f})"
+            planned.append(about)
+            if not self.json:
+                print(console.one_line(line), flush=True)
         if self.json:
-            planned = [_job_json(job, "planned") for job in self.plan.jobs]
             console.print_json({"jobs": planned + [_outcome_json(o) for o in self.outcomes]})
-        else:
-            for job in self.plan.jobs:
-                print(console.one_line(f"{job.source_name} -> {job.target_name}"))
         self.say_failures()
         return self.exit_code
 
@@ -154,6 +168,7 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     document = _job_json(outcome.job, outcome.status)
     if outcome.status == "done":
         document["seconds"] = round(outcome.seconds, 3)
+    if outcome.status == "done" or outcome.notes:
         document["notes"] = list(outcome.notes)
     if outcome.error is not None:
         document["error"] = outcome.error.to_json()

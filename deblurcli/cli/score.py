@@ -1,0 +1,91 @@
+"""``deblur score``: which photos are blurred, by how much, and whether restoring helps."""
+
+from __future__ import annotations
+
+import csv as csv_module
+import sys
+from typing import Annotated
+
+import typer
+
+from deblurcli import __version__
+from deblurcli.cli import console, options
+from deblurcli.errors import DeblurError, UsageError
+
+FIELDS = ("path", "verdict", "change", "blur_px")
+
+
+@options.grouped
+def score(
+    *,
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...", autocompletion=options.complete_path, help="Photos and folders."
+        ),
+    ],
+    recursive: options.Recursive = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print a table for spreadsheets: " + ",".join(FIELDS))
+    ] = False,
+    sort: Annotated[bool, typer.Option("--sort", help="The most blurred photos first.")] = False,
+    weights: options.Weights = "default",
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    offline: options.Offline = False,
+    talk: options.ConsoleOptions,
+) -> int:
+    """Tell which photos are blurred by motion, by the network's own answer on parts of them.
+
+    CHANGE is how much the network changes the edges, relative to them: below 0.40 a photo counts
+    as sharp and is best left alone, from 0.55 on as blurred, and restoring helps. BLUR is the
+    length of motion blur, in pixels, at which photos change so much; 8 is 8 or more.
+    """
+    talk.start()
+    if csv and talk.json:
+        raise UsageError("--csv", "contradicts --json", "give one of them")
+
+    from deblurcli.batch.estimate import estimate_blur
+    from deblurcli.batch.plan import find_photos
+    from deblurcli.io import photos
+
+    found = find_photos(paths, recursive=recursive)
+    network = options.NetworkOptions(weights, device, precision, offline=offline)
+    deblurrer = network.load(quiet=talk.quiet)
+    rows: list[dict[str, float | str]] = []
+    errors: list[DeblurError] = []
+    width = max(len(console.one_line(str(path))) for path in found)
+    with console.progress(len(found), "photo", quiet=talk.quiet) as bar:
+        for path in found:
+            try:
+                estimate = estimate_blur(deblurrer, photos.read(path).pixels)
+            except DeblurError as error:
+                if error.exit_code != console.EXIT_FAILED:
+                    raise  # the next photo would fail the same way
+                errors.append(error)
+                console.say_error(error)
+            else:
+                rows.append({"path": str(path), **estimate.to_json()})
+                if not (talk.json or csv or sort):
+                    bar.clear()
+                    print(_line(rows[-1], width), flush=True)
+            bar.update()
+    if sort:
+        rows.sort(key=lambda row: row["change"], reverse=True)
+    if talk.json:
+        failures = [error.to_json() for error in errors]
+        console.print_json({"version": __version__, "photos": rows, "failures": failures})
+    elif csv:
+        writer = csv_module.DictWriter(sys.stdout, FIELDS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    elif sort:
+        for row in rows:
+            print(_line(row, width))
+    return console.EXIT_FAILED if errors else 0
+
+
+def _line(row: dict[str, float | str], width: int) -> str:
+    path = console.one_line(str(row["path"]))
+    facts = f"change {row['change']:4.2f}  blur {row['blur_px']:4.1f} px"
+    return f"{path:<{width}}  {row['verdict']:<16}  {facts}"
