@@ -30,6 +30,7 @@ from deblurcli.cli import (
     restore,
     score,
     train,
+    watch,
     weights,
 )
 from deblurcli.cli.help import SETTINGS, Command, write_options
@@ -96,6 +97,7 @@ _HOW_TO_GO_ON = {
     "compare": "",
     "info": "",
     "score": "",
+    "watch": "; started again, it restores what arrived in between",
     "weights": "",
 }
 
@@ -116,6 +118,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.command("compare")(compare.compare)
 app.command("score")(score.score)
+app.command("watch")(watch.watch)
 app.command("info")(info.info)
 for command in (
     *app.registered_commands,

@@ -291,6 +291,25 @@ Recursive = Annotated[
     bool,
     typer.Option("--recursive", "-r", rich_help_panel=INPUT, help="Look into sub-folders too."),
 ]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="jpg|png|...",
+        show_default=False,
+        autocompletion=complete("avif", "bmp", "gif", "heic", "jpg", "png", "tif", "webp"),
+        rich_help_panel=OUTPUT,
+        help="Format of the output photos; else by the name of -o, or the input's own.",
+    ),
+]
+Strip = Annotated[
+    bool,
+    typer.Option(
+        "--strip",
+        rich_help_panel=OUTPUT,
+        help="Leave out private metadata: place, camera, dates.",
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", rich_help_panel=RUN, help="Print the result as one JSON document."),
@@ -464,27 +483,10 @@ class OutputOptions:
             help="File or folder to write; - is standard output.",
         ),
     ] = None
-    format: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="jpg|png|...",
-            show_default=False,
-            autocompletion=complete("avif", "bmp", "gif", "heic", "jpg", "png", "tif", "webp"),
-            rich_help_panel=OUTPUT,
-            help="Format of the output photos; else by the name of -o, or the input's own.",
-        ),
-    ] = None
+    format: Format = None
     overwrite: Overwrite = False
     skip_existing: SkipExisting = False
-    strip: Annotated[
-        bool,
-        typer.Option(
-            "--strip",
-            rich_help_panel=OUTPUT,
-            help="Leave out private metadata: place, camera, dates.",
-        ),
-    ] = False
+    strip: Strip = False
     damaged: Annotated[
         str,
         typer.Option(
