@@ -186,11 +186,9 @@ def _read_references(
 
 def _read_properties(item: _Item, main: MainPicture) -> None:
     turns, mirrored = 0, None
-    width = height = 0
+    width, height = struct.unpack_from(">II", dict(item.properties)[b"ispe"], 4)
     for kind, body in item.properties:
-        if kind == b"ispe":
-            width, height = struct.unpack_from(">II", body, 4)
-        elif kind == b"pixi" and len(body) > 5:
+        if kind == b"pixi" and len(body) > 5:
             main.bits = body[5]
         elif kind == b"colr" and body[:4] == b"nclx":
             primaries, transfer = struct.unpack_from(">HH", body, 4)

@@ -42,7 +42,7 @@ _MAX_SEGMENT_BYTES = 65533
 
 _APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_END, _SCAN = 0xD9, 0xDA
+_PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
 _END_MARKER = b"\xff\xd9"
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _JFIF = b"JFIF\0"
@@ -80,9 +80,9 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     options.check_size(width, height, len(pixels))
     del data
     notes: tuple[str, ...] = ()
-    if not _is_intact(pixels):
+    if not (_has_all_scans(segments) and _is_intact(pixels)):
         if not options.keep_damaged:
-            raise ValueError("truncated" if not pixels.endswith(_END_MARKER) else "scan data")
+            raise ValueError("truncated, or its pixels are damaged")
         notes = (DAMAGED,)
         pixels += _END_MARKER
     with opened(io.BytesIO(pixels), "JPEG", options) as image:
@@ -136,35 +136,53 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
 
 
 def _split(data: bytes) -> tuple[list[Segment], bytes, bytes]:
-    """The segments before the first scan, a file without metadata, and what follows the picture.
+    """The segments before the pixels, with the headers of all scans; a file without metadata;
+    and what follows the picture.
 
     Raises:
         EOFError: the file ends in its header.
     """
     segments: list[Segment] = []
-    place, in_scan = 2, False
-    start = len(data)
+    place, start, pixels_end = 2, 0, len(data)
     while found := _MARKER.search(data, place):
         marker = found[1][0]
+        place = found.end()
         if marker == _END:
-            place = found.end()
+            pixels_end = place
             break
-        if marker == _SCAN and not in_scan:
-            start, in_scan = found.start(), True
-        length = int.from_bytes(data[found.end() : found.end() + 2], "big")
-        if not in_scan:
-            segments.append((marker, data[found.end() + 2 : found.end() + length]))
-        place = found.end() + length
-    else:
-        place = len(data)
-    if not in_scan:
+        place += int.from_bytes(data[place : place + 2], "big")
+        if place > len(data):
+            pixels_end = found.start()
+            break
+        if marker == _SCAN and not start:
+            start = found.start()
+        if marker == _SCAN or not start:
+            segments.append((marker, data[found.end() + 2 : place]))
+    if not start:
         raise EOFError
     plain = b"".join(
         _segment_bytes(marker, body)
         for marker, body in segments
-        if not (_APP0 < marker < _APP14 or marker in (_APP14 + 1, _COMMENT))
+        if not (_APP0 <= marker <= _APP0 + 15 or marker in (_COMMENT, _SCAN))
+        # These two say what the samples mean, if they are whole.
+        or (marker == _APP0 and body.startswith(_JFIF) and len(body) >= 14)
+        or (marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12)
     )
-    return segments, b"\xff\xd8" + plain + data[start:place], data[place:]
+    return segments, b"\xff\xd8" + plain + data[start:pixels_end], data[pixels_end:]
+
+
+def _has_all_scans(segments: list[Segment]) -> bool:
+    """Whether each coefficient of each component is given to its last bit, as T.81, G.1 has it."""
+    marker, frame = next(segment for segment in segments if segment[0] in _FRAMES)
+    missing = {number: set(range(64)) for number in frame[6 : 6 + 3 * frame[5] : 3]}
+    for _, scan in (segment for segment in segments if segment[0] == _SCAN):
+        numbers, rest = scan[1 : 1 + 2 * scan[0] : 2], scan[1 + 2 * scan[0] :]
+        for number in numbers:
+            if marker != _PROGRESSIVE:
+                missing.pop(number, None)
+            elif number in missing and rest[2] & 15 == 0:
+                missing[number] -= set(range(rest[0], rest[1] + 1))
+    return not any(missing.values())
 
 
 def _is_intact(pixels: bytes) -> bool:

@@ -1,0 +1,584 @@
+"""Files of other programs: nothing silently wrong, no memory without a bound, clear refusals."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from photo_files import saved, written
+from PIL import Image
+
+from deblurcli.errors import DeblurError
+from deblurcli.io import photos
+from deblurcli.io.photos import ReadOptions
+from deblurcli.io.photos.boxes import read_main_picture
+
+KEEP = ReadOptions(keep_damaged=True)
+
+
+def noise(height: int = 60, width: int = 80, top: int = 255, seed: int = 0) -> np.ndarray:
+    dtype = np.uint8 if top == 255 else np.uint16
+    return np.random.default_rng(seed).integers(0, top + 1, (height, width, 3), dtype)
+
+
+def smooth(height: int = 60, width: int = 80) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    planes = [x / width, y / height, (x + y) / (width + height)]
+    return np.rint(np.stack(planes, -1) * 255).astype(np.uint8)
+
+
+def read(data: bytes | io.BytesIO, options: ReadOptions = ReadOptions()) -> photos.Photo:  # noqa: B008
+    return photos.read(io.BytesIO(data) if isinstance(data, bytes) else data, options=options)
+
+
+def refusal(data: bytes, options: ReadOptions = ReadOptions()) -> str:  # noqa: B008
+    with pytest.raises(DeblurError) as caught:
+        read(data, options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(
+    size: tuple[int, int], depth: int, colour: int, rows: bytes, *more: bytes, packed: bytes = b""
+) -> bytes:
+    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
+    pixels = chunk(b"IDAT", packed or zlib.compress(rows))
+    parts = [chunk(b"IHDR", header), *more, pixels, chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def pack_bits(rows: np.ndarray, bits: int) -> np.ndarray:
+    """Rows of uint8 values of a few bits each as rows of bytes."""
+    singly = np.unpackbits(rows[..., None], axis=2)[..., 8 - bits :]
+    return np.packbits(singly.reshape(len(rows), -1), axis=1)
+
+
+# Half pictures
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    share=st.floats(0.3, 0.9),
+    progressive=st.booleans(),
+    mode=st.sampled_from(["L", "RGB", "CMYK"]),
+    quality=st.sampled_from([50, 95]),
+)
+def test_half_a_jpeg_with_an_end_marker(
+    share: float, progressive: bool, mode: str, quality: int
+) -> None:
+    image = Image.fromarray(noise()).convert(mode)
+    whole = saved(image, "JPEG", progressive=progressive, quality=quality).getvalue()
+    cut = whole[: int(len(whole) * share)]
+    for data in (cut + b"\xff\xd9", cut):
+        text = refusal(data)
+        assert "truncated" in text or "damaged" in text
+        assert "--damaged keep" in text
+    kept = read(cut + b"\xff\xd9", KEEP)
+    assert "damaged: only what could be read is restored" in kept.notes
+    if not progressive and share > 0.6:
+        np.testing.assert_array_equal(kept.pixels[:8, :16], read(whole).pixels[:8, :16])
+    assert read(whole).notes == ()
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 59), depth=st.sampled_from([8, 16]), seed=st.integers(0, 99))
+def test_a_png_of_which_rows_are_missing(rows: int, depth: int, seed: int) -> None:
+    pixels = noise(top=2**depth - 1, seed=seed)
+    lines = [b"\0" + row.astype(f">u{depth // 8}").tobytes() for row in pixels]
+    data = png((80, 60), depth, 2, b"".join(lines[:rows]))
+    assert "truncated: a part of the file is missing" in refusal(data)
+    kept = read(data, KEEP)
+    np.testing.assert_array_equal(kept.pixels[:rows], pixels[:rows])
+    assert (kept.pixels[rows:] == 0).all()
+    assert len(kept.notes) == 1
+
+
+def test_damage_in_the_middle_of_a_png() -> None:
+    data = bytearray(saved(Image.fromarray(noise()), "PNG").getvalue())
+    data[len(data) // 2] ^= 0x40
+    assert "damaged" in refusal(bytes(data))
+    kept = read(bytes(data), KEEP)
+    np.testing.assert_array_equal(kept.pixels[:10], noise()[:10])
+
+
+# Bounds
+
+
+def test_pixels_and_bytes_are_limited_before_decoding() -> None:
+    few = ReadOptions(max_pixels=1000)
+    for format_ in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "HEIF", "AVIF"):
+        data = saved(Image.fromarray(smooth()), format_).getvalue()
+        assert "80x60 pixels are more than" in refusal(data, few)
+        assert "--max-pixels" in refusal(data, few)
+        read(data, ReadOptions(max_pixels=4800))
+
+
+class Endless(io.RawIOBase):
+    """A pipe that never ends."""
+
+    def __init__(self) -> None:
+        self.given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        self.given += len(buffer)
+        buffer[:] = bytes(len(buffer))
+        return len(buffer)
+
+
+def test_a_pipe_without_end_is_given_up() -> None:
+    pipe = Endless()
+    with pytest.raises(DeblurError, match="more than the 268 MB allowed"):
+        photos.read(io.BufferedReader(pipe), options=ReadOptions(max_pixels=1000))  # type: ignore[type-var]
+    assert pipe.given < 300e6
+
+
+MEASURE = """
+import io, resource, sys
+from pathlib import Path
+from deblurcli.errors import DeblurError
+from deblurcli.io import photos
+import imagecodecs, tifffile, av, PIL.Image
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    photos.read(Path(sys.argv[1]))
+except DeblurError as error:
+    print(error, file=sys.stderr)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def packed_zeros(megabytes: int) -> bytes:
+    packer = zlib.compressobj(9)
+    return b"".join([packer.compress(bytes(1 << 20)) for _ in range(megabytes)]) + packer.flush()
+
+
+def bombs() -> dict[str, bytes]:
+    zeros = packed_zeros(1000)
+    row = b"\0" + bytes(30)
+    deflate = io.BytesIO()
+    tifffile.imwrite(deflate, np.zeros((64, 64), np.uint8), compression="zlib")
+    tiff = bytearray(deflate.getvalue())
+    deflate.seek(0)
+    with tifffile.TiffFile(deflate) as file:
+        tags = file.pages[0].tags  # type: ignore[union-attr]
+        for name, value in (("StripOffsets", len(tiff)), ("StripByteCounts", len(zeros))):
+            tag = tags[name]
+            struct.pack_into("<I" if tag.dtype == 4 else "<H", tiff, tag.valueoffset, 0)
+            if tag.dtype == 4:
+                struct.pack_into("<I", tiff, tag.valueoffset, value)
+            else:  # make it a long
+                struct.pack_into("<HII", tiff, tag.offset + 2, 4, 1, value)
+    return {
+        "iccp.png": png((10, 1), 8, 2, row, chunk(b"iCCP", b"x\0\0" + zeros)),
+        "ztxt.png": png((10, 1), 8, 2, row, *[chunk(b"zTXt", b"x\0\0" + zeros)] * 4),
+        "itxt.png": png((10, 1), 8, 2, row, chunk(b"iTXt", b"x\0\1\0\0\0" + zeros)),
+        "idat.png": png((10, 1), 8, 2, b"", packed=zeros),
+        "claim.png": png((20000, 20000), 8, 2, row),
+        "deflate.tif": bytes(tiff) + zeros,
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures memory as Linux does")
+def test_bombs_cost_little_memory(tmp_path: Path) -> None:
+    for name, data in bombs().items():
+        (tmp_path / name).write_bytes(data)
+        run = subprocess.run(
+            [sys.executable, "-c", MEASURE, tmp_path / name],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert int(run.stdout) < 250, (name, run.stdout, run.stderr)
+
+
+# Right pictures that were refused or misnamed
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize("kind", [b"eXIf", b"pHYs", b"cHRM", b"gAMA", b"iCCP", b"tIME", b"sBIT"])
+def test_bad_metadata_never_fail_a_png(depth: int, kind: bytes) -> None:
+    pixels = noise(2, 3, 2**depth - 1)
+    rows = b"".join(b"\0" + row.astype(f">u{depth // 8}").tobytes() for row in pixels)
+    for body in (b"", b"a", b"II*\0\xff\xff\xff\xff", bytes(40), b"\xff" * 9):
+        photo = read(png((3, 2), depth, 2, rows, chunk(kind, body)))
+        np.testing.assert_array_equal(photo.pixels, pixels)
+        read(written(photo, photo.pixels))
+
+
+def jpeg_with(marker: int, body: bytes) -> bytes:
+    plain = saved(Image.fromarray(smooth()), "JPEG").getvalue()
+    return plain[:2] + struct.pack(">BBH", 255, marker, len(body) + 2) + body + plain[2:]
+
+
+@pytest.mark.parametrize(
+    ("marker", "body"),
+    [
+        (0xED, b"Photoshop 3.0\0"), (0xED, b"Photoshop 3.0\x008BIM"),
+        (0xED, b"Photoshop 3.0\x008BIM\4\4\xff"), (0xE1, b"Exif\0\0"), (0xE1, b"Exif\0\0II*\0"),
+        (0xE2, b"MPF\0"), (0xE2, b"MPF\0II*\0\xff\xff\xff\xff"), (0xE2, b"ICC_PROFILE\0"),
+        (0xE0, b"JFIF\0"), (0xEE, b"Adobe"), (0xE1, b"http://ns.adobe.com/xap/1.0/\0"),
+    ],
+)  # fmt: skip
+def test_bad_metadata_never_fail_a_jpeg(marker: int, body: bytes) -> None:
+    photo = read(jpeg_with(marker, body))
+    np.testing.assert_array_equal(photo.pixels, read(jpeg_with(0xEC, b"")).pixels)
+    read(written(photo, photo.pixels))
+
+
+def test_jpeg_of_12_bits_is_not_damaged() -> None:
+    data = bytearray(saved(Image.fromarray(smooth()), "JPEG").getvalue())
+    data[data.index(b"\xff\xc0") + 4] = 12
+    assert "12-bit JPEG is not supported; convert it" in refusal(bytes(data))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("photometric", ["minisblack", "rgb"])
+def test_tiff_of_few_bits(bits: int, photometric: str) -> None:
+    top = 2**bits - 1
+    pixels = np.random.default_rng(0).integers(0, top + 1, (8, 16, 3), np.uint8)
+    samples = pixels if photometric == "rgb" else pixels[..., 0]
+    packed = pack_bits(samples.reshape(8, -1), bits).tobytes()
+    file = io.BytesIO()
+    channels = 3 if photometric == "rgb" else 1
+    write_tiff(file, 16, 8, packed, [bits] * channels, 2 if channels == 3 else 1)
+    expected = samples if channels == 3 else samples[..., None].repeat(3, 2)
+    np.testing.assert_array_equal(read(file.getvalue()).pixels, expected * (255 // top))
+
+
+def write_tiff(
+    file: io.BytesIO, width: int, height: int, data: bytes, bits: list[int], photometric: int,
+    *more: tuple[int, int, int, int],
+) -> None:  # fmt: skip
+    """A TIFF file of one strip."""
+    place = 8 + len(data) + len(data) % 2
+    file.write(b"II*\0" + struct.pack("<I", place + 2 * len(bits)) + data + b"\0" * (len(data) % 2))
+    file.write(struct.pack(f"<{len(bits)}H", *bits))
+    depth = (258, 3, len(bits), place) if len(bits) > 2 else (258, 3, 1, bits[0])
+    fields = [
+        (256, 4, 1, width), (257, 4, 1, height), depth, (259, 3, 1, 1), (262, 3, 1, photometric),
+        (273, 4, 1, 8), (277, 3, 1, len(bits)), (278, 4, 1, height), (279, 4, 1, len(data)), *more,
+    ]  # fmt: skip
+    file.write(struct.pack("<H", len(fields)))
+    for entry in sorted(fields):
+        file.write(struct.pack("<HHII", *entry))
+    file.write(bytes(4))
+
+
+def test_planes_of_16_bits_with_lzw() -> None:
+    samples = noise(30, 40, 65535)
+    file = io.BytesIO()
+    planes = np.moveaxis(samples, 2, 0)
+    tifffile.imwrite(
+        file, planes, photometric="rgb", planarconfig="separate", compression="lzw", predictor=True
+    )
+    np.testing.assert_array_equal(read(file.getvalue()).pixels, samples)
+
+
+def test_tiff_in_ycbcr(capfd: pytest.CaptureFixture[str]) -> None:
+    image = Image.fromarray(smooth())
+    plain = np.asarray(image.convert("YCbCr"))
+    file = io.BytesIO()
+    # No chroma subsampling: 1, 1.
+    write_tiff(file, 80, 60, plain.tobytes(), [8] * 3, 6, (530, 3, 2, 0x00010001))
+    assert np.abs(read(file.getvalue()).pixels.astype(int) - smooth()).max() <= 3
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bmp_with_bit_fields_and_profile() -> None:
+    from icc_profiles import ADOBE_RGB, rgb_profile
+
+    profile = rgb_profile(ADOBE_RGB, 2.2)
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 1 << 16, (4, 6), np.uint16)
+    header = struct.pack("<IiiHHIIiiII", 124, 6, 4, 1, 16, 3, values.nbytes, 0, 0, 0, 0)
+    header += struct.pack("<IIII", 0xF800, 0x07E0, 0x001F, 0) + b"DEBM" + bytes(48)
+    header += struct.pack("<IIII", 4, 124 + values.nbytes, len(profile), 0)
+    offset = 14 + len(header)
+    data = struct.pack("<2sIHHI", b"BM", offset + values.nbytes + len(profile), 0, 0, offset)
+    photo = read(data + header + values[::-1].tobytes() + profile)
+    assert photo.picture.icc == profile
+    red = (values >> 11).astype(int)
+    assert np.abs(photo.picture.samples[..., 0] - red * 255 / 31).max() <= 1
+
+
+# The transparent colour of PNG
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    depth=st.sampled_from([1, 2, 4, 8, 16]),
+    colour=st.sampled_from([0, 2]),
+    seed=st.integers(0, 999),
+)
+def test_the_transparent_colour(depth: int, colour: int, seed: int) -> None:
+    if colour == 2 and depth < 8:
+        return
+    channels, rng = (1, 3)[colour == 2], np.random.default_rng(seed)
+    values = rng.integers(0, min(4, 2**depth), (8, 8, channels), np.uint16)
+    key = values[0, 0]
+    if depth == 16:
+        rows = values.astype(">u2").reshape(8, -1)
+    else:
+        flat = values.astype(np.uint8).reshape(8, -1)
+        rows = pack_bits(flat, depth)
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    photo = read(png((8, 8), depth, colour, raw, chunk(b"tRNS", key.astype(">u2").tobytes())))
+    clear = (values == key).all(axis=2)
+    again = read(written(photo, photo.pixels))
+    for found in (photo, again):
+        assert found.picture.alpha is not None
+        np.testing.assert_array_equal(found.picture.alpha == 0, clear)
+        scale = (2 ** (16 if depth == 16 else 8) - 1) // (2**depth - 1)
+        np.testing.assert_array_equal(found.picture.samples, values * scale)
+
+
+# Colours by numbers
+
+
+@pytest.mark.parametrize("cicp", [(12, 13), (9, 1), (1, 8), (1, 5)])
+@pytest.mark.parametrize("source", ["PNG", "AVIF"])
+@pytest.mark.parametrize("target", ["PNG", "JPEG", "TIFF", "AVIF"])
+def test_colours_by_cicp_stay(cicp: tuple[int, int], source: str, target: str) -> None:
+    own = 60 + smooth() // 2
+    if source == "PNG":
+        rows = b"".join(b"\0" + row.tobytes() for row in own)
+        data = png((80, 60), 8, 2, rows, chunk(b"cICP", bytes([*cicp, 0, 1])))
+    else:
+        data = imagecodecs.avif_encode(
+            own, level=95, primaries=cicp[0], transfer=cicp[1], matrix=6, pixelformat="444"
+        )
+    photo = read(data)
+    assert np.abs(photo.pixels.astype(int) - own).max() > 8  # they are not those of sRGB
+    file = written(photo, photo.pixels, format=target)
+    again = read(file)
+    assert np.abs(again.pixels.astype(int) - photo.pixels).mean() < 3
+    if target in ("JPEG", "TIFF", "AVIF"):
+        with Image.open(file) as image:
+            assert image.info["icc_profile"]
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+@pytest.mark.parametrize("bits", [10, 12])
+def test_high_dynamic_range_is_kept_or_refused(transfer: int, bits: int) -> None:
+    own = (np.linspace(0, 1, 60 * 80 * 3).reshape(60, 80, 3) * (2**bits - 1)).astype(np.uint16)
+    data = imagecodecs.avif_encode(
+        own, level=100, bitspersample=bits, primaries=9, transfer=transfer, matrix=9,
+        pixelformat="444",
+    )  # fmt: skip
+    photo = read(data)
+    assert photo.picture.cicp == (9, transfer)
+    assert photo.pixels.dtype == np.uint16
+    assert np.abs((photo.pixels >> (16 - bits)).astype(int) - own).mean() < 4
+    file = written(photo, photo.pixels, format="PNG")
+    assert b"cICP" + bytes([9, transfer, 0, 1]) in file.getvalue()
+    again = read(file)
+    assert again.picture.cicp == (9, transfer)
+    np.testing.assert_array_equal(again.pixels, photo.pixels)
+    heic = read(written(again, again.pixels, format="HEIF"))
+    assert heic.picture.cicp == (9, transfer)
+    for target in ("JPEG", "WEBP", "TIFF", "AVIF", "BMP"):
+        with pytest.raises(DeblurError, match=r"high dynamic range.*; write \.png or \.heic"):
+            written(photo, photo.pixels, format=target)
+
+
+def test_heic_of_12_bits_stays_so() -> None:
+    import pillow_heif
+
+    own = (np.linspace(0, 1, 64 * 64 * 3).reshape(64, 64, 3) * 65535).astype(np.uint16)
+    file = io.BytesIO()
+    pillow_heif.encode(
+        "RGB;16", (64, 64), own.tobytes(), file, quality=-1, chroma=444, bit_depth=12
+    )
+    photo = read(file.getvalue())
+    assert photo.picture.encoding.bits == 12
+    assert read(written(photo, photo.pixels)).picture.encoding.bits == 12
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_linear_png_to_jpeg(grey: bool) -> None:
+    own = 60 + smooth()[..., :1] // 2 if grey else 60 + smooth() // 2
+    rows = b"".join(b"\0" + row.tobytes() for row in own)
+    photo = read(png((80, 60), 8, 0 if grey else 2, rows, chunk(b"gAMA", struct.pack(">I", 10**5))))
+    assert photo.pixels.mean() > own.mean() + 20
+    again = read(written(photo, photo.pixels, format="JPEG"))
+    assert np.abs(again.pixels.astype(int) - photo.pixels).mean() < 3
+    np.testing.assert_array_equal(read(written(photo, photo.pixels)).pixels, photo.pixels)
+
+
+# Pictures beside the main one
+
+
+GAIN_XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-'
+    b'syntax-ns#"><rdf:Description hdrgm:Version="1.0" GCamera:MotionPhoto="1" dc:title="mine">'
+    b'<Container:Directory><rdf:Seq><rdf:li><Container:Item Item:Mime="image/jpeg"/></rdf:li>'
+    b"</rdf:Seq></Container:Directory></rdf:Description></rdf:RDF></x:xmpmeta>"
+)
+
+
+def test_gain_maps_and_motion_are_told_and_no_longer_claimed() -> None:
+    main = saved(Image.fromarray(smooth()), "JPEG", xmp=GAIN_XMP).getvalue()
+    second = saved(Image.fromarray(smooth(20, 30)), "JPEG").getvalue()
+    photo = read(main + second + b"\0\0\0\x18ftypmp42" + bytes(99))
+    assert photo.notes == ("also holds a gain map, a video: only the main picture is kept",)
+    for format_ in ("JPEG", "PNG", "WEBP"):
+        result = written(photo, photo.pixels, format=format_).getvalue()
+        assert b'dc:title="mine"' in result
+        for gone in (b"hdrgm", b"MotionPhoto", b"Directory", b"ftyp"):
+            assert gone not in result
+
+
+def test_an_auxiliary_picture_of_heic_is_told(shared_data: Path) -> None:
+    photo = read((shared_data / "formats" / "IMG_2927.HEIC").read_bytes())
+    main = read_main_picture((shared_data / "formats" / "IMG_2927.HEIC").read_bytes())
+    assert bool(main.extras) == any("also holds" in note for note in photo.notes)
+
+
+# AVIF
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turns_of_avif(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "maker"
+    data = saved(Image.fromarray(smooth()), "AVIF", exif=exif).getvalue()
+    assert read_main_picture(data).orientation == orientation
+    exif_data = read_main_picture(data).exif
+    assert exif_data is not None
+    assert b"maker" in exif_data
+
+
+def test_the_crop_of_avif() -> None:
+    data = saved(Image.fromarray(smooth()), "AVIF", quality=95).getvalue()
+    clap = struct.pack(">IIIIiIiI", 40, 1, 20, 1, -10, 1, 5, 1)  # left 10, top 25
+    data = with_property(data, b"clap", clap)
+    photo = read(data)
+    assert photo.pixels.shape == (20, 40, 3)
+    assert np.abs(photo.pixels.astype(int) - smooth()[25:45, 10:50]).mean() < 4
+
+
+def with_property(data: bytes, kind: bytes, body: bytes) -> bytes:
+    """An AVIF file whose main picture has one more property."""
+
+    def box(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content) + 8) + name + content
+
+    def split(content: bytes) -> dict[bytes, bytes]:
+        found, at = {}, 0
+        while at < len(content):
+            (size,) = struct.unpack_from(">I", content, at)
+            found[content[at + 4 : at + 8]] = content[at + 8 : at + size]
+            at += size
+        return found
+
+    top = split(data)
+    meta = split(top[b"meta"][4:])
+    properties = split(meta[b"iprp"])
+    count = len(iter_boxes(properties[b"ipco"]))
+    ipma = bytearray(properties[b"ipma"])
+    ipma[10] += 1  # associations of the first item
+    ipma.insert(11, 0x80 | (count + 1))
+    iprp = box(b"ipco", properties[b"ipco"] + box(kind, body)) + box(b"ipma", bytes(ipma))
+    grown = len(iprp) - len(meta[b"iprp"])
+    iloc = bytearray(meta[b"iloc"])
+    assert iloc[0] == 0  # version
+    assert iloc[4:6] == b"\x44\x00"
+    for item in range(int.from_bytes(iloc[6:8], "big")):
+        at = 8 + 14 * item + 6
+        struct.pack_into(">I", iloc, at, struct.unpack_from(">I", iloc, at)[0] + grown)
+    meta |= {b"iprp": iprp, b"iloc": bytes(iloc)}
+    top[b"meta"] = top[b"meta"][:4] + b"".join(box(*pair) for pair in meta.items())
+    return b"".join(box(*pair) for pair in top.items())
+
+
+def iter_boxes(content: bytes) -> list[bytes]:
+    names, at = [], 0
+    while at < len(content):
+        names.append(content[at + 4 : at + 8])
+        at += struct.unpack_from(">I", content, at)[0]
+    return names
+
+
+# TIFF's other channels and colours
+
+
+def test_the_white_point_of_tiff_counts() -> None:
+    own = 60 + smooth() // 2
+    file = io.BytesIO()
+    p3 = [0.68, 0.32, 0.265, 0.69, 0.15, 0.06]
+    ratios = [n for x in p3 for n in (round(x * 10000), 10000)]
+    white = [3127, 10000, 3290, 10000]
+    tags = [(318, 5, 2, white, True), (319, 5, 6, ratios, True)]
+    tifffile.imwrite(file, own, photometric="rgb", extratags=tags)
+    photo = read(file.getvalue())
+    assert np.abs(photo.pixels.astype(int) - own).max() > 8
+    again = read(written(photo, photo.pixels, format="JPEG"))
+    assert np.abs(again.pixels.astype(int) - photo.pixels).mean() < 3
+
+
+# Any file at all
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.binary(max_size=300))
+def test_boxes_of_anything(data: bytes) -> None:
+    read_main_picture(data)
+
+
+CORPUS = os.environ.get("DEBLUR_CORPUS")
+_ENDINGS = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".heic", ".avif")
+
+
+@pytest.mark.skipif(not CORPUS, reason="DEBLUR_CORPUS names no folder of foreign files")
+def test_a_corpus_is_exact_or_noted_or_refused() -> None:
+    """Whatever FFmpeg, an independent decoder, sees in a file, ours is the same, or says why not.
+
+    Untouched, a photo that a lossless format can hold comes back with the same samples.
+    """
+    import av
+
+    wrong = []
+    for path in sorted(Path(CORPUS or "").rglob("*")):
+        if path.suffix.lower() not in _ENDINGS:
+            continue
+        try:
+            photo = photos.read(path)
+        except DeblurError:
+            continue
+        try:
+            again = read(
+                written(
+                    photo,
+                    photo.pixels,
+                    format="PNG" if photo.picture.samples.shape[2] < 4 else "TIFF",
+                )
+            )
+            if not np.array_equal(again.pixels, photo.pixels) and photo.picture.icc is None:
+                wrong.append(f"{path}: does not come back")
+            with av.open(os.fspath(path)) as container:
+                frame = next(container.decode(video=0))
+                theirs = frame.reformat(format="rgb48le").to_ndarray()
+        except (av.error.FFmpegError, StopIteration, ValueError, DeblurError):
+            continue
+        if photo.notes or photo.picture.icc or photo.picture.alpha is not None:
+            continue
+        ours = photo.pixels.astype(int) * (257 if photo.pixels.dtype == np.uint8 else 1)
+        if theirs.shape == ours.shape and np.abs(theirs.astype(int) - ours).mean() > 3 * 257:
+            wrong.append(f"{path}: differs from FFmpeg")
+    assert wrong == []
