@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
@@ -140,7 +139,14 @@ def run(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     quiet = quiet or rank > 0
     console.start(quiet=quiet, verbose=verbose)
-    _check_outputs(report, save_images, overwrite=overwrite)
+    if report is not None and report.is_dir():
+        raise UsageError(report, "is a folder", "give a file name to --report")
+    if report is not None and report.exists() and not overwrite:
+        raise already_exists(report, "give another --report, or --overwrite")
+    if save_images is not None and save_images.exists() and not save_images.is_dir():
+        raise UsageError(save_images, "is a file, not a folder", "give another --save-images")
+    if report is not None and not report.parent.is_dir():
+        raise UsageError(report, "its folder does not exist", f"make it: mkdir -p {report.parent}")
 
     import torch
     from torch import distributed
@@ -157,7 +163,10 @@ def run(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     chosen = find_metrics(names)
     if names is None and not has_scikit_image() and not json:
         console.say("PSNR only; for SSIM and sharpness: pip install 'deblurcli[eval]'")
-    cases = _first_of_each(find_cases(data, None if split == "all" else split, blur), limit)
+    cases: list[Case] = []
+    for case in find_cases(data, None if split == "all" else split, blur):
+        if not limit or sum(other.set_name == case.set_name for other in cases) < limit:
+            cases.append(case)
     methods = [BLURRED]
     default = [] if results else [os.environ.get("DEBLUR_WEIGHTS") or "default"]
     if processes > 1:
@@ -225,18 +234,6 @@ def run(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     return console.EXIT_FAILED if failures and rank == 0 else 0
 
 
-def _check_outputs(report: Path | None, save_images: Path | None, *, overwrite: bool) -> None:
-    """Complains now, not after hours."""
-    if report is not None and report.is_dir():
-        raise UsageError(report, "is a folder", "give a file name to --report")
-    if report is not None and report.exists() and not overwrite:
-        raise already_exists(report, "give another --report, or --overwrite")
-    if save_images is not None and save_images.exists() and not save_images.is_dir():
-        raise UsageError(save_images, "is a file, not a folder", "give another --save-images")
-    if report is not None and not report.parent.is_dir():
-        raise UsageError(report, "its folder does not exist", f"make it: mkdir -p {report.parent}")
-
-
 def _document(
     summaries: list[Summary], methods: list[Method], failures: list[Failure], lines: list[str]
 ) -> dict[str, object]:
@@ -293,16 +290,6 @@ def _gather(
         return place[result.case.set_name, result.case.name]
 
     return sorted((result for share in shares for result in share), key=position)
-
-
-def _first_of_each(cases: list[Case], limit: int) -> list[Case]:
-    taken: Counter[str] = Counter()
-    kept = []
-    for case in cases:
-        taken[case.set_name] += 1
-        if not limit or taken[case.set_name] <= limit:
-            kept.append(case)
-    return kept
 
 
 def _unused(name: str, given: str, methods: list[Method]) -> str:

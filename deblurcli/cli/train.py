@@ -399,7 +399,7 @@ def find_data(
     )
     from deblurcli.data.pictures import keep_large
     from deblurcli.data.synthesis import margin_px
-    from deblurcli.evaluation.metrics import LEAST_PX
+    from deblurcli.evaluation.metrics import SSIM_MIN_PX
 
     recipe, sources, held, notes = config.recipe, [], [], []
     patch_px = max(side_px for _, side_px in recipe.stages)
@@ -439,7 +439,7 @@ def find_data(
                 "is both trained on and validated on",
                 "give --data the training part only, or another --val",
             )
-    check_pairs(held, LEAST_PX, "give larger pictures")
+    check_pairs(held, SSIM_MIN_PX, "give larger pictures")
     if not held:
         _log.warning("nothing to validate on: no best weights will be chosen; give --val")
     return sources, held, tuple(notes)

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from deblurcli.data.layouts import Pair, find_pairs
+from deblurcli.data.layouts import find_pairs
 from deblurcli.errors import UsageError, too_small
 from deblurcli.evaluation.koehler import KoehlerScorer, find_shots
 from deblurcli.evaluation.metrics import Image, Metric
@@ -123,7 +123,8 @@ def find_cases(
         shots = find_shots(root) if root.is_dir() else []
         cases = [Case("Köhler", s.name, s.blurred, s.frames, KoehlerScorer()) for s in shots]
         if not shots:
-            cases = [c for c in cases_of(find_pairs(root, split)) if c.set_name != left_out]
+            pairs = [pair for pair in find_pairs(root, split) if pair.kind != left_out]
+            cases = [Case(pair.kind, pair.name, pair.blurred, (pair.sharp,)) for pair in pairs]
             if not cases:
                 raise UsageError(root, f"has no GOPRO pairs of blur {blur}", "leave out --blur")
         found.append((root, cases))
@@ -135,11 +136,6 @@ def find_cases(
         for root, cases in found
         for case in cases
     ]
-
-
-def cases_of(pairs: Iterable[Pair]) -> list[Case]:
-    """Pairs as cases; each kind of pair is a set."""
-    return [Case(pair.kind, pair.name, pair.blurred, (pair.sharp,)) for pair in pairs]
 
 
 def read_image(path: Path) -> Image:

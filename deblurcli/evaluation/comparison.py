@@ -24,7 +24,7 @@ from deblurcli.evaluation.html import (
     page_folder,
     write_page,
 )
-from deblurcli.evaluation.metrics import LEAST_PX, Image, Metric, find_metrics
+from deblurcli.evaluation.metrics import SSIM_MIN_PX, Image, Metric, find_metrics
 from deblurcli.io.media import SUFFIXES, kind_of
 from deblurcli.io.videos import probe, restore_video
 
@@ -224,7 +224,7 @@ def _caption(images: Sequence[Image], metrics: Sequence[Metric]) -> str:
     """The size, and how far the pictures are from the last where that is the truth."""
     height, width = images[0].shape[:2]
     caption = f"{width}x{height} px"
-    if not metrics or min(height, width) < LEAST_PX:
+    if not metrics or min(height, width) < SSIM_MIN_PX:
         return caption
     *others, truth = images
     figures = [[metric.measure(image, truth) for metric in metrics] for image in others]

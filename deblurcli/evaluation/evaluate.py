@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from deblurcli import __version__
-from deblurcli.data.layouts import Pair, find_pictures
+from deblurcli.data.layouts import find_pictures
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.errors import (
     DeblurError,
@@ -32,23 +32,11 @@ from deblurcli.errors import (
     WeightsError,
     sizes_differ,
 )
-from deblurcli.evaluation.cases import Case, cases_of, read_image
+from deblurcli.evaluation.cases import Case, read_image
 from deblurcli.evaluation.metrics import Image, Metric, find_metrics, psnr
 from deblurcli.evaluation.peak_memory import read_peak_mib, reset_peak
-from deblurcli.evaluation.scores import Score, ScoreFile, Summary, summarise
+from deblurcli.evaluation.scores import Score, ScoreFile
 from deblurcli.models.network import count_gmacs
-
-__all__ = [
-    "BLURRED",
-    "Failure",
-    "Method",
-    "count_gmacs",
-    "evaluate",
-    "method_of",
-    "read_image",
-    "results_of",
-    "score_cases",
-]
 
 T = TypeVar("T")
 
@@ -184,23 +172,6 @@ class Failure:
     case: Case
     method: str
     error: DeblurError
-
-
-def evaluate(restorer: Restorer, pairs: Iterable[Pair]) -> Summary:
-    """The mean PSNR of one restorer over pairs of any kind.
-
-    Raises:
-        DeblurError: a picture can't be read, or the two of a pair differ in size.
-        ValueError: no pairs.
-    """
-    scores: list[Score] = []
-    for result in score_cases([Method("restored", restorer, "")], cases_of(pairs), []):
-        if isinstance(result, Failure):
-            raise result.error
-        scores.append(replace(result, set_name="all"))
-    if not scores:
-        raise ValueError("at least one pair wanted")
-    return summarise(scores)[0]
 
 
 def score_cases(

@@ -112,24 +112,22 @@ def find_shots(root: Path) -> list[Shot]:
     Raises:
         DeblurError: a blurred picture has no sharp frames.
     """
-    blurred = [path for path in root.rglob("*.png") if _BLURRED.fullmatch(path.name)]
-    return [_shot(root, path) for path in natsorted(blurred)]
-
-
-def _shot(root: Path, blurred: Path) -> Shot:
-    match = _BLURRED.fullmatch(blurred.name)
-    assert match
-    scene, path = match.groups()
-    pattern = f"**/Image{scene}/Kernel{path}/GroundTruth{scene}_{path}_*.png"
-    frames = natsorted(root.glob(pattern))
-    if (scene, path) == ("1", "3"):
-        # The benchmark's own script leaves these out: one of them is missing there.
-        left_out = {30, *range(199, 1000)}
-        frames = [f for f in frames if int(f.stem.rpartition("_")[2]) not in left_out]
-    if not frames:
-        raise DeblurError(
-            blurred,
-            f"has no sharp frames (Image{scene}/Kernel{path}/GroundTruth{scene}_{path}_1.png …)",
-            "unpack the archives GroundTruth_pngs_Image1.zip … into the same folder",
-        )
-    return Shot(f"{scene}_{path}", blurred, tuple(frames))
+    shots = []
+    for blurred in natsorted(root.rglob("*.png")):
+        if not (match := _BLURRED.fullmatch(blurred.name)):
+            continue
+        scene, path = match.groups()
+        first = f"Image{scene}/Kernel{path}/GroundTruth{scene}_{path}_"
+        frames = natsorted(root.glob(f"**/{first}*.png"))
+        if (scene, path) == ("1", "3"):
+            # The benchmark's own script leaves these out: one of them is missing there.
+            left_out = {30, *range(199, 1000)}
+            frames = [f for f in frames if int(f.stem.rpartition("_")[2]) not in left_out]
+        if not frames:
+            raise DeblurError(
+                blurred,
+                f"has no sharp frames ({first}1.png …)",
+                "unpack the archives GroundTruth_pngs_Image1.zip … into the same folder",
+            )
+        shots.append(Shot(f"{scene}_{path}", blurred, tuple(frames)))
+    return shots

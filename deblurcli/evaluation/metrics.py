@@ -31,7 +31,7 @@ from deblurcli.errors import UsageError, not_installed
 
 Image = NDArray[np.uint8]
 
-LEAST_PX = 11
+SSIM_MIN_PX = 11
 """What both sides of a picture must have for SSIM."""
 
 
@@ -172,7 +172,7 @@ METRICS = {
             "SSIM: Gaussian weights sigma 1.5, 11x11, no sample covariance, mean over RGB "
             "channels (scikit-image; DeepDeblur-PyTorch)",
             ssim,
-            min_px=LEAST_PX,
+            min_px=SSIM_MIN_PX,
         ),
         Metric(
             "ssim_matlab_rgb",
@@ -231,20 +231,22 @@ def find_metrics(names: Sequence[str] | None = None) -> list[Metric]:
 def _from_pyiqa(name: str) -> Metric:
     if find_spec("pyiqa") is None:
         raise not_installed(f"--metrics {name}", "pyiqa", "metrics")
-    import pyiqa
     import torch
 
-    if name not in pyiqa.list_models():
-        raise UsageError(
-            f"--metrics {name}", "pyiqa has no such metric", "see pyiqa.list_models() for its names"
-        )
     try:
-        network = pyiqa.create_metric(name, device="cuda" if torch.cuda.is_available() else "cpu")
-    except Exception as error:  # it downloads parameters, in many ways
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        import pyiqa
+
+        known = name in pyiqa.list_models()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        network = pyiqa.create_metric(name, device=device) if known else None
+    except Exception as error:  # it imports much, and downloads parameters, in many ways
+        reason = f"pyiqa can't load it ({str(error).partition(chr(10))[0] or type(error).__name__})"
         raise UsageError(
-            f"--metrics {name}", f"pyiqa can't load it ({reason})", "check the network"
+            f"--metrics {name}", reason, "check its installation or the network"
         ) from error
+    if network is None:
+        remedy = "give one of pyiqa.list_models()"
+        raise UsageError(f"--metrics {name}", "pyiqa has no such metric", remedy)
 
     def measure(restored: Image, sharp: Image) -> float:
         images = [

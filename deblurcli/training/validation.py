@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from deblurcli.data.layouts import Pair
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.errors import DeblurError
-from deblurcli.evaluation.evaluate import read_image
+from deblurcli.evaluation.cases import read_image
 from deblurcli.evaluation.metrics import psnr
 from deblurcli.models.generator import MultiScaleGenerator
 

@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 from skimage import data
 
-from deblurcli.data.layouts import find_pairs
 from deblurcli.errors import DeblurError, DeviceMemoryError, NothingToDoError, UsageError
 from deblurcli.evaluation import metrics
 from deblurcli.evaluation.cases import PairScorer, find_cases
@@ -28,7 +27,6 @@ from deblurcli.evaluation.evaluate import (
     BLURRED,
     Failure,
     Method,
-    evaluate,
     results_of,
     score_cases,
 )
@@ -96,14 +94,6 @@ def test_sets_of_one_kind_in_two_folders_stay_apart(tmp_path: Path) -> None:
             save(tmp_path / root / kind / "a.png", picture(1))
     names = {case.set_name for case in find_cases([tmp_path / "one", tmp_path / "two"])}
     assert names == {f"pairs ({tmp_path / 'one'})", f"pairs ({tmp_path / 'two'})"}
-
-
-def test_evaluate_gives_the_means_of_one_restorer(gopro: Path) -> None:
-    summary = evaluate(Brighten(), find_pairs(gopro))
-    scores = score_cases([Method("m", Brighten(), "1")], find_cases([gopro]), [])
-    assert summary.pictures == 6
-    assert summary.psnr_db == pytest.approx(np.mean([s.psnr_db for s in scores]))
-    assert summary.figures["seconds"] > 0
 
 
 def test_do_no_harm_is_the_distance_of_a_restored_sharp_picture(gopro: Path) -> None:
