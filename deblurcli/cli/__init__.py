@@ -29,6 +29,7 @@ from deblurcli.cli import (
     info,
     restore,
     score,
+    serve,
     train,
     watch,
     weights,
@@ -97,6 +98,7 @@ _HOW_TO_GO_ON = {
     "compare": "",
     "info": "",
     "score": "",
+    "serve": "",
     "watch": "; started again, it restores what arrived in between",
     "weights": "",
 }
@@ -118,6 +120,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 app.command("compare")(compare.compare)
 app.command("score")(score.score)
+app.command("serve")(serve.serve)
 app.command("watch")(watch.watch)
 app.command("info")(info.info)
 for command in (

@@ -1,0 +1,286 @@
+"""A local page to drop photos on: the requests, one queue, and one thread that restores.
+
+Photos are read, restored and written by the functions that the command uses, but in memory:
+nothing is written to disk. What is held is bounded; what does not fit is refused for now, and the
+page tries again. Needs the extra: ``pip install 'deblurcli[serve]'``.
+"""
+
+from __future__ import annotations
+
+import io
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import quote, urlsplit
+
+from PIL import Image as PillowImage
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from deblurcli.batch.plan import Job
+from deblurcli.batch.run import RunOptions, failure_of, restore_photos
+from deblurcli.errors import DeblurError, UsageError
+from deblurcli.io import media, photos
+from deblurcli.weights import hub
+
+if TYPE_CHECKING:
+    from deblurcli.deblurrer import Deblurrer
+
+PAGE = Path(__file__).with_name("serve.html")
+LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
+PREVIEW_PX = 2048
+"""The longest side of the pictures under the page's slider."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What is accepted, and from whom.
+
+    Attributes:
+        token: what requests have to bring; None lets every program of this computer in.
+        max_upload_bytes, max_pixels: of one photo.
+        max_held_bytes: of all uploads and results together.
+        keep_seconds: how long a result waits to be fetched.
+    """
+
+    token: str | None = None
+    max_upload_bytes: int = 100 * 2**20
+    max_pixels: int = 100_000_000
+    max_held_bytes: int = 1 * 2**30
+    keep_seconds: float = 900.0
+
+
+@dataclass
+class Upload:
+    """A photo on its way. `data` is the upload at first, then the result."""
+
+    name: str
+    weights: str
+    strength: float
+    data: bytes
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    state: Literal["waiting", "working", "done", "failed"] = "waiting"
+    error: str = ""
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    previews: dict[str, bytes] = field(default_factory=dict)
+    ended: float = 0.0
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self.data) + sum(map(len, self.previews.values()))
+
+    @property
+    def result_name(self) -> str:
+        path = PurePath(self.name)
+        return f"{path.stem}{media.OWN_MARK}{path.suffix}"
+
+
+class PhotoQueue:
+    """The uploads, and the one thread that restores them in the order in which they came."""
+
+    def __init__(self, load: Callable[[str], Deblurrer], options: ServeOptions) -> None:
+        """Starts the thread; `load` gives the network of a name, and is called in the thread."""
+        self.uploads: dict[str, Upload] = {}
+        self.receiving_bytes = 0
+        self._options = options
+        self._load = load
+        self._deblurrers: dict[str, Deblurrer] = {}
+        self._waiting: queue.SimpleQueue[Upload] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="deblur-serve", daemon=True).start()
+
+    def has_room(self, more_bytes: int) -> bool:
+        """Whether so many bytes more may be held; forgets results that nobody fetched."""
+        now = time.monotonic()
+        for upload in list(self.uploads.values()):
+            if upload.ended and now - upload.ended > self._options.keep_seconds:
+                self.uploads.pop(upload.id, None)
+        held = sum(upload.held_bytes for upload in list(self.uploads.values()))
+        return held + self.receiving_bytes + more_bytes <= self._options.max_held_bytes
+
+    def add(self, upload: Upload) -> None:
+        self.uploads[upload.id] = upload
+        self._waiting.put(upload)
+
+    def position(self, upload: Upload) -> int:
+        """How many are restored before this one."""
+        before = list(self.uploads.values())
+        return sum(u.state in ("waiting", "working") for u in before[: before.index(upload)])
+
+    def _work(self) -> None:
+        while True:
+            upload = self._waiting.get()
+            if upload.id not in self.uploads:  # taken back
+                continue
+            upload.state = "working"
+            try:
+                self._restore(upload)
+                upload.state = "done"
+            except Exception as error:
+                upload.data = b""
+                upload.error = str(failure_of(Job(Path(upload.name), None), error))
+                upload.state = "failed"
+            upload.ended = time.monotonic()
+
+    def _restore(self, upload: Upload) -> None:
+        reading = photos.ReadOptions(max_pixels=self._options.max_pixels)
+        photo = photos.read(io.BytesIO(upload.data), name=upload.name, options=reading)
+        if upload.weights not in self._deblurrers:
+            self._deblurrers = {upload.weights: self._load(upload.weights)}  # one at a time
+        deblurrer = self._deblurrers[upload.weights]
+        deblurrer.strength = upload.strength
+        start = time.perf_counter()
+        (restored,) = restore_photos([photo], deblurrer, RunOptions())
+        upload.seconds = time.perf_counter() - start
+        result = io.BytesIO()
+        photos.write(photo, restored, result)
+        for side, pixels in (("before", photo.pixels), ("after", restored)):
+            shown = pixels if pixels.dtype == "uint8" else (pixels >> 8).astype("uint8")
+            preview = PillowImage.fromarray(shown)
+            preview.thumbnail((PREVIEW_PX, PREVIEW_PX))
+            encoded = io.BytesIO()
+            preview.save(encoded, "JPEG", quality=92, subsampling=0)
+            upload.previews[side] = encoded.getvalue()
+        upload.notes = photo.notes
+        upload.data = result.getvalue()
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def make_app(  # noqa: PLR0915  (all requests on one page)
+    load: Callable[[str], Deblurrer], default: str, options: ServeOptions
+) -> Starlette:
+    """Makes the ASGI application.
+
+    Args:
+        load: gives the network for a name of weights.
+        default: the weights that the page offers first.
+        options: limits, and the token.
+    """
+    waiting = PhotoQueue(load, options)
+    # The page names weights that lie here, never files.
+    here = [listing.entry.name for listing in hub.listings() if listing.state == "intact"]
+    usable = [default, *(name for name in here if name != default)]
+
+    def guarded(handler: Handler) -> Handler:
+        """Lets requests through that bring the token and come from our own page."""
+
+        async def check(request: Request) -> Response:
+            origin = request.headers.get("origin")
+            if origin and urlsplit(origin).netloc != request.headers.get("host"):
+                return _refusal(403, "request: from another page; open this server's own page")
+            if options.token is None:
+                # A name of somebody else's that leads to this computer is not ours.
+                host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+                if host not in LOCAL_HOSTS:
+                    return _refusal(403, f"{host}: not this server; open http://127.0.0.1")
+            else:
+                bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+                given = request.query_params.get("token") or request.cookies.get("token") or bearer
+                if not secrets.compare_digest(given.encode(), options.token.encode()):
+                    return _refusal(401, "token: missing or wrong; open the address with ?token=")
+            response = await handler(request)
+            response.headers["Cache-Control"] = "no-store"
+            response.headers["X-Content-Type-Options"] = "nosniff"
+            return response
+
+        return check
+
+    async def show_page(request: Request) -> Response:
+        del request
+        response = HTMLResponse(PAGE.read_text(encoding="utf-8"))
+        own = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+        response.headers["Content-Security-Policy"] = (
+            own + "img-src 'self' blob:; connect-src 'self'"
+        )
+        if options.token is not None:
+            response.set_cookie("token", options.token, httponly=True, samesite="strict")
+        return response
+
+    async def list_weights(request: Request) -> Response:
+        del request
+        return JSONResponse({"weights": usable})
+
+    async def add_photo(request: Request) -> Response:
+        name = PurePath(request.query_params.get("name") or "photo").name
+        weights = request.query_params.get("weights") or default
+        try:
+            if weights not in usable:
+                raise UsageError(weights, "no such weights here", "see 'deblur weights list'")
+            strength = float(request.query_params.get("strength") or 1)
+            if not 0 <= strength <= 1:
+                raise ValueError
+        except ValueError:
+            return _refusal(400, "strength: not a number from 0 to 1; give one")
+        except DeblurError as error:
+            return _refusal(400, str(error))
+        data = bytearray()
+        try:
+            async for piece in request.stream():
+                data += piece
+                waiting.receiving_bytes += len(piece)
+                if len(data) > options.max_upload_bytes:
+                    limit = f"{options.max_upload_bytes / 2**20:g} MiB"
+                    return _refusal(413, f"{name}: larger than {limit}; make it smaller")
+                if not waiting.has_room(0):
+                    busy = f"{name}: too many photos are waiting; try again in a moment"
+                    return _refusal(503, busy, {"Retry-After": "1"})
+            upload = Upload(name, weights, strength, bytes(data))
+            waiting.add(upload)
+        finally:
+            waiting.receiving_bytes -= len(data)
+        return JSONResponse({"id": upload.id}, 202)
+
+    async def tell(request: Request) -> Response:
+        upload = waiting.uploads.get(request.path_params["id"])
+        if upload is None:
+            return _refusal(404, "photo: not here any more; upload it again")
+        about = {
+            "state": upload.state,
+            "name": upload.name,
+            "result_name": upload.result_name,
+            "before_it": waiting.position(upload),
+            "seconds": round(upload.seconds, 2),
+            "notes": list(upload.notes),
+            "error": upload.error,
+        }
+        return JSONResponse(about)
+
+    async def give(request: Request) -> Response:
+        upload = waiting.uploads.get(request.path_params["id"])
+        if upload is None or upload.state != "done":
+            return _refusal(404, "photo: not here; ask for its state first")
+        part = request.path_params["part"]
+        if part in upload.previews:
+            return Response(upload.previews[part], media_type="image/jpeg")
+        disposition = f"attachment; filename*=UTF-8''{quote(upload.result_name)}"
+        headers = {"Content-Disposition": disposition}
+        return Response(upload.data, media_type="application/octet-stream", headers=headers)
+
+    async def forget(request: Request) -> Response:
+        waiting.uploads.pop(request.path_params["id"], None)
+        return Response(status_code=204)
+
+    photo = "/api/photos/{id}"
+    return Starlette(
+        routes=[
+            Route("/", guarded(show_page)),
+            Route("/api/weights", guarded(list_weights)),
+            Route("/api/photos", guarded(add_photo), methods=["POST"]),
+            Route(photo, guarded(tell)),
+            Route(photo, guarded(forget), methods=["DELETE"]),
+            Route(photo + "/{part}", guarded(give)),
+        ]
+    )
+
+
+def _refusal(status: int, line: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": line}, status, headers)
