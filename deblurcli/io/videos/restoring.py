@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from deblurcli import __version__
 from deblurcli.errors import DeblurError
 from deblurcli.io.files import atomic_output
 from deblurcli.io.videos.encoding import (
@@ -40,7 +41,8 @@ from deblurcli.io.videos.pixels import (
     turn_upright,
     with_pixels,
 )
-from deblurcli.io.videos.reading import VideoReader, choose_time_range
+from deblurcli.io.videos.reading import Step, VideoReader, choose_time_range
+from deblurcli.io.videos.segments import SEGMENT_FRAMES, open_segments
 from deblurcli.io.videos.side_data import (
     DisplayMatrix,
     display_matrix_of,
@@ -92,6 +94,7 @@ def restore_video(
     strip: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    restored_by: str | None = None,
 ) -> VideoResult:
     """Restores the frames of `source` and writes them, with all else it holds, to `target`.
 
@@ -108,6 +111,9 @@ def restore_video(
         strip: leave out tags (but languages), telemetry and cover pictures.
         overwrite: `target` may be replaced.
         progress: is told about each frame.
+        restored_by: names all that decides what `restore` gives, such as weights and strength.
+            Where it is given, a run that ends early keeps what it has done in a folder
+            ``TARGET.part``, and the same call goes on from there.
 
     Raises:
         UsageError: `target` exists, or the options don't fit each other.
@@ -144,9 +150,20 @@ def restore_video(
                 notes.append("its transparency is left out")
             notes += _lost_in(container_format, encoding, container, picture, copied, strip)
             size, done = (first.frame.width, first.frame.height), 0
+            description = {
+                "input": os.fspath(Path(source).absolute()),
+                "bytes": Path(source).stat().st_size,
+                "modified_ns": Path(source).stat().st_mtime_ns,
+                "versions": [__version__, av.__version__],
+                "restored_by": restored_by,
+                "output": [container_format, repr(encoding), repr(picture), repr(part)],
+            }
             with (
                 atomic_output(target, overwrite=overwrite) as file,
                 refused_by_ffmpeg(target, file),
+                nullcontext()
+                if restored_by is None
+                else open_segments(target, file, description) as segments,
                 VideoWriter(
                     file,
                     container_format,
@@ -157,13 +174,20 @@ def restore_video(
                     tags=container.metadata,
                     strip=strip,
                     has_cover=copied.has_cover,
+                    segments=segments,
                 ) as writer,
             ):
                 writer.copy_from(container, stream, copied, part)
                 with write_behind(writer.write, depth) as write:
                     for step in itertools.chain([first], steps):
                         frame = step.frame
-                        if frame is not None:
+                        segment, place = divmod(done, SEGMENT_FRAMES)
+                        is_finished = segments is not None and segment < segments.count
+                        if frame is not None and segments is not None and is_finished:
+                            encoded = segments.load(segment) if place == 0 else ()
+                            step = Step(None, step.packets, encoded=encoded)  # noqa: PLW2901
+                            done += 1
+                        elif frame is not None:
                             if size != (frame.width, frame.height):
                                 size = (frame.width, frame.height)
                                 notes.append(

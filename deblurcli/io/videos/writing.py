@@ -7,17 +7,19 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import av
+from av.codec.context import CodecContext
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from deblurcli.errors import UsageError
@@ -25,6 +27,7 @@ from deblurcli.io.videos.encoding import Encoding, rate_of_stream
 from deblurcli.io.videos.info import fraction_of, start_seconds_of
 from deblurcli.io.videos.pixels import Colour, PixelWriter
 from deblurcli.io.videos.reading import Step
+from deblurcli.io.videos.segments import SEGMENT_FRAMES, EncodedPacket, SegmentStore
 from deblurcli.io.videos.side_data import DisplayMatrix
 from deblurcli.io.videos.streams import (
     CopiedStreams,
@@ -82,6 +85,7 @@ class VideoWriter:
         tags: Mapping[str, str],
         strip: bool = False,
         has_cover: bool = False,
+        segments: SegmentStore | None = None,
     ) -> None:
         """
         Args:
@@ -90,6 +94,7 @@ class VideoWriter:
             tags: of the whole file.
             strip: leave all tags out but languages.
             has_cover: a cover picture will be copied; MP4 then takes its usual tags only.
+            segments: keeps what is finished, for a later run.
 
         Raises:
             UsageError: the container can't hold the codec, or the encoder can't be used.
@@ -117,20 +122,15 @@ class VideoWriter:
         if container_format == "avi" or encoding.encoder in _GRID_ENCODERS:
             # Frames lie on a grid there: its step is the frame, as fine as 16 bits count.
             time_base = Fraction(1) / rate.limit_denominator(65_535)
+        self._stream, self._time_base = stream, time_base
+        self._encoding, self._picture = encoding, picture
         context = stream.codec_context
-        context.width, context.height = picture.width, picture.height
-        context.pix_fmt = encoding.pixel_format
-        context.time_base = stream.time_base = time_base
-        context.color_range = picture.colour.range
-        context.colorspace = picture.colour.matrix
-        context.color_trc = picture.colour.transfer
-        context.color_primaries = picture.colour.primaries
+        self._set_up(context)
+        stream.time_base = time_base
         if encoding.tag is not None:
             context.codec_tag = encoding.tag
         if picture.display_matrix is not None:
             stream.set_display_matrix(picture.display_matrix)
-        if picture.aspect is not None:
-            context.sample_aspect_ratio = picture.aspect
         try:
             # Now, not with the first frame: some need hardware that is not here, or other frames.
             context.open()
@@ -141,7 +141,6 @@ class VideoWriter:
                 f"{encoding.encoder} can't encode this here ({getattr(error, 'strerror', error)})",
                 "give another --codec, such as h264",
             ) from error
-        self._stream, self._time_base = stream, time_base
         self._pixels = PixelWriter(
             picture.width, picture.height, encoding.pixel_format, picture.colour
         )
@@ -149,6 +148,24 @@ class VideoWriter:
         self._waiting: deque[Packet[Any]] = deque()
         self._durations: dict[int, int] = {}
         self._last_pts: int | None = None
+        self._last_dts: int | None = None
+        # Of the segment at hand: its encoder, its packets so far, its first time, its frames.
+        self._segments, self._segment_number = segments, 0
+        self._encoder: VideoCodecContext | None = None
+        self._finished: list[EncodedPacket] = []
+        self._first_pts = self._frame_count = 0
+
+    def _set_up(self, context: VideoCodecContext) -> None:
+        picture = self._picture
+        context.width, context.height = picture.width, picture.height
+        context.pix_fmt = self._encoding.pixel_format
+        context.time_base = self._time_base
+        context.color_range = picture.colour.range
+        context.colorspace = picture.colour.matrix
+        context.color_trc = picture.colour.transfer
+        context.color_primaries = picture.colour.primaries
+        if picture.aspect is not None:
+            context.sample_aspect_ratio = picture.aspect
 
     def copy_from(
         self, source: InputContainer, video: VideoStream, copied: CopiedStreams, part: TimeRange
@@ -170,6 +187,10 @@ class VideoWriter:
         time that does not come after the last frame's is moved on."""
         for packet in step.packets:
             self._waiting.extend(self._copies[packet.stream.index].take(packet))
+        for packet in step.encoded:
+            self._mux(packet)
+            self._last_pts = max(packet.pts, self._last_pts or packet.pts)
+        self._segment_number += bool(step.encoded)
         if step.frame is None:
             return
         frame = self._pixels.from_rgb(step.frame, step.original)
@@ -180,17 +201,51 @@ class VideoWriter:
             self._durations[self._last_pts] = pts - self._last_pts
         self._durations[pts] = round((step.frame.duration or 0) * per_tick)
         self._last_pts = pts
-        frame.pts, frame.time_base = pts, self._time_base
-        self._mux(self._stream.encode(frame))
+        if self._frame_count == SEGMENT_FRAMES:
+            self._end_segment()
+        if self._encoder is None:
+            template = self._stream.codec_context
+            self._encoder = cast(
+                VideoCodecContext, CodecContext.create(self._encoding.encoder, "w")
+            )
+            self._set_up(self._encoder)
+            self._encoder.framerate = template.framerate
+            self._encoder.flags = template.flags  # a header of its own, or one for the file
+            self._encoder.options = dict(self._encoding.options)
+            self._first_pts = pts
+        # Each segment begins at 0 for its encoder, which then does the same whatever was before.
+        frame.pts, frame.time_base = pts - self._first_pts, self._time_base
+        self._frame_count += 1
+        self._take(self._encoder.encode(frame))
 
-    def _mux(self, packets: list[Packet[VideoStream]]) -> None:
+    def _take(self, packets: Sequence[Packet[Any]]) -> None:
+        """Writes what the encoder gives, and remembers it for the segment."""
         for packet in packets:
-            duration = self._durations.pop(packet.pts, 0) if packet.pts is not None else 0
-            if duration:
-                packet.duration = duration
-            if packet.dts is not None:
-                self._mux_waiting(packet.dts * packet.time_base)
-            self._output.mux(packet)
+            pts = self._first_pts + (packet.pts or 0)
+            dts = self._first_pts + (packet.pts or 0 if packet.dts is None else packet.dts)
+            duration = self._durations.pop(pts, 0) or packet.duration or 0
+            encoded = EncodedPacket(pts, dts, duration, packet.is_keyframe, bytes(packet))
+            self._finished.append(encoded)
+            self._mux(encoded)
+
+    def _end_segment(self) -> None:
+        if self._encoder is not None:
+            self._take(self._encoder.encode(None))
+        if self._segments is not None and self._frame_count == SEGMENT_FRAMES:
+            self._segments.save(self._segment_number, self._finished)
+        self._segment_number += 1
+        self._encoder, self._finished, self._frame_count = None, [], 0
+
+    def _mux(self, encoded: EncodedPacket) -> None:
+        packet = Packet(encoded.data)
+        # Where the frame rate varies, a segment's first times of decoding may reach back.
+        dts = encoded.dts if self._last_dts is None else max(encoded.dts, self._last_dts + 1)
+        packet.pts, packet.dts, packet.duration = encoded.pts, dts, encoded.duration
+        packet.time_base, packet.is_keyframe = self._time_base, encoded.is_keyframe
+        packet.stream = self._stream
+        self._last_dts = dts
+        self._mux_waiting(dts * self._time_base)
+        self._output.mux(packet)
 
     def _mux_waiting(self, until_seconds: Fraction | None) -> None:
         while self._waiting:
@@ -222,7 +277,7 @@ class VideoWriter:
         if error is None:
             for copy in self._copies.values():
                 self._waiting.extend(copy.take(None))
-            self._mux(self._stream.encode(None))
+            self._end_segment()
             self._mux_waiting(None)
             self._output.close()
         else:

@@ -1,0 +1,132 @@
+"""An hour's work survives: what is encoded is kept beside the target until all is done.
+
+A video is encoded in segments of so many frames, each by an encoder of its own, so that the file
+is the same whether the run was interrupted or not. The packets of each finished segment lie in a
+folder ``TARGET.part`` with a description of the input and the settings. A later run with the same
+description takes them instead of restoring those frames again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+SEGMENT_FRAMES = 100
+"""Frames of a segment: what a run loses at most, for 2 % more bytes."""
+
+_DESCRIPTION = "description.json"
+_PACKET = struct.Struct("<qqq?I")  # pts, dts, duration, is_keyframe, bytes of data
+logger = logging.getLogger("deblurcli")
+
+
+@dataclass(frozen=True)
+class EncodedPacket:
+    """A packet of the encoder, with times in ticks of the output's video."""
+
+    pts: int
+    dts: int
+    duration: int
+    is_keyframe: bool
+    data: bytes
+
+
+class SegmentStore:
+    """The finished segments of one output, in a folder beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0  # finished by an earlier run
+        while self._path(self.count).exists():
+            self.count += 1
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"segment-{number:06}"
+
+    def load(self, number: int) -> list[EncodedPacket]:
+        """The packets of a finished segment, in the order of the encoder."""
+        data, place, packets = self._path(number).read_bytes(), 0, []
+        while place < len(data):
+            *times, size = _PACKET.unpack_from(data, place)
+            place += _PACKET.size
+            packets.append(EncodedPacket(*times, data[place : place + size]))
+            place += size
+        return packets
+
+    def save(self, number: int, packets: Sequence[EncodedPacket]) -> None:
+        """Keeps a segment; on the disk before it gets its name.
+
+        Raises:
+            OSError: the disk is full, or gone.
+        """
+        path = self._path(number)
+        with path.with_suffix(".new").open("wb") as file:
+            for p in packets:
+                file.write(_PACKET.pack(p.pts, p.dts, p.duration, p.is_keyframe, len(p.data)))
+                file.write(p.data)
+            file.flush()
+            os.fsync(file.fileno())
+        path.with_suffix(".new").replace(path)
+
+
+@contextmanager
+def open_segments(
+    target: Path, part: Path, description: Mapping[str, object]
+) -> Iterator[SegmentStore | None]:
+    """Gives the store beside `target`, with what an earlier run of the same description left.
+
+    What another description left is removed, with a warning. On success the folder goes; on any
+    exception it stays if there is a segment in it.
+
+    Args:
+        target: the file that is being written.
+        part: the unfinished file itself: a run that was killed left its own, which is removed.
+        description: of the input and of all that decides how the output looks.
+
+    Yields:
+        The store; None where another run is writing the same target, or no folder can be made.
+    """
+    folder = target.with_name(f"{target.name}.part")
+    written = json.loads(json.dumps({**description, "segment_frames": SEGMENT_FRAMES}))
+    lock = filelock.FileLock(folder / "lock")
+    try:
+        folder.mkdir(exist_ok=True)
+        lock.acquire(timeout=0)
+    except (OSError, filelock.Timeout):
+        yield None
+        return
+    done = False
+    try:
+        try:
+            before = json.loads((folder / _DESCRIPTION).read_text("utf-8"))
+            Path(before.pop("part")).unlink(missing_ok=True)
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            before = None
+        if before != written:
+            stale = list(folder.glob("segment-*"))
+            if stale:
+                logger.warning("%s: begins anew: the input or the settings changed", target)
+            for path in stale:
+                path.unlink()
+        described = json.dumps({**written, "part": os.fspath(part.absolute())})
+        (folder / _DESCRIPTION).write_text(described, "utf-8")
+        store = SegmentStore(folder)
+        if store.count:
+            frames = store.count * SEGMENT_FRAMES
+            logger.warning("%s: goes on after %d frames of an earlier run", target, frames)
+        yield store
+        done = True
+    finally:
+        is_empty = not any(folder.glob("segment-*"))
+        lock.release()
+        if done or is_empty:
+            with suppress(OSError):
+                shutil.rmtree(folder)
