@@ -19,6 +19,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from deblurcli import __version__
 from deblurcli.batch.estimate import estimate_blur
 from deblurcli.batch.plan import ClipOptions, Job
 from deblurcli.batch.selection import Selection
@@ -340,6 +341,7 @@ def _run_clip(
                 strip=options.strip,
                 overwrite=options.overwrite,
                 progress=show,
+                restored_by=_description_of(deblurrer),
             )
     except (DeviceError, WeightsError):
         raise  # the next job would fail the same way
@@ -357,3 +359,16 @@ def _run_clip(
         f"what could be decoded ({result.frame_count} frames) is in {job.target_name}",
     )
     return Outcome(job, "failed", damage, seconds, result.notes)
+
+
+def _description_of(deblurrer: Deblurrer) -> str | None:
+    """Names what decides how a frame looks; None where that can't be known.
+
+    Precision and tiles are left out: `auto` may choose others the next time, and half a level of
+    difference is no reason to restore hours of frames again.
+    """
+    if deblurrer.weights_path is None:
+        return None
+    status = Path(deblurrer.weights_path).stat()
+    weights = f"{Path(deblurrer.weights_path).name} of {status.st_size} bytes, {status.st_mtime_ns}"
+    return f"deblurcli {__version__}, {weights}, strength {deblurrer.strength:g}"

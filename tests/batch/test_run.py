@@ -29,6 +29,7 @@ class Inverter:
         self.device = SimpleNamespace(type=device)
         self.seconds = seconds
         self.batches: list[int] = []
+        self.weights_path = None
 
     def restore_batch(self, images: Images) -> list[NDArray[Any]]:
         self.batches.append(len(images))

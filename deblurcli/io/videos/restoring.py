@@ -14,7 +14,6 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from deblurcli import __version__
 from deblurcli.errors import DeblurError
 from deblurcli.io.files import atomic_output
 from deblurcli.io.videos.encoding import (
@@ -154,7 +153,7 @@ def restore_video(
                 "input": os.fspath(Path(source).absolute()),
                 "bytes": Path(source).stat().st_size,
                 "modified_ns": Path(source).stat().st_mtime_ns,
-                "versions": [__version__, av.__version__],
+                "ffmpeg": av.__version__,
                 "restored_by": restored_by,
                 "output": [container_format, repr(encoding), repr(picture), repr(part)],
             }

@@ -55,9 +55,10 @@ class SegmentStore:
         """The packets of a finished segment, in the order of the encoder."""
         data, place, packets = self._path(number).read_bytes(), 0, []
         while place < len(data):
-            *times, size = _PACKET.unpack_from(data, place)
+            pts, dts, duration, is_keyframe, size = _PACKET.unpack_from(data, place)
             place += _PACKET.size
-            packets.append(EncodedPacket(*times, data[place : place + size]))
+            payload = data[place : place + size]
+            packets.append(EncodedPacket(pts, dts, duration, is_keyframe, payload))
             place += size
         return packets
 

@@ -187,9 +187,9 @@ class VideoWriter:
         time that does not come after the last frame's is moved on."""
         for packet in step.packets:
             self._waiting.extend(self._copies[packet.stream.index].take(packet))
-        for packet in step.encoded:
-            self._mux(packet)
-            self._last_pts = max(packet.pts, self._last_pts or packet.pts)
+        for encoded in step.encoded:
+            self._mux(encoded)
+            self._last_pts = max(encoded.pts, self._last_pts or encoded.pts)
         self._segment_number += bool(step.encoded)
         if step.frame is None:
             return

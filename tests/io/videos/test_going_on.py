@@ -1,0 +1,123 @@
+"""An hour's work survives: what was restored before Ctrl-C or kill -9 is not restored again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg, run
+
+from deblurcli.io.videos import restore_video
+
+pytestmark = needs_ffmpeg
+
+FRAMES = 260  # two whole segments and a part of a third
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With B-frames, sound, and a frame rate that varies."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    long = [text.replace("d=1", "d=14") for text in (COUNTER, TONE)]
+    ffmpeg("-f", "lavfi", "-i", long[0], "-f", "lavfi", "-i", long[1], "-vf",
+           "select='not(eq(mod(n,7),3))'", "-vsync", "vfr", "-frames:v", FRAMES, "-t", 12,
+           "-pix_fmt", "yuv420p", path)  # fmt: skip
+    return path
+
+
+class Restorer:
+    """Counts what it restores, and fails at one frame."""
+
+    def __init__(self, failing_at: int | None = None) -> None:
+        self.count, self.failing_at = 0, failing_at
+
+    def __call__(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        if self.count == self.failing_at:
+            raise KeyboardInterrupt
+        self.count += 1
+        return brighter(pixels)
+
+
+def _packets(path: Path) -> str:
+    entries = "packet=stream_index,pts,dts,duration,size,flags,data_hash"
+    wanted = ("-show_entries", entries, "-show_data_hash", "md5", "-of", "csv")
+    return run("ffprobe", "-v", "error", *wanted, path).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("out.mp4", None), ("out.mkv", "hevc"), ("out.avi", "mjpeg")]
+)
+def test_it_goes_on_and_the_file_is_the_same(
+    clip: Path, tmp_path: Path, name: str, codec: str | None
+) -> None:
+    whole, target = tmp_path / f"whole-{name}", tmp_path / name
+    options: dict[str, Any] = {"codec": codec, "preset": None if codec == "mjpeg" else "ultrafast"}
+    restore_video(clip, whole, Restorer(), restored_by="weights", **options)
+    first, second = Restorer(215), Restorer()
+    with pytest.raises(KeyboardInterrupt):
+        restore_video(clip, target, first, restored_by="weights", **options)
+    assert [path.name for path in tmp_path.iterdir() if path != whole] == [f"{name}.part"]
+    result = restore_video(clip, target, second, restored_by="weights", **options)
+    assert result.frame_count == int(ffprobe(target).video["nb_read_frames"])
+    assert second.count == result.frame_count - 200
+    assert _packets(target) == _packets(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, whole.name])
+
+
+def test_the_pictures_are_right_across_segments(clip: Path, tmp_path: Path) -> None:
+    restore_video(clip, tmp_path / "out.mp4", brighter, crf=8, preset="veryfast")
+    before, after = (decode(p, (160, 120), count=FRAMES) for p in (clip, tmp_path / "out.mp4"))
+    assert len(before) == len(after)
+    for old, new in zip(before, after, strict=True):
+        assert np.abs(brighter(old).astype(int) - new).mean() < 4
+
+
+@pytest.mark.parametrize("change", ["input", "weights", "crf"])
+def test_another_input_or_setting_begins_anew(
+    clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str
+) -> None:
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    source.write_bytes(clip.read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        restore_video(source, target, Restorer(150), restored_by="a", preset="ultrafast")
+    if change == "input":
+        os.utime(source, (1, 1))
+    again = Restorer()
+    weights, crf = ("b" if change == "weights" else "a"), (30 if change == "crf" else None)
+    result = restore_video(source, target, again, restored_by=weights, crf=crf, preset="ultrafast")
+    assert again.count == result.frame_count
+    assert "begins anew" in caplog.text
+
+
+def test_without_a_name_for_the_work_nothing_is_kept(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        restore_video(clip, tmp_path / "out.mp4", Restorer(150), preset="ultrafast")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signals there")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGINT])
+def test_the_same_command_goes_on_after_any_signal(
+    clip: Path, tmp_path: Path, deblur: Callable[..., Any], tiny_weights: Path, number: int
+) -> None:
+    target = tmp_path / "out.mp4"
+    words = [clip, "-o", target, "--weights", tiny_weights, "--preset", "ultrafast"]
+    command = [sys.executable, "-m", "deblurcli", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        while not (tmp_path / "out.mp4.part" / "segment-000000").exists():
+            assert running.poll() is None
+        running.send_signal(number)
+    assert not target.exists()
+    done = deblur(*words)
+    assert done.returncode == 0, done.stderr
+    assert "goes on after" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+    assert ffprobe(target).video["nb_read_frames"] == ffprobe(clip).video["nb_read_frames"]
