@@ -56,8 +56,12 @@ class GeneratorConfig:
             and all(type(n) is int and 1 <= n <= depths for n in self.depths)
             and all(type(n) is int and n >= 0 for n in self.decoder_blocks)
             and type(self.kernel_px) is int
+            and type(self.kernel_px) is int
             and self.kernel_px % 2 == 1
             and 0 < self.value_range < math.inf
+            # Far beyond any network; a damaged file's numbers would keep us building for hours.
+            and sum((*self.encoder_blocks, *self.decoder_blocks)) <= 1000
+            and max((*self.channels, self.unshuffle, self.kernel_px)) <= 65536
         )
         if not sensible:
             raise ValueError(f"not the configuration of a network: {self}")

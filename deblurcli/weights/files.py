@@ -117,7 +117,7 @@ def read_card(path: str | os.PathLike[str]) -> tuple[NetworkConfig, ModelCard]:
         card = dict(document["card"])
         card["training_data"] = tuple(card.get("training_data", ()))
         return read_config(document["network"]), ModelCard(**card)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
 
 

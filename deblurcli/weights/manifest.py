@@ -34,6 +34,7 @@ from deblurcli.io.files import atomic_output
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_MAX_HEADER_BYTES = 100_000_000  # as safetensors itself has it
 
 
 class NetworkFacts(TypedDict, total=False):
@@ -78,6 +79,11 @@ class Entry:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"not a sha256 of 64 lower-case hex digits: {self.sha256!r}")
+        if type(self.bytes) is not int or self.bytes < 0:
+            raise ValueError(f"not a number of bytes: {self.bytes!r}")
+        # They are printed: nobody's terminal is to obey them.
+        if not all(type(text) is str and text.isprintable() for text in (self.licence, self.page)):
+            raise ValueError("a licence or page with control characters")
 
     def matches(self, path: Path) -> bool:
         """Whether the file at `path` is this entry's, byte for byte."""
@@ -128,7 +134,7 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest(entries, document.get("default"))
     except (FileNotFoundError, NotADirectoryError):
         return Manifest()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsError(
             path, f"not a manifest of weights ({error})", "repair it, or take it away"
         ) from error
@@ -216,7 +222,7 @@ def describe(path: Path, *, name: str) -> Entry:
             licence=card.get("licence", "unknown"),
             scores=card.get("scores", {}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(
             path,
             "a safetensors file, but not of deblurcli",
@@ -234,7 +240,7 @@ def read_header(path: Path) -> Mapping[str, Any]:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= size - 8:
+            if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
                 raise ValueError("no safetensors header")
             header = json.loads(file.read(length))
         tensors = (value for key, value in header.items() if key != "__metadata__")
@@ -244,7 +250,7 @@ def read_header(path: Path) -> Mapping[str, Any]:
         return dict(header)
     except FileNotFoundError:
         raise WeightsError(path, "no such weights file", "see 'deblur weights list'") from None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise WeightsError(
             path, "damaged or not a safetensors file", "get it again: deblur weights pull"
         ) from error
