@@ -106,10 +106,9 @@ def degrade(images: Tensor, degradations: Sequence[Degradation], *, rounded: boo
         The degraded images, same shape; in [0, 1] at multiples of 1/255 where `rounded`.
     """
     images, device = images.clone(), images.device
-    generator = torch.Generator(device)
     for n, d in enumerate(degradations):
         if d.read_noise or d.shot_noise:
-            generator.manual_seed(d.noise_seed)
+            generator = torch.Generator(device).manual_seed(d.noise_seed)
             noise = torch.randn(images.shape[1:], generator=generator, device=device)
             images[n] += noise * (d.read_noise**2 + d.shot_noise * images[n]).sqrt()
     if rounded:
