@@ -173,9 +173,11 @@ def main() -> int:
     training.add_argument("--limit", type=float, default=540, help="seconds")
     training.add_argument("--photos-weight", type=float, default=0.8)
     training.add_argument("--pairs-weight", type=float, default=0.2)
-    training.add_argument("options", nargs="*", help="of deblur train, after --")
     training.set_defaults(run_command=train)
-    arguments = parser.parse_args()
+    words, options = sys.argv[1:], []
+    if "--" in words:
+        words, options = words[: words.index("--")], words[words.index("--") + 1 :]
+    arguments = parser.parse_args(words, argparse.Namespace(options=options))
     return int(arguments.run_command(arguments))
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from deblurcli.config import RECIPES, Recipe, change_recipe
+from deblurcli.config import RECIPES, Recipe, RunConfig, change_recipe, load_recipe
 from deblurcli.data.dataset import parse_source
 from deblurcli.data.degradations import draw_degradation
 from deblurcli.errors import UsageError
 
 pytest.importorskip("accelerate", reason="needs the extra 'train'")
+from deblurcli.training import build_generator
 from deblurcli.training.schedule import Schedule
 
 
@@ -80,3 +82,67 @@ def test_sources_carry_weights(tmp_path: Path) -> None:
     for weight in ("0", "-1", "nan", "inf"):
         with pytest.raises(UsageError, match="weight is not above 0"):
             parse_source(f"GOPRO/={weight}")
+
+
+@pytest.mark.parametrize("suffix", [".json", ".toml", ".yaml"])
+def test_recipe_files_hold_what_differs(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"mine{suffix}"
+    recipe = replace(RECIPES["paper"], learning_rate=1e-4, milestones=(0.5, 0.75))
+    recipe = replace(recipe, motion=replace(recipe.motion, zoom=0.0))
+    if suffix == ".json":  # as --show-recipe prints it
+        path.write_text(json.dumps(asdict(recipe)))
+    elif suffix == ".toml":
+        pytest.importorskip("tomllib")
+        path.write_text(
+            'name = "paper"\nlearning_rate = 1e-4\nmilestones = [0.5, 0.75]\n[motion]\nzoom = 0'
+        )
+    else:
+        pytest.importorskip("yaml")
+        path.write_text(
+            "name: paper\nlearning_rate: 1e-4\nmilestones: [0.5, 0.75]\nmotion: {zoom: 0}"
+        )
+    assert load_recipe(str(path)) == recipe
+    path.write_text("{" if suffix != ".toml" else "=")
+    with pytest.raises(UsageError, match="mine"):
+        load_recipe(str(path))
+
+
+def test_rates_fall_at_milestones() -> None:
+    recipe = replace(RECIPES["paper"], milestones=(0.5, 0.75), final_rate=0.25)
+    schedule = Schedule(recipe, steps=100)
+    rates = [schedule.learning_rate(step, step / 100) / 5e-5 for step in (0, 49, 50, 74, 75, 99)]
+    assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.25, 0.25])
+
+
+def test_without_an_end_patches_are_large_and_the_rate_stays() -> None:
+    schedule = Schedule(Recipe(warmup_steps=0))
+    assert schedule.progress(10**6, 1e9) == 0
+    assert schedule.stage(0.0) == 1
+    assert schedule.learning_rate(10**6, 0.0) == Recipe().learning_rate
+
+
+def test_settings_of_another_network_are_refused() -> None:
+    with pytest.raises(UsageError, match="deepdeblur has no such setting"):
+        change_recipe(RECIPES["paper"], ["channels=[8]"])
+    assert change_recipe(RECIPES["paper"], ["network=compact", "channels=[8]"]).channels == (8,)
+
+
+@pytest.mark.parametrize(("scales", "blocks"), [(1, 59), (2, 29), (3, 19)])
+def test_the_papers_networks_have_120_convolutions(scales: int, blocks: int) -> None:
+    with torch.device("meta"):
+        network = build_generator(replace(RECIPES["paper"], scales=scales))
+    assert network.config.encoder_blocks == (blocks,)
+    kernels = [m for name, m in network.named_modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(kernels) - (scales - 1) == 120  # beside those that hand on to the next level
+
+
+def test_a_runs_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    recipe = change_recipe(Recipe(), ["channels=[8,8]", "motion.zoom=0"])
+    config = RunConfig(data=("/a", "/b=0.5"), recipe=recipe, steps=7)
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert RunConfig.load(tmp_path / "config.json") == config
+    other = replace(config, minutes=3.0, recipe=replace(recipe, batch=4))
+    assert config.differences(other) == {"minutes": (None, 3.0), "batch": (8, 4)}
+    (tmp_path / "config.json").write_text('{"recipe": {}}')
+    with pytest.raises(UsageError, match="damaged"):
+        RunConfig.load(tmp_path / "config.json")

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from deblurcli.data.layouts import Pair, check_pairs, find_pairs, find_pictures
+from deblurcli.data.layouts import (
+    Pair,
+    check_pairs,
+    find_pairs,
+    find_pictures,
+    hold_out_scenes,
+    keep_blur,
+)
 from deblurcli.data.pictures import keep_large, read_picture
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError
 
@@ -262,3 +269,72 @@ def test_real_reds_training_part(shared_data: Path) -> None:
     pairs = find_pairs(shared_data / "reds", "train")
     assert len(pairs) == 50
     assert {pair.part for pair in pairs} == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("blurred", "sharp"), [("lq", "gt"), ("LQ", "GT"), ("blur_crops", "sharp_crops")]
+)
+def test_basicsr(make: Make, tmp_path: Path, blurred: str, sharp: str) -> None:
+    make(*(f"train/{half}/{n}.png" for half in (blurred, sharp) for n in (1, 2)))
+    pairs = find_pairs(tmp_path, "train")
+    assert names(pairs) == ["train/1", "train/2"]
+    assert {(pair.blurred.parent.name, pair.sharp.parent.name) for pair in pairs} == {
+        (blurred, sharp)
+    }
+
+
+def test_hide(make: Make, tmp_path: Path) -> None:
+    """Blurred pictures of both parts share one folder of sharp ones."""
+    root = tmp_path / "HIDE_dataset"
+    make("HIDE_dataset/train/1fromGOPR0950.png", "HIDE_dataset/test/test-close-ups/2.png")
+    make("HIDE_dataset/test/test-long-shot/3.png")
+    make(*(f"HIDE_dataset/GT/{name}.png" for name in ("1fromGOPR0950", "2", "3", "unused")))
+    assert names(find_pairs(root, "train")) == ["train/1fromGOPR0950"]
+    test = find_pairs(root, "test")
+    assert names(test) == ["test/2", "test/3"]
+    assert {pair.kind for pair in test} == {"HIDE"}
+    assert all(pair.sharp == root / "GT" / pair.blurred.name for pair in test)
+    assert len(find_pairs(root / "test")) == 2
+
+
+def test_realblur(make: Make, tmp_path: Path) -> None:
+    """Its lists say which scene belongs to which part."""
+    top = "RealBlur-J_ECC_IMCORR_centroid_itensity_ref"
+    for scene in ("scene001", "scene002"):
+        make(*(f"{top}/{scene}/{half}/{half}_{n}.png" for half in ("blur", "gt") for n in (1, 2)))
+    for part, scene in (("train", "scene001"), ("test", "scene002")):
+        lines = (f"{top}/{scene}/gt/gt_{n}.png {top}/{scene}/blur/blur_{n}.png" for n in (1, 2))
+        (tmp_path / f"RealBlur_J_{part}_list.txt").write_text("\n".join(lines))
+    assert {pair.kind for pair in find_pairs(tmp_path)} == {"RealBlur-J"}
+    for part, scene in (("train", "scene001"), ("test", "scene002")):
+        pairs = find_pairs(tmp_path, part)
+        assert names(pairs) == [f"{top}/{scene}/{n}" for n in (1, 2)]
+        assert pairs[0].sharp == tmp_path / top / scene / "gt" / "gt_1.png"
+
+
+def test_what_looks_like_pairs_is_not_taken_for_photos(make: Make, tmp_path: Path) -> None:
+    make("motion_blurred/1.png", "groundtruth/1.png")
+    with pytest.raises(UsageError, match=r"looks like pairs .* rename them to blur and sharp"):
+        find_pairs(tmp_path)
+
+
+def test_scenes_are_held_out_whole(make: Make, tmp_path: Path) -> None:
+    for scene in range(12):
+        make(*(f"train/S{scene:02d}/{half}/{n}.png" for half in ("blur", "sharp") for n in (1, 2)))
+    kept, held = hold_out_scenes(find_pairs(tmp_path))
+    assert len(kept) + len(held) == 24
+    assert len(held) == 2
+    assert not {pair.sharp.parent for pair in kept} & {pair.sharp.parent for pair in held}
+
+    one_scene = find_pairs(tmp_path)[:2] * 15
+    kept, held = hold_out_scenes(one_scene)
+    assert (len(kept), len(held)) == (24, 3)  # three between both are left out
+    assert hold_out_scenes(one_scene[:9]) == (one_scene[:9], [])
+
+
+def test_one_kind_of_gopros_blur(gopro: Path) -> None:
+    pairs = find_pairs(gopro, "train")
+    assert {pair.kind for pair in keep_blur(pairs, "gamma", gopro)} == {"GOPRO gamma"}
+    assert keep_blur(pairs, "both", gopro) == pairs
+    with pytest.raises(UsageError, match="holds only GOPRO gamma pairs; give --blur both"):
+        keep_blur(keep_blur(pairs, "gamma", gopro), "linear", gopro)

@@ -1,0 +1,161 @@
+"""Whole runs of ``deblur train``: several processes, ends from outside, going on."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data as pictures
+
+from deblurcli.cli import main
+from deblurcli.config import RunConfig
+from deblurcli.weights.files import read_card
+
+pytest.importorskip("accelerate", reason="needs the extra 'train'")
+
+SMALL = [
+    *("--set", "channels=[8,8,8]", "--set", "patch_px=32", "--set", "early_share=0"),
+    *("--set", "batch=2", "--device", "cpu", "--track", "none"),
+]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real pairs of a kind, two of each of two scenes, in GOPRO's layout."""
+    folder = tmp_path_factory.mktemp("data") / "train"
+    for name in ("astronaut", "coffee"):
+        sharp = getattr(pictures, name)()[:200, :200]
+        for number in (1, 2):
+            copies = [np.roll(sharp, number * k, axis=1) for k in range(-2, 3)]
+            for kind, image in (("blur", np.mean(copies, axis=0)), ("sharp", sharp)):
+                path = folder / name / kind / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image.astype(np.uint8)).save(path)
+    return folder.parent
+
+
+def train(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "deblurcli", "train", *map(str, words)]
+
+
+def read_metrics(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_two_processes_share_their_validations(scenes: Path, tmp_path: Path) -> None:
+    words = ["--data", scenes, "--steps", "3", "--validate-every", "2", *SMALL]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    two, one = tmp_path / "two", tmp_path / "one"
+    command = train(*words, "-o", two)
+    done = subprocess.run(
+        [command[0], *launcher, *command[1:]],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("4 pairs (GOPRO linear)") == 1  # only the first process speaks
+    subprocess.run(train(*words, "-o", one, "-q"), env=ENVIRONMENT, check=True)
+    rows = [read_metrics(run) for run in (two, one)]
+    assert [row["step"] for row in rows[0]] == ["0", "2", "3"]
+    for shared, alone in zip(*rows, strict=True):
+        score = float(alone["psnr_db:GOPRO linear"])
+        assert float(shared["psnr_db:GOPRO linear"]) == pytest.approx(score, abs=0.01)
+
+
+def test_sigterm_saves_and_resume_needs_nothing_else(scenes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        train("--data", scenes, "-o", run, "-v", "--workers", "1", *SMALL),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert process.stderr is not None
+    seen = ""
+    while "step 20," not in seen:
+        line = process.stderr.readline()
+        assert line, seen
+        seen += line
+    assert "2 of them held out to validate on" in seen
+    assert "trains until Ctrl-C" in seen
+    process.send_signal(signal.SIGTERM)
+    rest = process.communicate(timeout=120)[1]
+    assert process.returncode == 130, rest
+    assert "--resume" in rest and "Traceback" not in rest
+    done = read_card(run / "last.safetensors")[1].recipe["steps"]
+    assert done >= 20
+
+    first = subprocess.Popen(train("--resume", "-o", run, "-q"), env=ENVIRONMENT)
+    with pytest.raises(subprocess.TimeoutExpired):  # it goes on without an end
+        first.wait(timeout=20)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=120) == 130
+    more = read_card(run / "last.safetensors")[1].recipe["steps"]
+    assert more > done
+    config = RunConfig.load(run / "config.json")
+    assert (config.recipe.channels, config.workers) == ((8, 8, 8), 1)
+
+
+def test_other_settings_are_refused_or_named(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    assert main(["train", "--data", str(scenes), "--steps", "2", "-o", run, *SMALL]) == 0
+    resume = ["train", "--resume", "-o", run]
+    capsys.readouterr()
+    for words, name in (
+        (["--set", "batch=4"], "batch"),
+        (["--set", "loss=mse"], "loss"),
+        (["--seed", "3"], "seed"),
+        (["--data", str(scenes / "train" / "coffee")], "data"),
+        (["--recipe", "paper"], "name"),
+    ):
+        assert main([*resume, *words]) == 2
+        assert f"--resume: {name}: the run was begun with" in capsys.readouterr().err
+    assert main([*resume, "--steps", "4", "--set", "learning_rate=1e-4", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "goes on with learning_rate 0.0001 instead of 0.002, steps 4 instead of 2" in printed.err
+    assert json.loads(printed.out)["step"] == 4
+    assert RunConfig.load(Path(run) / "config.json").steps == 4
+
+
+def test_snapshots_are_kept(scenes: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["--data", str(scenes), "--steps", "5", "-o", str(run), "--snapshot-every", "2"]
+    assert main(["train", *words, *SMALL]) == 0
+    names = [path.name for path in sorted((run / "snapshots").iterdir())]
+    assert names == ["step-00000002.safetensors", "step-00000004.safetensors"]
+    assert (run / "samples.png").exists()
+
+
+def test_too_little_memory_is_one_line(
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    from deblurcli.training import trainer
+
+    def fail(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(trainer, "train_step", fail)
+    words = ["--data", str(scenes), "--steps", "2", "-o", str(tmp_path / "run"), *SMALL]
+    assert main(["train", *words]) == 5
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("deblur: cpu: out of memory with 2 patches of 32 px; use --set")
