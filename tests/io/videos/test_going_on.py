@@ -15,11 +15,18 @@ import pytest
 from numpy.typing import NDArray
 from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg, run
 
-from deblurcli.io.videos import restore_video
+from deblurcli.io.videos import restore_video, restoring, segments, writing
 
 pytestmark = needs_ffmpeg
 
-FRAMES = 260  # two whole segments and a part of a third
+FRAMES = 260
+
+
+@pytest.fixture(autouse=True)
+def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two whole segments and a part of a third; commands in their own process keep theirs."""
+    for module in (segments, writing, restoring):
+        monkeypatch.setattr(module, "SEGMENT_FRAMES", 100)
 
 
 @pytest.fixture(scope="module")
