@@ -198,8 +198,9 @@ def encode(picture: Picture) -> list[Buffer]:
     """The pieces of a PNG file."""
     import imagecodecs
 
-    # The last imagecodecs for Python 3.10 takes no views.
-    encoded = imagecodecs.png_encode(np.ascontiguousarray(join_alpha(picture)), level=6)
+    samples = join_alpha(picture)
+    # The last imagecodecs for Python 3.10 takes no views, nor the strides that they leave behind.
+    encoded = imagecodecs.png_encode(samples.ravel().reshape(samples.shape), level=6)
     header = len(SIGNATURE) + 8 + 13 + 4
     added = b"".join(_chunk_bytes(*chunk) for chunk in _chunks(picture))
     return [encoded[:header], added, encoded[header:]]
