@@ -542,13 +542,14 @@ def test_workers_share_what_is_decoded(
     copy = tmp_path / path.name
     copy.write_bytes(path.read_bytes())
     store = PictureStore([copy], shared=True)
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         try:
             assert store[0].sum() > 0
             os._exit(0)
         finally:
             os._exit(1)
-    assert os.waitstatus_to_exitcode(os.wait()[1]) == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     copy.unlink()  # another process decoded it
     np.testing.assert_array_equal(store[0].numpy(), np.asarray(Image.open(path)))
 
