@@ -58,7 +58,9 @@ def make_clip(path: Path, frames: int, fps: int) -> None:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(  # noqa: PLR0912
+    tmp_path: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """What somebody who follows the documents has lying around, and small weights."""
     from pillow_heif import register_heif_opener
 

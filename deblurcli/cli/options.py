@@ -40,18 +40,18 @@ def grouped(function: Callable[..., Result]) -> Callable[..., Result]:
 
     Each field is an option of the command; `function` gets the dataclasses.
     """
-    hints = get_type_hints(function, include_extras=True)
+    # Not get_type_hints: before Python 3.11 it hides the annotation of a default of None.
+    given = inspect.signature(function, eval_str=True).parameters
     groups: dict[str, type] = {
-        name: kind
-        for name, kind in hints.items()
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+        name: parameter.annotation
+        for name, parameter in given.items()
+        if isinstance(parameter.annotation, type) and dataclasses.is_dataclass(parameter.annotation)
     }
     parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(function).parameters.values():
+    for parameter in given.values():
         kind = groups.get(parameter.name)
         if kind is None:
-            annotation = hints[parameter.name]
-            parameters.append(parameter.replace(annotation=annotation))
+            parameters.append(parameter)
             continue
         annotations = get_type_hints(kind, include_extras=True)
         parameters += [
