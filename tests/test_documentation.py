@@ -90,7 +90,8 @@ def folder(  # noqa: PLR0912
             for scene in ("street", "market"):
                 make_picture(Path(f"GOPRO/{part}/{scene}/{kind}/000001.png"), seed=len(part))
     for name in ("NAFNet", "Restormer"):
-        shutil.copytree("GOPRO/test", f"{name}/test")
+        for scene in ("street", "market"):
+            make_picture(Path(f"{name}/{scene}/000001.png"), seed=1)
     for kind in ("blur", "sharp"):
         for part in ("train", "val"):
             make_picture(Path(f"REDS/{part}/{part}_{kind}/000/00000000.png"), seed=9)
