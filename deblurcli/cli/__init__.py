@@ -34,7 +34,7 @@ from deblurcli.cli import (
     watch,
     weights,
 )
-from deblurcli.cli.help import SETTINGS, Command, write_options
+from deblurcli.cli.help import SETTINGS, Command, man_page, write_options
 from deblurcli.errors import DeblurError, UsageError
 
 __all__ = ["main"]
@@ -48,6 +48,9 @@ class DefaultCommandGroup(TyperGroup):
     def make_context(
         self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
     ) -> Any:
+        if args == ["help", "--man"]:
+            print(man_page(self), end="")
+            raise typer.Exit
         if args and args[0] == "help":  # as other programs have it: help, help train
             args = [*args[1:], "--help"]
         elif args == ["version"]:

@@ -6,13 +6,26 @@ of ``deblur --help`` and draws boxes into pipes.
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
 from typer.core import TyperCommand
 
+from deblurcli import __version__
+
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 """What the context of every command is made with."""
+
+EXIT_CODES = {
+    0: "all done, or skipped as already done",
+    1: "at least one input failed, the rest was processed",
+    2: "usage",
+    3: "nothing to process",
+    4: "weights missing, corrupt, or of another model",
+    5: "device not available, or out of memory at the smallest tile",
+    130: "interrupted",
+}
 
 
 class Command(TyperCommand):
@@ -24,7 +37,14 @@ class Command(TyperCommand):
 
 def write_options(command: Any, context: Any, formatter: Any) -> None:
     """Writes arguments and options, each under the heading that it names, others last."""
-    sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+    for heading, rows in sections(command, context).items():
+        with formatter.section(heading):
+            formatter.write_dl(rows)
+
+
+def sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+    """Arguments and options of a command as (name, text), under their headings."""
+    found: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
     last: list[tuple[str, str]] = []
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
@@ -36,14 +56,45 @@ def write_options(command: Any, context: Any, formatter: Any) -> None:
         text = re.sub(r"(; )?([-\d.]+<=?)?x[<>]=?[-\d.]+(?=\]$)", "", text)
         row = (name, text.removesuffix("[]").rstrip())
         if parameter.param_type_name == "argument":
-            sections["Arguments"].append(row)
-        elif parameter.is_eager:  # --help, --version and their like
+            found["Arguments"].append(row)
+        elif parameter.is_eager or parameter.name.endswith("_completion"):  # as --help, --version
             last.append(row)
         else:
             heading = getattr(parameter, "rich_help_panel", None) or "Options"
-            sections.setdefault(heading, []).append(row)
-    sections.setdefault("Other options" if len(sections) > 2 else "Options", []).extend(last)
-    for heading, rows in sections.items():
-        if rows:
-            with formatter.section(heading):
-                formatter.write_dl(rows)
+            found.setdefault(heading, []).append(row)
+    found.setdefault("Other options" if len(found) > 2 else "Options", []).extend(last)
+    return {heading: rows for heading, rows in found.items() if rows}
+
+
+def man_page(group: Any) -> str:
+    """The manual page of the whole program, for ``man``; made from the same words as help."""
+    lines = [f'.TH DEBLUR 1 "" "deblur {__version__}"', ".SH NAME"]
+    lines += [_roff("deblur - remove motion blur from photos and videos")]
+
+    def describe(command: Any, name: str, parent: Any) -> None:
+        context = command.make_context(name, [], parent=parent, resilient_parsing=True)
+        lines.append(f".SH {'SYNOPSIS' if parent is None else _roff(name).upper()}")
+        lines.append(_roff(f"{name} {' '.join(command.collect_usage_pieces(context))}"))
+        lines.extend([".PP", _roff(inspect.cleandoc(command.help or ""))])
+        for heading, rows in sections(command, context).items():
+            lines.append(f".SS {_roff(heading)}")
+            for term, text in rows:
+                lines.extend([".TP", f"\\fB{_roff(term)}\\fR", _roff(text)])
+        if command.epilog:
+            lines.extend([".PP", ".nf", _roff(command.epilog.replace("\b\n", "")), ".fi"])
+        for word, below in getattr(command, "commands", {}).items():
+            if not below.hidden:
+                describe(below, f"{name} {word}", context)
+
+    describe(group, "deblur", None)
+    lines.append(".SH EXIT STATUS")
+    for code, meaning in EXIT_CODES.items():
+        lines.extend([".TP", str(code), meaning])
+    return "\n".join(lines) + "\n"
+
+
+def _roff(text: str) -> str:
+    """`text` so that no letter of it is taken for a command of roff."""
+    text = text.replace("\\", "\\e").replace("-", "\\-").strip("\n")
+    text = re.sub(r"^([.'])", r"\\&\1", text, flags=re.MULTILINE)
+    return text.replace("\n\n", "\n.PP\n")

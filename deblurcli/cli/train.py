@@ -41,7 +41,7 @@ Data, in one of these layouts; several --data are mixed:
   REDS          train/train_blur/CLIP/..., train/train_sharp/CLIP/...
   RealBlur      SCENE/blur/blur_N.png, SCENE/gt/gt_N.png
   HIDE          train/NAME, test/..., GT/NAME
-  pairs         blur/NAME, sharp/NAME; lq/NAME, gt/NAME; input/NAME, target/NAME
+  pairs         blur/NAME, sharp/NAME; or lq/, gt/; or input/, target/
   photos        any sharp photos; blur is synthesised as training goes
 
 \b

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -206,6 +207,24 @@ def test_help_as_a_word(words: str, same_as: str, capsys: pytest.CaptureFixture[
     assert main(words.split()) == main(same_as.split()) == 0
     out = capsys.readouterr().out
     assert out[: len(out) // 2] == out[len(out) // 2 :]
+
+
+def test_the_manual_page(capsys: pytest.CaptureFixture[str]) -> None:
+    """It holds every command and option, and no word of it is lost to roff."""
+    assert main(["help", "--man"]) == 0
+    page = capsys.readouterr().out
+    for word in ("SYNOPSIS", "DEBLUR TRAIN", "DEBLUR WEIGHTS PULL", "EXIT STATUS", "skip\\-sharp"):
+        assert word in page
+    if shutil.which("groff"):
+        shown = subprocess.run(
+            ["groff", "-man", "-Tutf8", "-ww"],
+            input=page,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert shown.stderr == ""
+        assert "deblur weights pull" in shown.stdout
 
 
 def test_version_as_a_word(capsys: pytest.CaptureFixture[str]) -> None:
