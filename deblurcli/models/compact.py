@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
@@ -99,8 +98,13 @@ class UNetLevel(nn.Module):
         features = F.pixel_unshuffle(blurred, self.unshuffle)
         if self.from_coarser is not None and coarser is not None:
             upscaled = F.pixel_shuffle(self.from_coarser(coarser), 2)
-            features = torch.cat((features, upscaled), dim=1)
-        features = self.head(features)
+            # The convolution of both concatenated, as the sum of two: nothing is copied.
+            weight, pixels = self.head.weight, features.shape[1]
+            pad = self.head.padding
+            features = F.conv2d(features, weight[:, :pixels], self.head.bias, padding=pad)
+            features.add_(F.conv2d(upscaled, weight[:, pixels:], padding=pad))
+        else:
+            features = self.head(features)
         skips: list[Tensor] = []
         for depth, encoder in enumerate(self.encoders):
             features = encoder(features)
@@ -108,6 +112,6 @@ class UNetLevel(nn.Module):
                 skips.append(features)
                 features = self.downs[depth](features)
         for depth in reversed(range(len(self.ups))):
-            features = skips[depth] + F.pixel_shuffle(self.ups[depth](features), 2)
+            features = F.pixel_shuffle(self.ups[depth](features), 2).add_(skips[depth])
             features = self.decoders[depth](features)
         return blurred + F.pixel_shuffle(self.tail(features), self.unshuffle), features

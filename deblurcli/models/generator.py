@@ -68,7 +68,7 @@ class MultiScaleGenerator(RestorationNetwork):
         up_features: Tensor | None = None
         for level, image in zip(reversed(self.levels), reversed(pyramid), strict=True):
             restored, up_features = level((image - 0.5) * span, up_features)
-            outputs.append(restored / span + 0.5)
+            outputs.append((restored / span).add_(0.5))
         outputs.reverse()
         height, width = blurred.shape[-2:]
         return [

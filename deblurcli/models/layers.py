@@ -27,7 +27,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         change: Tensor = self.conv2(F.relu(self.conv1(features), inplace=True))
-        return features + change
+        return change.add_(features)
 
 
 class GatedBlock(nn.Module):
@@ -48,4 +48,4 @@ class GatedBlock(nn.Module):
         normalised = self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         values, gates = self.conv1(normalised).chunk(2, dim=1)
         change: Tensor = self.conv2(values * gates)
-        return features + change
+        return change.add_(features)

@@ -16,7 +16,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.transform import pyramid_gaussian
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
 
 from deblurcli.errors import DeblurError, WeightsError
@@ -326,3 +327,38 @@ def test_weights_are_never_unpickled(tmp_path: Path, torch_format: bool) -> None
     with pytest.raises(WeightsError):
         load_weights(path)
     assert not proof.exists()
+
+
+@pytest.mark.parametrize("block", ["residual", "gated"])
+def test_sums_in_place_of_concatenations_compute_the_same(block: str) -> None:
+    """The finest level, written down as the design draws it: concatenate, convolve, add."""
+    network = make(replace(TINY_UNET, block=block))
+    level = network.levels[0]
+    image, coarser = torch.rand(1, 3, 64, 96), torch.rand(1, TINY_UNET.channels[0], 16, 24)
+    upscaled = F.pixel_shuffle(level.from_coarser(coarser), 2)
+    features = level.head(torch.cat((F.pixel_unshuffle(image, 2), upscaled), 1))
+    skips = []
+
+    def apply(blocks: torch.nn.Sequential, features: Tensor) -> Tensor:
+        for each in blocks:
+            if block == "residual":
+                change = F.relu(each.conv1(features))
+            else:
+                normalised = each.norm(features.movedim(1, -1)).movedim(-1, 1)
+                values, gates = each.conv1(normalised).chunk(2, 1)
+                change = values * gates
+            features = features + each.conv2(change)
+        return features
+
+    for depth, encoder in enumerate(level.encoders):
+        features = apply(encoder, features)
+        if depth < len(level.downs):
+            skips.append(features)
+            features = level.downs[depth](features)
+    for depth in reversed(range(len(level.ups))):
+        features = skips[depth] + F.pixel_shuffle(level.ups[depth](features), 2)
+        features = apply(level.decoders[depth], features)
+    expected = image + F.pixel_shuffle(level.tail(features), 2)
+    restored, up_features = level(image, coarser)
+    torch.testing.assert_close(restored, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(up_features, features, atol=1e-4, rtol=1e-4)
