@@ -11,7 +11,13 @@ from pathlib import Path
 from natsort import natsorted, ns
 
 from deblurcli import __version__
-from deblurcli.errors import DeblurError, NothingToDoError, UsageError, sizes_differ
+from deblurcli.errors import (
+    DeblurError,
+    NothingToDoError,
+    UsageError,
+    already_exists,
+    sizes_differ,
+)
 from deblurcli.evaluation.cases import read_image
 from deblurcli.evaluation.html import (
     MAX_EMBEDDED_BYTES,
@@ -103,6 +109,8 @@ def write_comparison(
             folder exists.
         UsageError: as many labels as sources wanted; videos too large for one file.
     """
+    if target.exists() and not overwrite:  # said now, not after all the work
+        raise already_exists(target)
     sources = [before, after] + ([sharp] if sharp is not None else [])
     groups = _match(sources)
     if labels and len(labels) != len(sources):

@@ -35,6 +35,7 @@ MAX_WHOLE_PX = 2048
 _QUALITY = 92
 _REDUCED = ((2048, 92), (1600, 90), (1280, 86), (960, 82), (720, 78), (480, 72))
 _MAX_WEBP_PX = 16383
+_MAX_EMBEDDED_PX = 50_000_000  # what a browser shows in one piece without trouble
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("deblurcli.evaluation"),
     autoescape=True,
@@ -146,7 +147,7 @@ def embed(
     """
     check_pictures(pictures)
     height, width = pictures[0][1].shape[:2]
-    if max(width, height) > _MAX_WEBP_PX:
+    if max(width, height) > _MAX_WEBP_PX or width * height > _MAX_EMBEDDED_PX:
         return None
     encoded = [_webp(PillowImage.fromarray(image), _QUALITY) for _, image in pictures]
     if sum(map(len, encoded)) > max_bytes:

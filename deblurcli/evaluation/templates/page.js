@@ -128,14 +128,17 @@ function playTogether(figure, videos) {
   const time = figure.querySelector(".time");
   const rate = figure.querySelector(".rate");
   let speed = 1;
+  let playing = false; // what the reader wants; the videos follow a little later
 
   function goTo(seconds) {
     const end = Math.max(0, (lead.duration || 0) - frame / 2);
     for (const video of videos) video.currentTime = Math.min(end, Math.max(0, seconds));
   }
   function pause() {
+    playing = false;
     for (const video of videos) video.pause();
     goTo(lead.currentTime); // all show the same frame now
+    update();
   }
   function keepStep() {
     for (const video of others) {
@@ -150,13 +153,23 @@ function playTogether(figure, videos) {
     seek.max = lead.duration || 1;
     seek.value = now;
     time.textContent = Math.floor(now / 60) + ":" + (now % 60).toFixed(2).padStart(5, "0");
-    play.textContent = lead.paused ? "▶" : "❚❚";
-    play.setAttribute("aria-label", lead.paused ? "Play" : "Pause");
-    if (!lead.paused) { keepStep(); requestAnimationFrame(update); }
+    play.textContent = playing ? "❚❚" : "▶";
+    play.setAttribute("aria-label", playing ? "Pause" : "Play");
+  }
+  function run() {
+    for (const video of videos) video.play().catch(() => {}); // paused again at once, say
+  }
+  function tick() {
+    if (!playing) return;
+    keepStep();
+    update();
+    requestAnimationFrame(tick);
   }
   play.addEventListener("click", () => {
-    if (!lead.paused) { pause(); return; }
-    Promise.all(videos.map((video) => video.play())).catch(() => {});
+    if (playing) { pause(); return; }
+    playing = true;
+    run();
+    tick();
   });
   for (const button of figure.querySelectorAll(".step")) {
     button.addEventListener("click", () => {
@@ -170,10 +183,8 @@ function playTogether(figure, videos) {
     for (const video of videos) video.playbackRate = speed;
     rate.textContent = speed + "×";
   });
-  for (const event of ["play", "pause", "seeked", "loadedmetadata", "timeupdate"]) {
-    lead.addEventListener(event, update);
-  }
-  lead.addEventListener("ended", () => { goTo(0); for (const video of videos) video.play(); });
+  for (const event of ["seeked", "loadedmetadata"]) lead.addEventListener(event, update);
+  lead.addEventListener("ended", () => { if (playing) { goTo(0); run(); } });
   lead.addEventListener("loadedmetadata", () => {
     // As it is shown, after any rotation.
     figure.style.setProperty("--w", lead.videoWidth);
