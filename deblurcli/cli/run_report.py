@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ from deblurcli.io import photos
 if TYPE_CHECKING:
     from deblurcli.batch.plan import Job, Plan
     from deblurcli.deblurrer import Deblurrer
+
+
+SECONDS_OF_A_LINE = 60.0
+"""How often a log hears of a clip; on a terminal there is a bar."""
 
 
 class RunReport:
@@ -38,6 +43,7 @@ class RunReport:
         hidden = self.quiet or (len(plan.jobs) == 1 and unit == "file")
         self._bar = console.progress(len(plan.jobs), unit, quiet=hidden)
         self._frames: console.Progress | None = None  # of the clip that is being restored
+        self._clip_start = self._last_line = self.start
 
     def __enter__(self) -> RunReport:
         return self
@@ -60,7 +66,17 @@ class RunReport:
         if self._frames is None:
             name = Path(job.source_name).name
             self._frames = console.progress(total, "frame", description=name, quiet=self.quiet)
+            self._clip_start = self._last_line = time.perf_counter()
         self._frames.update(done - self._frames.n)
+        now = time.perf_counter()
+        if not (self.quiet or sys.stderr.isatty()) and now - self._last_line >= SECONDS_OF_A_LINE:
+            self._last_line = now
+            rate = done / (now - self._clip_start)
+            line = f"{done} frames, {rate:.2f} a second"
+            if total:
+                minutes = max(0, total - done) / rate / 60
+                line = f"{done} of {total} frames, {rate:.2f} a second, {minutes:.0f} min left"
+            console.say(f"deblur: {job.source_name}: {line}")
 
     def _close_frames(self) -> None:
         if self._frames is not None:

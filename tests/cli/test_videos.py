@@ -12,6 +12,10 @@ import pytest
 from PIL import Image
 from video_clips import COUNTER, TONE, ffmpeg, ffprobe, needs_ffmpeg
 
+from deblurcli.batch.plan import Job, Plan
+from deblurcli.cli import run_report
+from deblurcli.cli.options import ConsoleOptions
+
 Deblur = Callable[..., Any]
 MakePhoto = Callable[..., Path]
 
@@ -84,6 +88,20 @@ def test_numbered_frames_and_back(
     assert done.returncode == 0, done.stderr
     video = ffprobe(tmp_path / "frames-sharp.mp4").video
     assert (video["nb_read_frames"], video["avg_frame_rate"]) == ("10", "20/1")
+
+
+def test_a_log_hears_of_a_long_clip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Job(tmp_path / "film.mp4", tmp_path / "out.mp4", "video")
+    monkeypatch.setattr(run_report, "SECONDS_OF_A_LINE", 0.0)
+    with run_report.RunReport(Plan(jobs=[job]), ConsoleOptions()) as report:
+        report.show_frame(job, 30, 3000)
+        report.show_frame(job, 60, None)
+    told = capsys.readouterr().err
+    assert f"{job.source_name}: 30 of 3000 frames, " in told
+    assert "min left" in told
+    assert ": 60 frames, " in told
 
 
 def test_frames_as_jpeg_with_a_gap_and_a_rate_of_television(
