@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import typer
 from typer.core import TyperGroup
@@ -37,6 +37,9 @@ from deblurcli.cli import (
 from deblurcli.cli.help import SETTINGS, Command, man_page, write_options
 from deblurcli.errors import DeblurError, UsageError
 
+if TYPE_CHECKING:  # no part of Typer's interface, so never imported
+    from typer._click import Context, HelpFormatter
+
 __all__ = ["main"]
 
 
@@ -46,8 +49,12 @@ class DefaultCommandGroup(TyperGroup):
     allow_interspersed_args = True
 
     def make_context(
-        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
-    ) -> Any:
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: Context | None = None,
+        **extra: Any,
+    ) -> Context:
         if args == ["help", "--man"]:
             print(man_page(self), end="")
             raise typer.Exit
@@ -72,12 +79,12 @@ class DefaultCommandGroup(TyperGroup):
                 raise typer.Exit(console.EXIT_USAGE)
         return context
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Context) -> object:
         if ctx.command is not self:
             return ctx.command.invoke(ctx)
         return super().invoke(ctx)
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         write_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)
 

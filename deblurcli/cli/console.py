@@ -12,7 +12,7 @@ import os
 import sys
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
@@ -21,7 +21,7 @@ from deblurcli.errors import DeblurError
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    Progress = tqdm[Any]
+    Progress = tqdm[NoReturn]
 
 logger = logging.getLogger("deblurcli")
 
@@ -73,7 +73,7 @@ json_is_printed = False
 """Whether the one document of ``--json`` is out."""
 
 
-def print_json(document: Any) -> None:
+def print_json(document: object) -> None:
     """The one JSON document of a run, on stdout."""
     global json_is_printed  # noqa: PLW0603  (a process has one standard output)
     json_is_printed = True

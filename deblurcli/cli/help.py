@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from deblurcli import __version__
+
+if TYPE_CHECKING:  # no part of Typer's interface, so never imported
+    from typer._click import Context, HelpFormatter
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 """What the context of every command is made with."""
@@ -31,18 +34,22 @@ EXIT_CODES = {
 class Command(TyperCommand):
     """A command whose options stand under the headings that they name."""
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
+    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
         write_options(self, ctx, formatter)
 
 
-def write_options(command: Any, context: Any, formatter: Any) -> None:
+def write_options(
+    command: TyperCommand | TyperGroup, context: Context, formatter: HelpFormatter
+) -> None:
     """Writes arguments and options, each under the heading that it names, others last."""
     for heading, rows in sections(command, context).items():
         with formatter.section(heading):
             formatter.write_dl(rows)
 
 
-def sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
+def sections(
+    command: TyperCommand | TyperGroup, context: Context
+) -> dict[str, list[tuple[str, str]]]:
     """Arguments and options of a command as (name, text), under their headings."""
     found: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
     last: list[tuple[str, str]] = []
@@ -66,12 +73,12 @@ def sections(command: Any, context: Any) -> dict[str, list[tuple[str, str]]]:
     return {heading: rows for heading, rows in found.items() if rows}
 
 
-def man_page(group: Any) -> str:
+def man_page(group: TyperGroup) -> str:
     """The manual page of the whole program, for ``man``; made from the same words as help."""
     lines = [f'.TH DEBLUR 1 "" "deblur {__version__}"', ".SH NAME"]
     lines += [_roff("deblur - remove motion blur from photos and videos")]
 
-    def describe(command: Any, name: str, parent: Any) -> None:
+    def describe(command: TyperCommand | TyperGroup, name: str, parent: Context | None) -> None:
         context = command.make_context(name, [], parent=parent, resilient_parsing=True)
         lines.append(f".SH {'SYNOPSIS' if parent is None else _roff(name).upper()}")
         lines.append(_roff(f"{name} {' '.join(command.collect_usage_pieces(context))}"))

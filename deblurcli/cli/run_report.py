@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deblurcli import __version__
 from deblurcli.batch.estimate import estimate_blur
@@ -144,8 +144,8 @@ class RunReport:
     def _count(self, status: str) -> int:
         return sum(outcome.status == status for outcome in self.outcomes)
 
-    def _document(self, stopped: BaseException | None) -> dict[str, Any]:
-        document: dict[str, Any] = {
+    def _document(self, stopped: BaseException | None) -> dict[str, object]:
+        document: dict[str, object] = {
             "version": __version__,
             "seconds": round(time.perf_counter() - self.start, 3),
             "counts": {status: self._count(status) for status in ("done", "skipped", "failed")},
@@ -171,7 +171,7 @@ def _mark(job: Job) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _job_json(job: Job, status: str) -> dict[str, Any]:
+def _job_json(job: Job, status: str) -> dict[str, object]:
     return {
         "source": None if job.source is None else str(job.source),
         "target": None if job.target is None else str(job.target),
@@ -180,7 +180,7 @@ def _job_json(job: Job, status: str) -> dict[str, Any]:
     }
 
 
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+def _outcome_json(outcome: Outcome) -> dict[str, object]:
     document = _job_json(outcome.job, outcome.status)
     if outcome.status == "done":
         document["seconds"] = round(outcome.seconds, 3)
