@@ -180,7 +180,7 @@ def run(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
             find_weights(name, offline=offline, quiet=quiet),
             device,
             precision,
-            tile=options.tile_px(tile),
+            tile=tile,
             strength=strength,
             offline=offline,
         )

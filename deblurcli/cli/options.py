@@ -182,11 +182,6 @@ def refuse_contradiction(*, overwrite: bool, skip_existing: bool) -> None:
         raise UsageError("--overwrite", "contradicts --skip-existing", "give one of them")
 
 
-def tile_px(text: str) -> str:
-    """The ``--tile`` option as `Deblurrer.load` takes it."""
-    return text
-
-
 def complete(*names: str) -> Callable[[str], list[str]]:
     """Makes the completion of an option that takes one of `names`."""
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from deblurcli.errors import UsageError, already_exists, cannot_write
 
-output_error = cannot_write  # the rooms are moving over to the new name
-
 _SERIAL = itertools.count()
 _MAX_NAME_BYTES = 255
 

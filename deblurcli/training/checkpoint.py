@@ -25,8 +25,8 @@ from typing import Any
 import torch
 
 from deblurcli.config import RunConfig
-from deblurcli.errors import UsageError, WeightsError
-from deblurcli.io.files import atomic_output, output_error
+from deblurcli.errors import UsageError, WeightsError, cannot_write
+from deblurcli.io.files import atomic_output
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.training.progress import TrainingStatus
@@ -68,7 +68,7 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise output_error(self.path, error) from error
+            raise cannot_write(self.path, error) from error
         with atomic_output(self.config, overwrite=True) as part:
             part.write_text(config.to_json(), "utf-8")
 
@@ -166,7 +166,7 @@ class RunFolder:
             with self.metrics.open("a", newline="") as file:
                 csv.DictWriter(file, columns, restval="").writerow(row)
         except OSError as error:
-            raise output_error(self.metrics, error) from error
+            raise cannot_write(self.metrics, error) from error
 
     def _widen(self, columns: list[str]) -> None:
         rows: list[dict[str, str]] = []

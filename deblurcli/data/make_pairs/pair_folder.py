@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurcli.data.pictures import write_png
-from deblurcli.errors import DeblurError, UsageError
-from deblurcli.io.files import atomic_output, output_error
+from deblurcli.errors import DeblurError, UsageError, cannot_write
+from deblurcli.io.files import atomic_output
 
 Pixels = NDArray[np.uint8]
 
@@ -92,7 +92,7 @@ class PairFolder:
             for kind in self.kinds:
                 (self.root / kind).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise output_error(self.root, error) from error
+            raise cannot_write(self.root, error) from error
         with atomic_output(self.root / SETTINGS_FILE, overwrite=True) as part:
             part.write_text(json.dumps(self._settings, indent=2) + "\n", "utf-8")
 
@@ -119,13 +119,13 @@ class PairFolder:
                 try:
                     target.parent.mkdir(parents=True, exist_ok=True)
                 except OSError as error:
-                    raise output_error(target, error) from error
+                    raise cannot_write(target, error) from error
                 # Existing files can only be half of a pair that was cut off in the middle.
                 part = stack.enter_context(atomic_output(target, overwrite=True))
                 try:
                     write_png(part, pixels)
                 except OSError as error:
-                    raise output_error(target, error) from error
+                    raise cannot_write(target, error) from error
 
     def _path(self, kind: str, name: str) -> Path:
         return self.root / kind / f"{name}.png"
