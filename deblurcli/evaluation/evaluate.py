@@ -141,13 +141,18 @@ def results_of(folder: Path, cases: Sequence[Case]) -> Method:
     results: dict[tuple[str, str], Path] = {}
     users: dict[Path, Case] = {}
     for case in cases:
-        wanted = tuple(case.name.split("/"))
-        if wanted[-1] not in found:
-            wanted = (case.blurred.stem,)  # Köhler's pictures are files of another name
+        # By the path of the blurred picture, with or without its folder (blur, blur_gamma), or by
+        # the name in our tables.
+        own = case.blurred.with_suffix("").parts
+        wanted = (own, (*own[:-2], own[-1]), tuple(case.name.split("/")))
         fitting = [
             parts
-            for parts in found.get(wanted[-1], [])
-            if all(a == b for a, b in zip(parts[::-1], wanted[::-1], strict=False))
+            for name in dict.fromkeys(names[-1] for names in wanted)
+            for parts in found.get(name, [])
+            if any(
+                all(a == b for a, b in zip(parts[::-1], names[::-1], strict=False))
+                for names in wanted
+            )
         ]
         if len(fitting) > 1:
             one, other = (paths[parts] for parts in fitting[:2])
