@@ -57,11 +57,12 @@ def _load_saved(config: ForeignConfig, parameters: Mapping[str, Tensor]) -> Fore
 
 
 # Overlaps of ours: measured on the compact network (docs/speed.md): tiles of 384 px then differ
-# from the whole picture by 0.02/255 to 0.11/255 in the mean. Memory: measured, CPU, fp32.
+# from the whole picture by 0.02/255 to 0.11/255 in the mean. Those of others are no measurement: it
+# would take trained weights. Memory: measured on a CPU with random weights; FFTformer's is a guess.
 NETWORKS: Mapping[str, NetworkKind] = {
     "unet": NetworkKind(_load_generator, overlap_px=192, feature_maps=6),
     "resnet": NetworkKind(_load_generator, overlap_px=192, feature_maps=6),
-    "NAFNet": NetworkKind(_load_saved, overlap_px=128, feature_maps=14),
+    "NAFNet": NetworkKind(_load_saved, overlap_px=128, feature_maps=20),
     "KBNet": NetworkKind(_load_saved, overlap_px=128, feature_maps=62),
     "Restormer": NetworkKind(_load_saved, overlap_px=128, feature_maps=40),
     "FFTformer": NetworkKind(_load_saved, overlap_px=128, feature_maps=70, half_precision=False),
