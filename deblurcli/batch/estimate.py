@@ -80,7 +80,7 @@ def estimate_blur(deblurrer: Deblurrer, image: Image) -> BlurEstimate:
     The estimate is the mean of the two parts that change most, as moving objects may be small.
 
     Args:
-        deblurrer: with the network to ask; its strength should be 1.
+        deblurrer: with the network to ask; its strength does not matter unless it is 0.
         image: ``(H, W, 3)`` uint8, uint16 or float32 in [0, 1], sRGB.
 
     Raises:
@@ -106,15 +106,16 @@ def estimate_blur(deblurrer: Deblurrer, image: Image) -> BlurEstimate:
             break
     changes = []
     for top, left in chosen:
-        blurred = np.ascontiguousarray(image[top : top + rows, left : left + columns])
+        part = image[top : top + rows, left : left + columns]
+        blurred = part.astype(np.float32) * np.float32(scale / 255)  # floats are not rounded
         restored = deblurrer.restore(blurred)
         inner = tuple(
             slice(_BORDER_PX, -_BORDER_PX) if length > 3 * _BORDER_PX else slice(None)
             for length in (rows, columns)
         )
-        before, after = (_gradients(part[inner], scale) for part in (blurred, restored))
+        before, after = (_gradients(whole[inner], 255.0) for whole in (blurred, restored))
         # The 1 keeps the noise of empty areas from being taken for edges.
-        changes.append(_rms(after - before) / (_rms(before) + 1.0))
+        changes.append(_rms(after - before) / (_rms(before) + 1.0) / (deblurrer.strength or 1.0))
     change = float(np.mean(sorted(changes)[-2:]))
     known, lengths_px = zip(*_CHANGE_BY_BLUR_PX, strict=True)
     return BlurEstimate(change, float(np.interp(change, known, lengths_px)))

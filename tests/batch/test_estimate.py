@@ -48,6 +48,8 @@ def test_only_a_tenth_of_the_picture_is_restored(deblurrer: Deblurrer) -> None:
     seen: list[int] = []
 
     class Counting:
+        strength = 1.0
+
         def restore(self, image: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
             seen.append(image[..., 0].size)
             return image
@@ -72,6 +74,12 @@ def test_length_of_blur_grows_with_the_change(deblurrer: Deblurrer) -> None:
     lengths_px = [estimate_blur(deblurrer, edges(length)).blur_px for length in (1, 5, 9)]
     assert lengths_px == sorted(lengths_px)
     assert lengths_px[0] < 2 < lengths_px[2]
+
+
+def test_strength_does_not_make_photos_sharp(deblurrer: Deblurrer) -> None:
+    whole = estimate_blur(deblurrer, edges(9)).change
+    gentle = Deblurrer(deblurrer.network, device="cpu", strength=0.2)
+    assert estimate_blur(gentle, edges(9)).change == pytest.approx(whole, rel=0.02)
 
 
 @pytest.fixture
