@@ -142,16 +142,40 @@ def choose_encoding(
         UsageError: no such codec, or `crf` or `preset` are none of its.
     """
     depth = max(component.bits for component in source_format.components)
-    name = codec or _default_codec(container_format, source_codec, depth)
-    encoder = _find_encoder(name)
-    if container_format == "avi":
-        # AVI has no room for the order in which B-frames are shown.
-        encoder = replace(encoder, options={**encoder.options, "bf": "0"})
-    if encoder.name == "libsvtav1":
-        os.environ.setdefault("SVT_LOG", "1")  # errors only: else it prints its settings
+    if codec is None and container_format == "webm":
+        codec = "libvpx-vp9" if depth <= 8 else "libsvtav1"
+    elif codec is None and container_format == "avi":
+        codec = "mjpeg" if source_codec == "mjpeg" else "libx264"
+    elif codec is None:
+        codec = "libx264" if depth <= 8 else "libx265"
+    name = _ALIASES.get(codec.lower(), codec.lower())
+    try:
+        is_video = Codec(name, "w").type == "video"
+    except UnknownCodecError:
+        is_video = False
+    if not is_video:
+        names = ", ".join(sorted({*_ALIASES, "mpeg4", "mjpeg", "ffv1"} - {"x264", "x265", "avc"}))
+        raise UsageError("--codec", f"no video codec {name!r} here", f"give one of: {names}")
+    encoder = _ENCODERS.get(name, Encoder(name))
     options = dict(encoder.options)
-    options.update(_quality_options(encoder, crf))
-    options.update(_preset_options(encoder, preset))
+    if container_format == "avi":
+        options["bf"] = "0"  # AVI has no room for the order in which B-frames are shown
+    if name == "libsvtav1":
+        os.environ.setdefault("SVT_LOG", "1")  # errors only: else it prints its settings
+    if crf is not None and encoder.crf is None:
+        why = "has no such scale" if name in _ENCODERS else "has a scale of its own"
+        raise UsageError("--crf", f"{name} {why}", "leave it out")
+    quality = encoder.crf if crf is None else crf
+    if quality is not None:
+        low, high = encoder.crf_range
+        if not low <= quality <= high:
+            raise UsageError("--crf", f"{crf} is outside {low} to {high} of {name}", "see --help")
+        options |= dict.fromkeys(encoder.crf_options, str(quality))
+    if preset is not None and name in _ENCODERS and preset not in encoder.presets:
+        known = f"give one of: {', '.join(encoder.presets)}" if encoder.presets else "leave it out"
+        raise UsageError("--preset", f"{name} has no preset {preset!r}", known)
+    if chosen := preset or encoder.preset:
+        options[encoder.preset_option] = chosen
     pixel_format, notes = _choose_pixel_format(
         encoder.name,
         source_format,
@@ -187,48 +211,6 @@ def with_source_traits(encoding: Encoding, field_order: int, hdr: HdrMetadata | 
     elif hdr is not None:
         notes.append(f"the data of its HDR screen are left out: {encoding.encoder} holds none")
     return replace(encoding, options=options, notes=tuple(notes))
-
-
-def _default_codec(container_format: str, source_codec: str, depth: int) -> str:
-    if container_format == "webm":
-        return "libvpx-vp9" if depth <= 8 else "libsvtav1"
-    if container_format == "avi":
-        return "mjpeg" if source_codec == "mjpeg" else "libx264"
-    return "libx264" if depth <= 8 else "libx265"
-
-
-def _find_encoder(name: str) -> Encoder:
-    name = _ALIASES.get(name.lower(), name.lower())
-    try:
-        known = Codec(name, "w")
-    except UnknownCodecError:
-        known = None
-    if known is None or known.type != "video":
-        names = ", ".join(sorted({*_ALIASES, "mpeg4", "mjpeg", "ffv1"} - {"x264", "x265", "avc"}))
-        raise UsageError("--codec", f"no video codec {name!r} here", f"give one of: {names}")
-    return _ENCODERS.get(name, Encoder(name))
-
-
-def _quality_options(encoder: Encoder, crf: int | None) -> dict[str, str]:
-    if crf is not None:
-        low, high = encoder.crf_range
-        if encoder.crf is None:
-            why = "has no such scale" if encoder.name in _ENCODERS else "has a scale of its own"
-            raise UsageError("--crf", f"{encoder.name} {why}", "leave it out")
-        if not low <= crf <= high:
-            raise UsageError(
-                "--crf", f"{crf} is outside {low} to {high} of {encoder.name}", "see --help"
-            )
-    quality = encoder.crf if crf is None else crf
-    return {} if quality is None else {option: str(quality) for option in encoder.crf_options}
-
-
-def _preset_options(encoder: Encoder, preset: str | None) -> dict[str, str]:
-    if preset is not None and encoder.name in _ENCODERS and preset not in encoder.presets:
-        known = f"give one of: {', '.join(encoder.presets)}" if encoder.presets else "leave it out"
-        raise UsageError("--preset", f"{encoder.name} has no preset {preset!r}", known)
-    chosen = preset or encoder.preset
-    return {} if chosen is None else {encoder.preset_option: chosen}
 
 
 def _choose_pixel_format(
