@@ -363,6 +363,17 @@ def test_a_frame_out_of_place_and_too_dark_is_recognised(shaken: Path) -> None:
     assert figures["psnr_db"] > 50
 
 
+def test_results_are_named_as_koehlers_benchmark_asks(shaken: Path, tmp_path: Path) -> None:
+    cases = find_cases([shaken])
+    for case in cases:
+        save(tmp_path / "Muller" / f"Muller{case.name}.png", np.asarray(Image.open(case.sharp[0])))
+    found = list(score_cases([results_of(tmp_path / "Muller", cases)], cases, ["psnr"]))
+    figures = {s.image: s.figures for s in found if isinstance(s, Score)}
+    assert set(figures) == {"1_1", "1_3", "2_1"}
+    assert figures["2_1"]["psnr_db"] == math.inf
+    assert figures["2_1"]["frame"] == 1
+
+
 def test_koehlers_psnr_by_its_definition(shaken: Path) -> None:
     """The benchmark's steps written out plainly, with explicit loops over shifts."""
     case = find_cases([shaken])[2]
