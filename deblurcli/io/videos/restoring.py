@@ -141,7 +141,9 @@ def restore_video(
                 raise reader.failure()
             matrix = display_matrix_of(first.frame)
             hdr = hdr_metadata_of(first.frame)
-            encoding = with_source_traits(encoding, stream.codec_context.field_order, hdr)
+            # PyAV 17.1 does not know it: there the fields are not marked.
+            field_order = getattr(stream.codec_context, "field_order", 0)
+            encoding = with_source_traits(encoding, field_order, hdr)
             turn = None if container_format in _ROTATION_HOLDERS else matrix
             picture = _picture_of(stream, first.frame, encoding, turn)
             notes = [*copied.notes, *encoding.notes, *left_out_of(first.frame)]
