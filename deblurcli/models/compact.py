@@ -35,7 +35,8 @@ def compact_config(
 class UNetLevel(nn.Module):
     """One level of the compact network: a U-Net that predicts the change to its input.
 
-    Its message to the next finer level is its last features, which hold more than the image.
+    Its `up_features`, for the next finer level, are its last features, which hold more than the
+    image.
     """
 
     pads_mirrored = True  # up to 31 px are added: better picture than streaks

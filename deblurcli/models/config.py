@@ -42,7 +42,7 @@ class GeneratorConfig:
     depths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ValueError for what is no network: the fields may come from a foreign file."""
+        """Raises ValueError if the configuration is invalid: it may come from any file."""
         depths = len(self.channels) if self.body == "unet" else 1
         numbers = (self.scales, self.unshuffle, *self.channels, *self.encoder_blocks)
         sensible = (
