@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from deblurcli.config import RunConfig
     from deblurcli.data.dataset import Source
     from deblurcli.data.layouts import Pair
-    from deblurcli.models.generator import MultiScaleGenerator
+    from deblurcli.models.network import RestorationNetwork
     from deblurcli.training import TrainingStatus, Validation
 
 _log = logging.getLogger("deblurcli")
@@ -291,7 +291,7 @@ def _train(
     number_format = choose_precision(wanted, place)
     sources, pairs, notes = find_data(config, quiet=quiet)
     folder = RunFolder(output)
-    initial: MultiScaleGenerator | None = None
+    initial: RestorationNetwork | None = None
     if resume:
         initial = folder.load_network()
     elif config.weights is not None:
@@ -348,7 +348,7 @@ def _finish(
     output: Path,
     status: TrainingStatus,
     validate: Validation | None,
-    network: MultiScaleGenerator,
+    network: RestorationNetwork,
     *,
     as_json: bool,
     quiet: bool,

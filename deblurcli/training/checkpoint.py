@@ -27,8 +27,8 @@ import torch
 from deblurcli.config import RunConfig
 from deblurcli.errors import UsageError, WeightsError, cannot_write
 from deblurcli.io.files import atomic_output
-from deblurcli.models.config import GeneratorConfig
-from deblurcli.models.generator import MultiScaleGenerator
+from deblurcli.models.network import RestorationNetwork
+from deblurcli.models.registry import kind_of, read_config
 from deblurcli.training.progress import TrainingStatus
 from deblurcli.weights.files import ModelCard, current_names, save_weights
 
@@ -73,7 +73,7 @@ class RunFolder:
             part.write_text(config.to_json(), "utf-8")
 
     def save(
-        self, state: dict[str, Any], mean: MultiScaleGenerator, card: ModelCard, *, best: bool
+        self, state: dict[str, Any], mean: RestorationNetwork, card: ModelCard, *, best: bool
     ) -> None:
         """Saves checkpoint and weights.
 
@@ -95,7 +95,7 @@ class RunFolder:
             except RuntimeError as error:  # what torch's writer makes of a full disk
                 raise OSError(28, "could not write all of it") from error
 
-    def save_snapshot(self, step: int, mean: MultiScaleGenerator, card: ModelCard) -> None:
+    def save_snapshot(self, step: int, mean: RestorationNetwork, card: ModelCard) -> None:
         """Saves weights that are kept. Raises DeblurError where they can't be written."""
         folder = self.path / "snapshots"
         folder.mkdir(exist_ok=True)
@@ -132,7 +132,7 @@ class RunFolder:
             state[part] = current_names(state[part])
         return state
 
-    def load_network(self) -> MultiScaleGenerator:
+    def load_network(self) -> RestorationNetwork:
         """The network that the checkpoint trains, with its parameters.
 
         Raises:
@@ -140,8 +140,8 @@ class RunFolder:
         """
         state = self.load_state()
         try:
-            network = MultiScaleGenerator(GeneratorConfig.from_json(state["network"]))
-            network.load_state_dict(state["generator"])
+            config = read_config(state["network"])
+            network = kind_of(config).load(config, state["generator"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
                 self.checkpoint, "not a checkpoint of ours", "give another --output"

@@ -17,7 +17,9 @@ from deblurcli.config import Recipe
 from deblurcli.models.compact import compact_config
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.deepdeblur import deepdeblur_config
+from deblurcli.models.foreign import ForeignNetwork
 from deblurcli.models.generator import MultiScaleGenerator, gaussian_pyramid
+from deblurcli.models.network import NetworkConfig, RestorationNetwork
 from deblurcli.training.adversarial_loss import AdversarialLoss
 from deblurcli.training.losses import multi_scale_loss
 from deblurcli.training.optimizers import make_optimizer, set_learning_rate
@@ -94,10 +96,10 @@ class TrainedNetworks:
     """
 
     def __init__(
-        self, recipe: Recipe, accelerator: Accelerator, initial: MultiScaleGenerator | None = None
+        self, recipe: Recipe, accelerator: Accelerator, initial: RestorationNetwork | None = None
     ) -> None:
         self.recipe, self.accelerator = recipe, accelerator
-        self.generator = initial or build_generator(recipe)
+        self.generator: RestorationNetwork = initial or build_generator(recipe)
         self.generator.requires_grad_(True).train()
         # mypy: torch's stubs know no Module.to(memory_format=…)
         self.generator.to(accelerator.device).to(
@@ -148,14 +150,21 @@ class TrainedNetworks:
 
 
 class _AllScales(nn.Module):
-    """The generator as training calls it: the outputs of every scale, finest first."""
+    """The generator as training calls it: the outputs of every scale, finest first; of others'
+    networks, which have one scale, the only one."""
 
-    def __init__(self, generator: MultiScaleGenerator) -> None:
+    def __init__(self, generator: RestorationNetwork) -> None:
         super().__init__()
         self.generator = generator
 
     def forward(self, blurred: Tensor) -> list[Tensor]:
-        return self.generator.restore_scales(blurred)
+        if isinstance(self.generator, MultiScaleGenerator):
+            return self.generator.restore_scales(blurred)
+        if isinstance(self.generator, ForeignNetwork):
+            # As the network itself computes: spandrel's call is for inference alone.
+            restored = self.generator.model(blurred)
+            return [restored if isinstance(restored, Tensor) else restored[0]]
+        return [self.generator(blurred)]
 
 
 def build_generator(recipe: Recipe) -> MultiScaleGenerator:
@@ -180,8 +189,11 @@ def build_generator(recipe: Recipe) -> MultiScaleGenerator:
     )
 
 
-def describe_network(recipe: Recipe, config: GeneratorConfig) -> Recipe:
-    """`recipe` as it is where training starts from a network that exists already."""
+def describe_network(recipe: Recipe, config: NetworkConfig) -> Recipe:
+    """`recipe` as it is where training starts from a network that exists already; of others'
+    networks the recipe says nothing."""
+    if not isinstance(config, GeneratorConfig):
+        return recipe
     if config.body == "resnet":
         return replace(
             recipe,

@@ -30,8 +30,8 @@ from deblurcli.data.dataset import (
     choose_workers,
 )
 from deblurcli.errors import DeblurError, DeviceMemoryError, UsageError, WeightsError
-from deblurcli.models.config import GeneratorConfig
-from deblurcli.models.generator import MultiScaleGenerator
+from deblurcli.models.network import RestorationNetwork
+from deblurcli.models.registry import read_config
 from deblurcli.training.checkpoint import RunFolder
 from deblurcli.training.progress import Stopwatch, TrainingStatus
 from deblurcli.training.schedule import Schedule
@@ -39,7 +39,7 @@ from deblurcli.training.signals import StopRequest
 from deblurcli.training.train_step import TrainedNetworks, describe_network, train_step
 from deblurcli.weights.files import ModelCard
 
-Validate = Callable[[MultiScaleGenerator, int, int], list[tuple[str, float]]]
+Validate = Callable[[RestorationNetwork, int, int], list[tuple[str, float]]]
 """Measures a network on this process's share of the pictures, by the number of the process and
 that of all: for each picture, its set and its PSNR in dB."""
 
@@ -77,7 +77,7 @@ class Trainer:
         folder: RunFolder,
         *,
         precision: str = "fp32",
-        initial: MultiScaleGenerator | None = None,
+        initial: RestorationNetwork | None = None,
         training_data: tuple[str, ...] = (),
         cpu: bool = False,
     ) -> None:
@@ -132,7 +132,7 @@ class Trainer:
         *,
         report: Callable[[TrainingStatus], None] = lambda status: None,
         report_every: int = 20,
-        samples: Callable[[MultiScaleGenerator], np.ndarray[Any, Any]] | None = None,
+        samples: Callable[[RestorationNetwork], np.ndarray[Any, Any]] | None = None,
     ) -> TrainingStatus:
         """Trains until the end; saves at validations, every ten minutes, at the end, and when
         interrupted.
@@ -308,7 +308,7 @@ class Trainer:
         self,
         validate: Validate,
         status: TrainingStatus,
-        samples: Callable[[MultiScaleGenerator], np.ndarray[Any, Any]] | None,
+        samples: Callable[[RestorationNetwork], np.ndarray[Any, Any]] | None,
     ) -> TrainingStatus:
         rank, network = self.accelerator.process_index, self.networks.ema_model
         found: list[tuple[str, float]] | DeblurError
@@ -397,7 +397,7 @@ class Trainer:
             if then != (recipe.name, recipe.optimizer):
                 raise ValueError("another recipe")
             # Other networks may have parameters of the same names and shapes.
-            if GeneratorConfig.from_json(state["network"]) != self.networks.generator.config:
+            if read_config(state["network"]) != self.networks.generator.config:
                 raise ValueError("another network")
             self.networks.load_state_dict(state)
             torch.set_rng_state(state["random"])

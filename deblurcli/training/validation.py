@@ -14,7 +14,7 @@ from deblurcli.deblurrer import Deblurrer
 from deblurcli.errors import DeblurError
 from deblurcli.evaluation.cases import read_image
 from deblurcli.evaluation.metrics import psnr
-from deblurcli.models.generator import MultiScaleGenerator
+from deblurcli.models.network import RestorationNetwork
 
 
 class Validation:
@@ -44,7 +44,7 @@ class Validation:
             self.sets[kind] = found
 
     def __call__(
-        self, network: MultiScaleGenerator, rank: int = 0, processes: int = 1
+        self, network: RestorationNetwork, rank: int = 0, processes: int = 1
     ) -> list[tuple[str, float]]:
         """The kind and the PSNR in dB of each picture of this process's share.
 
@@ -68,7 +68,7 @@ class Validation:
         }
 
     def restore_samples(
-        self, network: MultiScaleGenerator, side_px: int = 384, rows: int = 4
+        self, network: RestorationNetwork, side_px: int = 384, rows: int = 4
     ) -> list[list[NDArray[np.uint8]]]:
         """Rows of blurred, restored and sharp, cut from the middle of validation pictures."""
         deblurrer = Deblurrer(network, device=self.device, precision=self.precision)
@@ -87,7 +87,7 @@ class Validation:
         # All rows of one size, that of the smallest picture.
         return [[image[:side_px, :side_px] for image in row] for row in triples]
 
-    def sample_sheets(self, network: MultiScaleGenerator) -> NDArray[np.uint8]:
+    def sample_sheets(self, network: RestorationNetwork) -> NDArray[np.uint8]:
         """`restore_samples` with each row as one picture: (rows, side, 3 * side, 3)."""
         rows = self.restore_samples(network)
         return np.stack([np.concatenate(row, axis=1) for row in rows])

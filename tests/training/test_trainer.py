@@ -34,6 +34,7 @@ from deblurcli.data.dataset import (
 from deblurcli.data.layouts import find_pairs, find_pictures
 from deblurcli.errors import DeblurError, WeightsError
 from deblurcli.models.config import GeneratorConfig
+from deblurcli.models.foreign import import_spandrel, load_foreign
 from deblurcli.models.generator import MultiScaleGenerator, gaussian_pyramid
 from deblurcli.weights.files import load_weights, read_card
 
@@ -359,6 +360,29 @@ def test_a_run_that_began_with_given_weights_goes_on_with_their_network(
     without = make_trainer(sources, run.path, 5, replace(recipe, scales=2))
     with pytest.raises(WeightsError, match="another network"):
         without.resume()
+
+
+@pytest.mark.filterwarnings("ignore:'saved_variables' is deprecated")  # in spandrel's NAFNet
+def test_networks_of_others_are_trained_on(pairs: Path, tmp_path: Path) -> None:
+    try:
+        import_spandrel()
+    except ImportError:
+        pytest.skip("needs the extra 'zoo'")
+    from spandrel.architectures.NAFNet import NAFNet
+
+    torch.manual_seed(0)
+    given = load_foreign(NAFNet(width=8, enc_blk_nums=[1], dec_blk_nums=[1]).state_dict())
+    sources = [Source(pairs=tuple(find_pairs(pairs)))]
+    run = RunFolder(tmp_path / "run")
+    first = make_trainer(sources, run.path, 2, initial=given)
+    before = parameters(first)
+    first.run()
+    assert not torch.equal(parameters(first), before)
+    assert load_weights(run.path / "last.safetensors")[0].config.body == "NAFNet"
+    second = make_trainer(sources, run.path, 3, initial=run.load_network())
+    second.resume()
+    assert torch.equal(parameters(second), parameters(first))
+    assert second.run().step == 3
 
 
 def test_settings_that_contradict_the_given_weights_are_refused(
