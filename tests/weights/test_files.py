@@ -50,13 +50,15 @@ def test_runs_of_version_1_still_go_on(tmp_path: Path) -> None:
     state = {
         "network": network.config.to_json(),
         "generator": with_old_names(parameters),
-        "ema": with_old_names({f"module.{name}": t for name, t in parameters.items()}),
+        "ema": with_old_names({f"module.{name}": t for name, t in parameters.items()})
+        | {"n_averaged": torch.tensor(7)},
     }
     folder = RunFolder(tmp_path)
     torch.save(state, folder.checkpoint)
     loaded = folder.load_network().state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in parameters.items())
-    assert {f"module.{name}" for name in parameters} == set(folder.load_state()["ema"])
+    state = folder.load_state()
+    assert (set(parameters), 7) == (set(state["ema_model"]), state["ema_updates"])
 
 
 # Headers of foreign or damaged files
