@@ -1,6 +1,7 @@
 """Every failure that a user can cause or meet, as one tree.
 
 DeblurError                  exit code 1: this input failed, others go on
+├── DiskFullError            1: and the others would fail, too
 ├── UsageError               2: the command contradicts itself
 ├── NothingToDoError         3: no input to process
 ├── WeightsError             4: weights missing, corrupt, or of another model
@@ -50,6 +51,10 @@ class UsageError(DeblurError):
     """The command line or call contradicts itself or names something unknown."""
 
     exit_code = 2
+
+
+class DiskFullError(DeblurError):
+    """There is no room to write; the next output would not fit either."""
 
 
 class NothingToDoError(DeblurError):
@@ -117,6 +122,8 @@ def cannot_write(
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return error_class(path, "no permission to write there", remedy)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error_class is DeblurError:
+            error_class = DiskFullError
         return error_class(path, "the disk is full", f"free some space or {remedy}")
     if isinstance(error, FileNotFoundError) or not os.path.isdir(folder):  # noqa: PTH112
         missing = f"make it: mkdir -p {shlex.quote(folder)}"

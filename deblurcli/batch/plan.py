@@ -19,6 +19,7 @@ from deblurcli.errors import (
     cannot_write,
 )
 from deblurcli.io import media, photos
+from deblurcli.io.files import is_empty, is_special
 
 PIPE = "-"
 """How the user names standard input and standard output."""
@@ -126,6 +127,8 @@ def plan(
     """
     if not all(inputs) or output == "":
         raise UsageError("''", "an empty name", "check the variable that it comes from")
+    if output == "/dev/stdout":
+        output = PIPE
     is_pipe = PIPE in inputs or output == PIPE
     if is_pipe:
         jobs = [_plan_pipe(inputs, output, suffix)]
@@ -400,7 +403,15 @@ def _missing(source: str, given: Sequence[str], error: OSError) -> DeblurError:
 
 def _drop_existing(result: Plan, overwrite: bool, skip_existing: bool) -> None:
     """Moves jobs whose target is there already to `done`; refuses them unless that is wanted."""
-    existing = [j for j in result.jobs if j.target is not None and os.path.lexists(j.target)]
+    existing = [
+        job
+        for job in result.jobs
+        if job.target is not None
+        and os.path.lexists(job.target)
+        and not is_special(job.target)
+        # An empty file is what a killed program leaves.
+        and not (skip_existing and is_empty(job.target))
+    ]
     if overwrite or not existing:
         return
     if not skip_existing:

@@ -23,8 +23,16 @@ from deblurcli import __version__
 from deblurcli.batch.estimate import estimate_blur
 from deblurcli.batch.plan import ClipOptions, Job
 from deblurcli.batch.selection import Selection
-from deblurcli.errors import DeblurError, DeviceError, UsageError, WeightsError, cannot_write
+from deblurcli.errors import (
+    DeblurError,
+    DeviceError,
+    DiskFullError,
+    UsageError,
+    WeightsError,
+    cannot_write,
+)
 from deblurcli.io import media, photos
+from deblurcli.io.files import is_empty
 
 if TYPE_CHECKING:
     from deblurcli.deblurrer import Deblurrer
@@ -74,6 +82,8 @@ class RunOptions:
         reading: which photos are accepted.
         selection: the part of each photo that is restored; None is all of it.
         skip_sharp: leave photos alone that are sharp already.
+        skip_existing: what another run wrote in the meantime is skipped; empty files are
+            replaced.
     """
 
     overwrite: bool = False
@@ -83,6 +93,7 @@ class RunOptions:
     reading: photos.ReadOptions = photos.ReadOptions()  # noqa: RUF009  (frozen)
     selection: Selection | None = None
     skip_sharp: bool = False
+    skip_existing: bool = False
 
 
 def run(
@@ -99,6 +110,7 @@ def run(
     Raises:
         WeightsError: the weights are unusable, so every job would fail.
         DeviceError: the device is unusable or its memory does not even hold the smallest tile.
+        DiskFullError: there is no room for the results.
     """
     for is_photo, alike in groupby(jobs, key=lambda job: job.kind == "photo"):
         if is_photo:
@@ -117,15 +129,6 @@ def _run_photos(
     writing: deque[tuple[Outcome, Future[None]]] = deque()
     waiting = iter(jobs)
     ahead = 1
-
-    def written() -> Outcome:
-        """What became of the photo that has been at the writers for longest."""
-        outcome, future = writing.popleft()
-        try:
-            future.result()
-        except DeblurError as error:
-            return Outcome(outcome.job, "failed", error, outcome.seconds)
-        return outcome
 
     try:
         while True:
@@ -168,12 +171,26 @@ def _run_photos(
                 writing.append((outcome, future))
             del batch, photo, together, restored, pixels
             while writing and (len(writing) > ahead // 2 or writing[0][1].done()):
-                yield written()
+                yield _written(*writing.popleft(), options)
         while writing:
-            yield written()
+            yield _written(*writing.popleft(), options)
     finally:
         for executor in (readers, writers):
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _written(outcome: Outcome, future: Future[None], options: RunOptions) -> Outcome:
+    """What became of a photo that is at the writers."""
+    try:
+        future.result()
+    except DiskFullError:
+        raise  # the next photo would meet the same
+    except DeblurError as error:
+        target = outcome.job.target
+        if options.skip_existing and target is not None and os.path.lexists(target):
+            return Outcome(outcome.job, "skipped")  # another run was faster
+        return Outcome(outcome.job, "failed", error, outcome.seconds)
+    return outcome
 
 
 def failure_of(job: Job, error: Exception) -> DeblurError:
@@ -252,7 +269,7 @@ def write_photo(job: Job, photo: photos.Photo, restored: Image, options: RunOpti
         # A name with an ending decides; `plan` has refused one that contradicts the format.
         format=None if job.target.suffix else options.format,
         strip=options.strip,
-        overwrite=options.overwrite,
+        overwrite=options.overwrite or (options.skip_existing and is_empty(job.target)),
     )
 
 
@@ -343,7 +360,7 @@ def _run_clip(
                 progress=show,
                 restored_by=_description_of(deblurrer),
             )
-    except (DeviceError, WeightsError):
+    except (DeviceError, DiskFullError, WeightsError):
         raise  # the next job would fail the same way
     except DeblurError as error:
         if error.subject.startswith("--"):

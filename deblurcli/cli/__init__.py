@@ -8,6 +8,7 @@ inside the commands' functions, so that ``deblur --help`` answers at once.
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import re
 import signal
@@ -149,7 +150,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after ``deblur``; those of the process when None.
     """
+    _open_closed_streams()
     signal.signal(signal.SIGTERM, _end)
+    # nohup has it ignored, and that is to stay so.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _end)
     # PyTorch's threads would wait for each other in busy loops, and where other programs (or
     # a video's coder) want the same cores, a photo took twice to three times as long.
     # It has to be said before torch is imported.
@@ -158,9 +163,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.json_is_printed = False
     stopped: BaseException | None = None
     try:
+        if not _has_folder():
+            raise UsageError("current folder", "it was deleted", "change to one that is there")
         result = app(args=words, prog_name="deblur", standalone_mode=False)
-        sys.stdout.flush()
         code = result if isinstance(result, int) else 0
+        try:
+            sys.stdout.flush()
+        except OSError:
+            if code == 0:
+                raise
+            console.silence_stdout()  # that has been told
     except BaseException as error:
         stopped, code = error, _exit_code(error)
     if code == console.EXIT_INTERRUPTED:  # Typer turns KeyboardInterrupt into this
@@ -198,6 +210,10 @@ def _exit_code(error: BaseException) -> int:
         console.silence_stdout()
         console.say("deblur: standard output: the disk is full; free some space")
         code = console.EXIT_FAILED
+    elif isinstance(error, OSError) and error.filename is None and error.errno == errno.EBADF:
+        console.silence_stdout()
+        console.say("deblur: standard output: it is closed; leave it open")
+        code = console.EXIT_FAILED
     return code
 
 
@@ -224,6 +240,24 @@ def _failure(code: int, error: BaseException | None) -> Failure:
         ended = error is None or isinstance(error, SystemExit | KeyboardInterrupt | typer.Abort)
         document["stopped"] = "interrupted" if ended else str(error) or repr(error)
     return document
+
+
+def _open_closed_streams() -> None:
+    """Opens what our caller closed: files would take the places of the streams otherwise.
+
+    Standard output can then only be read, so that what is printed is not lost in silence.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
+            setattr(sys, name, open(handle, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
+
+
+def _has_folder() -> bool:
+    try:
+        return bool(os.getcwd())  # noqa: PTH109
+    except OSError:
+        return False
 
 
 def _end(signal_number: int, frame: FrameType | None) -> None:

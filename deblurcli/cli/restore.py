@@ -114,6 +114,7 @@ def restore(
         ReadOptions(targets.max_pixels, keep_damaged=targets.damaged == "keep"),
         inputs.select(planned.kinds),
         inputs.skip_sharp,
+        targets.skip_existing,
     )
     with report:
         if batch.engine == "ray":

@@ -21,7 +21,9 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
     """Gives the path of a ``.part`` file beside `target` and moves it there at the end.
 
     On any exception, KeyboardInterrupt included, the part file is removed and `target` is left
-    as it was. The final file has the mode of a normally created one. Where `target` is a link,
+    as it was. The content is on the disk before the name is. The final file has the mode of a
+    normally created one, or that of the file it replaces, and, where that is permitted, its
+    owner. Where `target` is a link,
     the file that it points to is replaced and the link stays. A device or named pipe is written
     to directly.
 
@@ -35,7 +37,7 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
             full, be it only noticed on closing; OSErrors that the body raises about the part
             file, or about no file in particular, are turned into this.
     """
-    if _is_special(target):
+    if is_special(target):
         try:
             yield target
         except OSError as error:
@@ -44,6 +46,7 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
     _refuse_existing(target, overwrite)
     real = Path(os.path.realpath(target))
     part = _part_path(real)
+    replaced: os.stat_result | None = None
     try:
         # What must fail fails now rather than after all the work.
         with suppress(FileNotFoundError):
@@ -51,10 +54,20 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
         part.touch()
         mode = part.stat().st_mode
         part.unlink()
+        with suppress(FileNotFoundError):
+            replaced = real.lstat()
+            mode = replaced.st_mode
         yield part
         if part.stat().st_mode != mode:  # some libraries write private files
             part.chmod(stat.S_IMODE(mode))
+        if replaced is not None and hasattr(os, "chown"):
+            with suppress(OSError):  # only root may give files away
+                os.chown(part, replaced.st_uid, replaced.st_gid)
+                part.chmod(stat.S_IMODE(mode))  # which giving away may have changed
+        _sync(part)
         _move(part, real, overwrite)
+        with suppress(OSError):  # it is there, only not yet for sure
+            _sync(real.parent)
     except FileExistsError:  # it came into being while we were at work
         _refuse_existing(target, overwrite)
         raise
@@ -67,12 +80,33 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def _is_special(path: Path) -> bool:
+def _sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    if path.is_dir() and os.name == "nt":  # no folder can be opened there
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_special(path: Path) -> bool:
+    """Whether there is something at `path` that is written to, not replaced: a device, a pipe."""
     try:
         mode = path.stat().st_mode
     except OSError:
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def is_empty(path: Path) -> bool:
+    """Whether `path` is a file of 0 bytes."""
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == 0
 
 
 def _part_path(real: Path) -> Path:

@@ -13,6 +13,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -234,6 +235,69 @@ def test_full_disk(here: Path, deblur: Deblur, tiny_weights: Path, small_disk: P
     assert files(small_disk) == before
 
 
+def test_full_disk_stops_the_batch(
+    here: Path, deblur: Deblur, tiny_weights: Path, small_disk: Path
+) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    Path("many").mkdir()
+    for number in range(6):
+        Image.fromarray(pixels).save(f"many/{number}.png")
+    run = deblur("many", "-o", small_disk / "out", "--weights", tiny_weights)
+    full = [line for line in run.stderr.splitlines() if "the disk is full" in line]
+    assert len(full) == 1
+    assert run.returncode == 1
+    assert not list(small_disk.rglob("*.part"))
+
+
+def test_a_run_skips_what_another_wrote_meanwhile(
+    here: Path, deblur: Deblur, tiny_weights: Path
+) -> None:
+    """And an empty file is not done."""
+    Path("many").mkdir()
+    Path("out").mkdir()
+    for number in range(8):
+        Path(f"many/{number}.jpg").write_bytes(Path("good.jpg").read_bytes())
+    Path("out/3.jpg").touch()
+    words = ("many", "-o", "out", "--skip-existing", "--weights", tiny_weights)
+    with ThreadPoolExecutor(2) as threads:
+        runs = list(threads.map(lambda _: deblur(*words), range(2)))
+    assert [run.returncode for run in runs] == [0, 0], [run.stderr for run in runs]
+    assert all(Path(f"out/{number}.jpg").stat().st_size > 500 for number in range(8))
+
+
+@posix_only
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_streams(here: Path, deblur: Deblur, closed: str) -> None:
+    words = ("good.jpg", "-o", "sharp.jpg")
+    run = deblur(*words, prefix=["sh", "-c", f'exec "$@" {closed}', "sh"])
+    assert "Traceback" not in run.stderr
+    assert run.returncode == 0
+    with Image.open("sharp.jpg") as image:
+        image.load()
+
+
+@posix_only
+def test_a_photo_for_a_closed_stream(here: Path, deblur: Deblur) -> None:
+    run = deblur("good.jpg", "-o", "-", prefix=["sh", "-c", 'exec "$@" >&-', "sh"])
+    assert the_line(run).startswith("deblur: standard output: ")
+    assert run.returncode == 1
+
+
+@posix_only
+def test_dev_stdout_is_standard_output(here: Path, deblur: Deblur) -> None:
+    run = deblur("good.jpg", "-o", "/dev/stdout", text=False, encoding=None)
+    assert run.returncode == 0
+    assert run.stdout.startswith(b"\xff\xd8")
+
+
+@posix_only
+def test_a_deleted_working_folder(here: Path, deblur: Deblur) -> None:
+    move = 'mkdir gone && cd gone && rmdir ../gone && exec "$@"'
+    run = deblur("good.jpg", prefix=["sh", "-c", move, "sh"])
+    assert the_line(run) == "deblur: current folder: it was deleted; change to one that is there"
+    assert run.returncode == 2
+
+
 @pytest.fixture
 def halfway(
     here: Path, make_photo: MakePhoto, tiny_weights: Path
@@ -274,8 +338,8 @@ def check_complete(folder: Path) -> int:
 @posix_only
 @pytest.mark.parametrize(
     ("signal_number", "exit_code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)],
-    ids=["Ctrl-C", "kill", "kill -9"],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)],
+    ids=["Ctrl-C", "kill", "SIGHUP", "kill -9"],
 )
 def test_interrupted_run(
     halfway: Callable[[int], subprocess.CompletedProcess[str]],

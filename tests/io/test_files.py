@@ -112,6 +112,36 @@ def test_mode_is_that_of_a_normal_file(tmp_path: Path, umask: int) -> None:
 
 
 @posix_only
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
+def test_in_place_the_mode_stays(tmp_path: Path, mode: int) -> None:
+    target = tmp_path / "a"
+    target.write_text("old")
+    target.chmod(mode)
+    owner = target.stat().st_uid
+    with atomic_output(target, overwrite=True) as part:
+        part.write_text("new")
+    assert target.read_text() == "new"
+    assert stat.S_IMODE(target.stat().st_mode) == mode
+    assert target.stat().st_uid == owner
+
+
+def test_content_is_on_the_disk_before_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, synced = tmp_path / "a", []
+    real_sync = os.fsync
+
+    def sync(handle: int) -> None:
+        synced.append((os.fstat(handle).st_size, target.exists()))
+        real_sync(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with atomic_output(target, overwrite=False) as part:
+        part.write_text("12345")
+    assert synced[0] == (5, False)
+
+
 def test_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     real, link = tmp_path / "folder" / "real.txt", tmp_path / "link.txt"
