@@ -18,12 +18,15 @@ nox.options.error_on_missing_interpreters = True
 
 
 def find_python(minors: list[int]) -> str:
-    """The first of these Pythons that is here: on the path, or among those of pyenv."""
+    """The first of these Pythons that is here: among those of pyenv, or on the path."""
     pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser() / "versions"
     for minor in minors:
         found = [str(path) for path in pyenv.glob(f"3.{minor}.*/bin/python")]
-        if python := shutil.which(f"python3.{minor}") or next(iter(found), None):
-            return python
+        on_path = shutil.which(f"python3.{minor}")
+        if on_path and "shims" not in on_path:  # pyenv's stand-ins work for chosen versions only
+            found.append(on_path)
+        if found:
+            return found[0]
     return sys.executable
 
 
