@@ -86,14 +86,17 @@ def progress(
     """Makes a progress bar on stderr; it shows on a terminal only, and if not `quiet`."""
     from tqdm import tqdm
 
+    # Without a total tqdm does not shorten its line to the terminal: there has to be room.
+    shown = not quiet and sys.stderr.isatty()
+    room = os.get_terminal_size(sys.stderr.fileno()).columns - 40 if shown else 0
     return tqdm(
         total=total,
         unit=unit,
-        desc=None if description is None else one_line(description),
+        desc=None if description is None or room < 10 else one_line(description)[:room],
         file=sys.stderr,
         dynamic_ncols=True,
         leave=False,
-        disable=quiet or not sys.stderr.isatty(),
+        disable=not shown,
     )
 
 

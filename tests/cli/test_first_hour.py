@@ -254,19 +254,12 @@ def test_completion_offers_values(
     assert deblur(env=environment).stdout.splitlines() == offered
 
 
-@posix_only
-@pytest.mark.parametrize("columns", [30])
-def test_bars_keep_to_the_terminal(
-    here: Path, make_photo: MakePhoto, tiny_weights: Path, columns: int
-) -> None:
-    """No line on the terminal is longer than it is wide, so that none is left behind."""
+def in_a_terminal(columns: int, *words: str) -> list[str]:
+    """What Python shows on a terminal of that width, each time that it goes back in the line."""
     fcntl, termios, struct = map(pytest.importorskip, ("fcntl", "termios", "struct"))
-    for n in range(4):
-        make_photo(Path(f"in/a very long name of a photo {n}.png"), size=(320, 240))
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    words = ["in", "-o", "out", "--weights", str(tiny_weights), "--device", "cpu"]
-    process = subprocess.Popen([sys.executable, "-m", "deblurcli", *words], stderr=theirs)
+    process = subprocess.Popen([sys.executable, *words], stderr=theirs, stdout=theirs)
     os.close(theirs)
     shown = b""
     try:
@@ -276,6 +269,30 @@ def test_bars_keep_to_the_terminal(
         pass
     os.close(ours)
     assert process.wait() == 0
-    bars = [line for line in shown.decode().replace("\n", "\r").split("\r") if "%" in line]
+    return shown.decode().replace("\n", "\r").split("\r")
+
+
+@posix_only
+def test_bars_keep_to_the_terminal(here: Path, make_photo: MakePhoto, tiny_weights: Path) -> None:
+    """No line on the terminal is longer than it is wide, so that none is left behind."""
+    for n in range(4):
+        make_photo(Path(f"in/a very long name of a photo {n}.png"), size=(320, 240))
+    words = ["in", "-o", "out", "--weights", str(tiny_weights), "--device", "cpu"]
+    bars = [line for line in in_a_terminal(30, "-m", "deblurcli", *words) if "%" in line]
     assert bars
+    assert max(map(len, bars)) <= 30
+
+
+@posix_only
+@pytest.mark.parametrize("columns", [60, 30, 100])
+def test_bars_of_clips_of_unknown_length(columns: int) -> None:
+    code = (
+        "from deblurcli.cli import console\n"
+        "with console.progress(None, 'frame', description='a long name of a clip' * 5) as bar:\n"
+        "    for _ in range(1234): bar.update()\n"
+        "    bar.refresh()"
+    )
+    bars = [line for line in in_a_terminal(columns, "-c", code) if "frame" in line]
+    assert any("1234frame" in line for line in bars), bars
     assert max(map(len, bars)) <= columns
+    assert any("a long" in line for line in bars) == (columns > 50)
