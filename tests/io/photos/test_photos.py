@@ -172,6 +172,15 @@ def test_deep_pages_are_noted_as_well() -> None:
     assert photo.notes == ("2 pages: only the first is restored",)
 
 
+@pytest.mark.parametrize("shape", [(70_000, 1, 3), (1, 70_000, 3)])
+@pytest.mark.parametrize("format_", LOSSLESS)
+def test_strips_of_one_pixel(shape: tuple[int, ...], format_: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    photo = photo_of(pixels, "TIFF")
+    again = photos.read(written(photo, pixels, format=format_))
+    np.testing.assert_array_equal(again.pixels, pixels)
+
+
 # JPEG and WebP: not coarser than the input
 
 
