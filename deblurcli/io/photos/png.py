@@ -199,10 +199,10 @@ def encode(picture: Picture) -> list[Buffer]:
     import imagecodecs
 
     samples = join_alpha(picture)
-    # The last imagecodecs for Python 3.10 takes no views, nor the strides that they leave behind.
-    values = join_alpha(picture)
     # Its own guess leaves no room for the byte before each row of thin pictures.
-    room = values.nbytes + values.nbytes // 64 + 8 * len(values) + (1 << 16)
+    room = samples.nbytes + samples.nbytes // 64 + 8 * len(samples) + (1 << 16)
+    # The last imagecodecs for Python 3.10 takes no views, nor the strides that they leave behind.
+    values = samples.ravel().reshape(samples.shape)
     encoded = imagecodecs.png_encode(values, level=6, out=room)
     header = len(SIGNATURE) + 8 + 13 + 4
     added = b"".join(_chunk_bytes(*chunk) for chunk in _chunks(picture))
