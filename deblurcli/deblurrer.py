@@ -136,8 +136,9 @@ class Deblurrer:
 
         # The cheap complaints first, before a download.
         _check_tile(tile), _check_strength(strength)
+        where = choose_device(device)
         if precision != "auto":  # that is measured with the network's own shape
-            choose_precision(precision, choose_device(device))
+            choose_precision(precision, where)
         path = find(weights, offline=offline, show_progress=show_progress)
         network, card = load_weights(path)
         return cls(

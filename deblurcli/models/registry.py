@@ -85,4 +85,9 @@ def read_config(document: dict[str, Any]) -> NetworkConfig:
         KeyError, TypeError, ValueError: it is invalid.
     """
     ours = document["body"] in ("unet", "resnet")
-    return GeneratorConfig.from_json(document) if ours else ForeignConfig(**document)
+    if ours:
+        return GeneratorConfig.from_json(document)
+    body, gmacs = document["body"], document["gmacs"]
+    if not isinstance(body, str) or not isinstance(gmacs, (float, int, type(None))):
+        raise ValueError(f"not the configuration of a network: {document}")
+    return ForeignConfig(body, gmacs)

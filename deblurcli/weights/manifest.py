@@ -211,8 +211,8 @@ def describe(path: Path, *, name: str) -> Entry:
         network = NetworkFacts(body=config["body"], parameters=parameters)
         if "scales" in config:
             network["scales"] = config["scales"]
-        if config.get("gmacs"):
-            network["gmacs"] = config["gmacs"]
+        elif config["gmacs"] is not None:
+            network["gmacs"] = float(config["gmacs"])
         return Entry(
             name=name,
             file=path.name,
