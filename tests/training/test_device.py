@@ -113,7 +113,7 @@ def test_no_step_waits_for_the_gpu(
     accelerator = Accelerator(cpu=True)
 
     mode: FakeTensorMode = request.getfixturevalue("fake_gpu")
-    accelerator.state.device = GPU
+    request.getfixturevalue("monkeypatch").setattr(accelerator.state, "device", GPU)
     for module in generator.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:

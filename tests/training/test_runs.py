@@ -24,6 +24,7 @@ pytest.importorskip("accelerate", reason="needs the extra 'train'")
 SMALL = [
     *("--set", "channels=[8,8,8]", "--set", "patch_px=32", "--set", "early_share=0"),
     *("--set", "batch=2", "--device", "cpu", "--track", "none"),
+    *("--precision", "fp32"),  # one process can have only one, and other tests have this one
 ]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
