@@ -104,7 +104,8 @@ class PictureStore:
             start, end = self._starts[number : number + 2]
             picture = self._memory[start:end].view(height, width, 3)
             if not self._ready[number]:
-                picture.copy_(self._decode(number))
+                # By NumPy: PyTorch would do it in threads, which a forked process can't use.
+                picture.numpy()[...] = self._decode(number).numpy()
                 self._ready[number] = 1
             return picture
         if number not in self._latest:

@@ -569,7 +569,7 @@ def test_workers_share_what_is_decoded(
     child = os.fork()
     if child == 0:
         try:
-            assert store[0].sum() > 0
+            assert store[0].numpy().any()
             os._exit(0)
         finally:
             os._exit(1)
