@@ -17,7 +17,23 @@ from __future__ import annotations
 import errno
 import os
 import shlex
+import struct
+import zlib
 from collections.abc import Iterable
+
+# What libraries that decode pictures raise when fed with damaged data.
+DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    RuntimeError,
+    EOFError,
+    struct.error,
+    zlib.error,
+)
 
 
 class DeblurError(Exception):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from deblurcli.errors import DeblurError, cannot_read
+from deblurcli.errors import DECODER_ERRORS, DeblurError, cannot_read
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import choose_space, convert_to_srgb
 from deblurcli.io.photos.metadata import apply_orientation, make_upright
@@ -27,18 +25,6 @@ _READERS: dict[str, Callable[[BinaryIO, ReadOptions], Picture]] = {
     "HEIF": heif.read,
     "AVIF": heif.read_avif,
 }
-_DECODER_ERRORS = (  # what decoders raise when fed with damaged data
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    EOFError,
-    struct.error,
-    zlib.error,
-)
 
 
 def read(
@@ -105,7 +91,7 @@ def _decode(file: BinaryIO, options: ReadOptions) -> Picture:
             picture = pillow.read(file, format_, options)
     except MemoryError as error:
         raise PhotoError("too large for this computer's memory", "scale it down first") from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         text = str(error).splitlines()[0] if str(error) else type(error).__name__

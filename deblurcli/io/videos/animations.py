@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from deblurcli.errors import DeblurError, cannot_read
+from deblurcli.errors import DECODER_ERRORS, DeblurError, cannot_read
 from deblurcli.io.files import atomic_output
 from deblurcli.io.videos.info import open_video
 from deblurcli.io.videos.overlap import read_ahead
@@ -40,20 +38,7 @@ ANIMATION_FORMATS = {
 
 _READ_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
 _FRAMES_AHEAD = 2
-# What Pillow's decoders raise when fed with damaged data.
-_DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+_PILLOW_ERRORS = (*DECODER_ERRORS, Image.DecompressionBombError)
 _LOSSY_QUALITY = 90
 # How much worse a frame may fit the palette of the frame before it and still take it.
 _PALETTE_PATIENCE = 1.25
@@ -175,12 +160,12 @@ def _study(source: Path, *, strip: bool) -> Animation:
                 try:
                     image.seek(number)
                     alpha = np.asarray(image.convert("RGBA"))[..., 3]
-                except _DECODER_ERRORS:
+                except _PILLOW_ERRORS:
                     break  # the end, or a damaged frame
                 transparent = transparent or bool((alpha < 255).any())
                 durations.append(round(image.info.get("duration", 0)))
             frame_count = len(durations)
-            with suppress(*_DECODER_ERRORS):  # where it is damaged: for GIF it counts them
+            with suppress(*_PILLOW_ERRORS):  # where it is damaged: for GIF it counts them
                 frame_count = int(getattr(image, "n_frames", 1))
             if image.format == "GIF" and data.rstrip(b"\0")[-1:] != b";":
                 # For Pillow the frames before the missing end mark are simply all.
@@ -192,7 +177,7 @@ def _study(source: Path, *, strip: bool) -> Animation:
         if error.errno is not None:
             raise cannot_read(source, error) from error
         raise DeblurError(source, "can't be decoded", "copy it again") from error
-    except _DECODER_ERRORS as error:
+    except _PILLOW_ERRORS as error:
         raise DeblurError(source, "can't be decoded", "copy it again") from error
     return Animation(durations or [0], frame_count, transparent, loop, has_palette, damage, options)
 
@@ -212,7 +197,7 @@ def _decode(source: Path, animation: Animation) -> Iterator[NDArray[np.uint8]]:
             try:
                 image.seek(number)
                 frame = np.array(image.convert("RGBA"))
-            except _DECODER_ERRORS:
+            except _PILLOW_ERRORS:
                 return
             yield frame
 
