@@ -130,8 +130,8 @@ def gather(device: str = "auto", precision: str = "auto") -> dict[str, Part]:
         "chosen": guarded(lambda: _chosen(device, precision)),
         "weights": guarded(_weights),
         "weights_folders": [
-            {"place": p.label, "folder": str(p.folder), "exists": p.folder.is_dir()}
-            for p in hub.places()
+            {"place": label, "folder": str(folder), "exists": folder.is_dir()}
+            for label, folder in hub.places().items()
         ],
         "cache": guarded(_cache),
         "environment": _environment(),

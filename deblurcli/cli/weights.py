@@ -212,8 +212,7 @@ def add_weights(
     wanted = Wanted(incoming, sha256.lower() if sha256 else None)
     try:
         fetch(wanted, [source], show_progress=download_bar(quiet=quiet))
-        from deblurcli.weights.files import ModelCard
-        from deblurcli.weights.import_foreign import import_foreign
+        from deblurcli.weights.files import ModelCard, import_foreign
 
         card = ModelCard(name=name, licence=licence, notes=f"from {source}")
         import_foreign(incoming, target, None if suffix == hub.SUFFIX else card, overwrite=True)
@@ -372,7 +371,7 @@ def _refuse_taken_name(file: Path, name: str | None) -> None:
 def _place_of(file: Path) -> str | None:
     """Which place it is where --weights would find the file by its name, if any."""
     folder = file.parent.resolve()
-    return next((p.label for p in hub.places() if p.folder.resolve() == folder), None)
+    return next((p for p, place in hub.places().items() if place.resolve() == folder), None)
 
 
 def _place_for(name: str, *, overwrite: bool) -> Path:

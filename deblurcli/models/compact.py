@@ -67,15 +67,8 @@ class UNetLevel(nn.Module):
         self.tail = nn.Conv2d(channels[0], pixels, k, padding=k // 2)
         # On the meta device a file will bring the values; and drawing random numbers there makes
         # PyTorch import its compiler and SymPy, which takes a second or two.
-        if not self.tail.weight.is_meta:
-            self._initialise()
-
-    @staticmethod
-    def alignment_px(config: GeneratorConfig, level: int) -> int:
-        depths = config.depths[level] if config.depths else len(config.channels)
-        return int(config.unshuffle * 2 ** (depths - 1))
-
-    def _initialise(self) -> None:
+        if self.tail.weight.is_meta:
+            return
         # Without normalisation layers the sizes of the features have to be right from the
         # start. PyTorch's default hardly learns here in the first thousand steps, and neither
         # does a gain of √2 everywhere: it grows over the levels until the first steps break all.
@@ -94,6 +87,12 @@ class UNetLevel(nn.Module):
                 sum_of_two.weight.data.mul_(0.5)
         # At first the output is nearly the input, which is a good guess already.
         self.tail.weight.data.mul_(0.05)
+
+    @staticmethod
+    def alignment_px(config: GeneratorConfig, level: int) -> int:
+        """How far the level reduces its picture on the inside."""
+        depths = config.depths[level] if config.depths else len(config.channels)
+        return int(config.unshuffle * 2 ** (depths - 1))
 
     def forward(self, blurred: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
         features = F.pixel_unshuffle(blurred, self.unshuffle)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,6 @@ class GeneratorConfig:
             and all(type(n) is int and 1 <= n <= depths for n in self.depths)
             and all(type(n) is int and n >= 0 for n in self.decoder_blocks)
             and type(self.kernel_px) is int
-            and type(self.kernel_px) is int
             and self.kernel_px % 2 == 1
             and 0 < self.value_range < math.inf
             # Far beyond any network; a damaged file's numbers would keep us building for hours.
@@ -66,13 +66,11 @@ class GeneratorConfig:
         if not sensible:
             raise ValueError(f"not the configuration of a network: {self}")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> GeneratorConfig:
+    def from_json(cls, fields: Mapping[str, object]) -> GeneratorConfig:
         """Raises TypeError on unknown or missing fields, ValueError on senseless values."""
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()
-        }
-        return cls(**values)
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values)  # type: ignore[arg-type]  # __post_init__ looks at them

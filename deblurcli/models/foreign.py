@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -39,7 +39,7 @@ class ForeignConfig:
     body: str
     gmacs: float | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
@@ -110,21 +110,16 @@ def import_spandrel() -> ModuleType:
         # torchvision from PyPI is built for CUDA and breaks beside a PyTorch for CPUs. Two of
         # spandrel's networks, for faces and holes, import names from it that no other needs.
         for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"):
-            absent = ModuleType(name)
+            absent = sys.modules[name] = ModuleType(name)
             absent.__getattr__ = lambda _: None  # type: ignore[method-assign]
-            sys.modules[name] = absent
-        try:
-            return _with_extras()
-        finally:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what PyTorch will drop one day
+            spandrel = importlib.import_module("spandrel")
+            if find_spec("spandrel_extra_arches") is not None:
+                importlib.import_module("spandrel_extra_arches").install(ignore_duplicates=True)
+    finally:
+        if getattr(sys.modules.get("torchvision"), "__file__", None) is None:  # our stand-in
             for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
                 del sys.modules[name]
-    return _with_extras()
-
-
-def _with_extras() -> ModuleType:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about what PyTorch will drop one day
-        spandrel = importlib.import_module("spandrel")
-        if find_spec("spandrel_extra_arches") is not None:
-            importlib.import_module("spandrel_extra_arches").install(ignore_duplicates=True)
     return spandrel

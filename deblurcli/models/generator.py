@@ -40,11 +40,7 @@ class MultiScaleGenerator(RestorationNetwork):
         super().__init__()
         self.config: GeneratorConfig = config
         self.features_per_pixel = config.channels[0] / config.unshuffle**2
-        bodies: dict[str, type[ResNetLevel] | type[UNetLevel]] = {
-            "resnet": ResNetLevel,
-            "unet": UNetLevel,
-        }
-        level = bodies[config.body]
+        level = ResNetLevel if config.body == "resnet" else UNetLevel
         # Index 0 is the finest level, as in the authors' release.
         self.levels = nn.ModuleList(level(config, k) for k in range(config.scales))
         self.alignment_px = max(level.alignment_px(config, k) * 2**k for k in range(config.scales))
@@ -62,7 +58,10 @@ class MultiScaleGenerator(RestorationNetwork):
         span = self.config.value_range
         # The images themselves stay exact under autocast; only features may be bf16 or fp16.
         with without_autocast(blurred):
-            padded = _pad_to_multiple(blurred, self.alignment_px, mirrored=self.pads_mirrored)
+            padded = blurred
+            for dim in (2, 3):
+                if missing := -padded.shape[dim] % self.alignment_px:
+                    padded = extend(padded, dim, 0, missing, mirrored=self.pads_mirrored)
             pyramid = gaussian_pyramid(padded, len(self.levels))
         outputs: list[Tensor] = []
         up_features: Tensor | None = None
@@ -164,11 +163,3 @@ def extend(image: Tensor, dim: int, before: int, after: int, *, mirrored: bool =
     start = outside(torch.arange(-before, 0, device=device))
     end = outside(torch.arange(after, device=device) + length)
     return torch.cat((start, image, end), dim)
-
-
-def _pad_to_multiple(image: Tensor, multiple: int, *, mirrored: bool) -> Tensor:
-    """Extends right and bottom to a multiple of `multiple`."""
-    for dim in (2, 3):
-        if image.shape[dim] % multiple:
-            image = extend(image, dim, 0, -image.shape[dim] % multiple, mirrored=mirrored)
-    return image

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from deblurcli.models.config import GeneratorConfig
-from deblurcli.models.foreign import ForeignConfig, ForeignNetwork, load_foreign
+from deblurcli.models.foreign import ForeignConfig, load_foreign
 from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.models.network import NetworkConfig, RestorationNetwork
 
 
 @dataclass(frozen=True)
 class NetworkKind:
-    """What has to be known of a network to load and run it.
+    """What has to be known of a network to run it.
 
     Attributes:
-        load: rebuilds it from its configuration and parameters. Raises RuntimeError if the
-            parameters don't fit it.
         overlap_px: what neighbouring tiles share.
         feature_maps: how many of its largest features are alive at once, for the memory.
         max_cpu_tile_px: the side of tiles on a CPU: smaller ones compute more twice, larger
@@ -29,9 +26,8 @@ class NetworkKind:
         half_precision: whether it computes in bf16 and fp16.
     """
 
-    load: Callable[[Any, Mapping[str, Tensor]], RestorationNetwork]
-    overlap_px: int
-    feature_maps: float
+    overlap_px: int = 128
+    feature_maps: float = 70
     max_cpu_tile_px: int = 1024
     half_precision: bool = True
 
@@ -41,53 +37,53 @@ class NetworkKind:
         return network.features_per_pixel * dtype.itemsize * self.feature_maps + 10 * 3 * 4
 
 
-def _load_generator(
-    config: GeneratorConfig, parameters: Mapping[str, Tensor]
-) -> MultiScaleGenerator:
-    with torch.device("meta"):  # allocate nothing, initialise nothing: the file has it all
-        network = MultiScaleGenerator(config)
-    network.load_state_dict(parameters, strict=True, assign=True)
-    return network
-
-
-def _load_saved(config: ForeignConfig, parameters: Mapping[str, Tensor]) -> ForeignNetwork:
-    network = load_foreign({n.removeprefix("model."): t for n, t in parameters.items()})
-    network.config = config
-    return network
-
-
 # Overlaps of ours: measured on the compact network (docs/speed.md): tiles of 384 px then differ
 # from the whole picture by 0.02/255 to 0.11/255 in the mean. Those of others are no measurement: it
 # would take trained weights. Memory: measured on a CPU with random weights; FFTformer's is a guess.
 NETWORKS: Mapping[str, NetworkKind] = {
-    "unet": NetworkKind(_load_generator, overlap_px=192, feature_maps=6),
-    "resnet": NetworkKind(_load_generator, overlap_px=192, feature_maps=6),
-    "NAFNet": NetworkKind(_load_saved, overlap_px=128, feature_maps=20),
-    "KBNet": NetworkKind(_load_saved, overlap_px=128, feature_maps=62),
-    "Restormer": NetworkKind(_load_saved, overlap_px=128, feature_maps=40),
-    "FFTformer": NetworkKind(_load_saved, overlap_px=128, feature_maps=70, half_precision=False),
-    "Uformer": NetworkKind(_load_saved, overlap_px=128, feature_maps=68),
-    "MPRNet": NetworkKind(_load_saved, overlap_px=128, feature_maps=26),
-    "MIRNet2": NetworkKind(_load_saved, overlap_px=128, feature_maps=16),
+    "unet": NetworkKind(overlap_px=192, feature_maps=6),
+    "resnet": NetworkKind(overlap_px=192, feature_maps=6),
+    "NAFNet": NetworkKind(feature_maps=20),
+    "KBNet": NetworkKind(feature_maps=62),
+    "Restormer": NetworkKind(feature_maps=40),
+    "FFTformer": NetworkKind(half_precision=False),
+    "Uformer": NetworkKind(feature_maps=68),
+    "MPRNet": NetworkKind(feature_maps=26),
+    "MIRNet2": NetworkKind(feature_maps=16),
 }
-_OTHER = NetworkKind(_load_saved, overlap_px=128, feature_maps=70, half_precision=False)
 
 
 def kind_of(config: NetworkConfig) -> NetworkKind:
     """What is known of the network; careful guesses for those of spandrel's without an entry."""
-    return NETWORKS.get(config.body, _OTHER)
+    return NETWORKS.get(config.body, NetworkKind(half_precision=False))
 
 
-def read_config(document: dict[str, Any]) -> NetworkConfig:
+def read_config(document: Mapping[str, object]) -> NetworkConfig:
     """The configuration in a weights file.
 
     Raises:
         KeyError, TypeError, ValueError: it is invalid.
     """
-    ours = document["body"] in ("unet", "resnet")
-    if ours:
+    body = document["body"]
+    if body in ("unet", "resnet"):
         return GeneratorConfig.from_json(document)
-    body, gmacs = document["body"], document["gmacs"]
+    gmacs = document["gmacs"]
     if not isinstance(body, str) or not isinstance(gmacs, (float, int, type(None))):
         raise ValueError(f"not the configuration of a network: {document}")
     return ForeignConfig(body, gmacs)
+
+
+def load_network(config: NetworkConfig, parameters: Mapping[str, Tensor]) -> RestorationNetwork:
+    """Rebuilds a network from its configuration and parameters, on the CPU.
+
+    Raises:
+        RuntimeError, ValueError: the parameters don't fit it.
+    """
+    if isinstance(config, GeneratorConfig):
+        with torch.device("meta"):  # allocate nothing, initialise nothing: the file has it all
+            network = MultiScaleGenerator(config)
+        network.load_state_dict(parameters, strict=True, assign=True)
+        return network
+    foreign = load_foreign({n.removeprefix("model."): t for n, t in parameters.items()})
+    foreign.config = config
+    return foreign

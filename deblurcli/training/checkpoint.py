@@ -28,7 +28,7 @@ from deblurcli.config import RunConfig
 from deblurcli.errors import UsageError, WeightsError, cannot_write
 from deblurcli.io.files import atomic_output
 from deblurcli.models.network import RestorationNetwork
-from deblurcli.models.registry import kind_of, read_config
+from deblurcli.models.registry import load_network, read_config
 from deblurcli.training.progress import TrainingStatus
 from deblurcli.weights.files import ModelCard, current_names, save_weights
 
@@ -141,7 +141,7 @@ class RunFolder:
         state = self.load_state()
         try:
             config = read_config(state["network"])
-            network = kind_of(config).load(config, state["generator"])
+            network = load_network(config, state["generator"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
                 self.checkpoint, "not a checkpoint of ours", "give another --output"

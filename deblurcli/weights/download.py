@@ -6,19 +6,18 @@ the same file at the same time download it once.
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from deblurcli.errors import WeightsError
+from deblurcli.errors import WeightsError, cannot_write
 
 logger = logging.getLogger("deblurcli")
 
@@ -95,71 +94,40 @@ def fetch(
     import pooch
 
     pooch.get_logger().setLevel(logging.ERROR)  # it would say on the terminal what we say
-    target = wanted.target
+    target, retry = wanted.target, retry or RetryPolicy()
     incoming = target.with_name(f".{target.name}.part")
-    lock = filelock.FileLock(target.with_name(f".{target.name}.lock"))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=2)
-        except filelock.Timeout:
-            logger.info("%s: another process is downloading it; waiting", target.name)
-            lock.acquire()
-        # Another process may have finished it while this one waited for the lock.
-        if wanted.sha256 and target.is_file() and pooch.file_hash(target) == wanted.sha256:
-            return target
-        shutil.rmtree(incoming, ignore_errors=True)  # of a download that was killed
-        incoming.mkdir()
-        part = _from_first(sources, wanted, incoming, show_progress, retry or RetryPolicy())
-        normal = incoming / "mode"
-        normal.touch()
-        part.chmod(normal.stat().st_mode)  # pooch makes private files
-        return part.replace(target)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = "the disk is full"
-        elif isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            reason = "no permission to write there"
-        else:
-            reason = f"can't be written ({error.strerror or error})"
-        remedy = "set DEBLUR_WEIGHTS_DIR to a folder with space that you may write to"
-        raise WeightsError(target, reason, remedy) from error
-    finally:
-        if lock.is_locked:
-            shutil.rmtree(incoming, ignore_errors=True)
-        lock.release()
-
-
-def _from_first(
-    sources: Sequence[str],
-    wanted: Wanted,
-    incoming: Path,
-    show_progress: ShowProgress | None,
-    retry: RetryPolicy,
-) -> Path:
-    """The file in the folder `incoming`, checked. OSErrors are the local disk's."""
     failures: dict[str, str] = {}
     left = list(sources)
-    for round_ in range(retry.rounds):
-        if round_ and left:
-            seconds = retry.wait_seconds * 2 ** (round_ - 1) * random.uniform(0.75, 1.25)
-            logger.info("%s: trying again in %.1f s", wanted.target.name, seconds)
-            time.sleep(seconds)
-        for source in tuple(left):
-            try:
-                return _retrieve(source, wanted, incoming, show_progress, retry)
-            except (OSError, ValueError) as error:
-                about_disk = getattr(error, "filename", None)
-                if (isinstance(about_disk, str) and os.fspath(incoming) in about_disk) or (
-                    getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-                ):
-                    raise  # no other source would help
-                failures[source], passing = _explain(error)
-                logger.info("%s: %s: %s", wanted.target.name, source, failures[source])
-                if not passing:
-                    left.remove(source)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(target.with_name(f".{target.name}.lock")), ExitStack() as stack:
+            # Another process may have finished it while this one waited for the lock.
+            if wanted.sha256 and target.is_file() and pooch.file_hash(target) == wanted.sha256:
+                return target
+            shutil.rmtree(incoming, ignore_errors=True)  # of a download that was killed
+            stack.callback(shutil.rmtree, incoming, ignore_errors=True)
+            incoming.mkdir()
+            for round_ in range(retry.rounds):
+                if round_ and left:
+                    seconds = retry.wait_seconds * 2 ** (round_ - 1) * random.uniform(0.75, 1.25)
+                    logger.info("%s: trying again in %.1f s", target.name, seconds)
+                    time.sleep(seconds)
+                for source in tuple(left):
+                    try:
+                        part = _retrieve(source, wanted, incoming, show_progress, retry)
+                        return part.replace(target)
+                    except (OSError, ValueError) as error:
+                        if getattr(error, "errno", None) is not None:
+                            raise  # of the disk here: no other source would help
+                        failures[source], passing = _explain(error)
+                        logger.info("%s: %s: %s", target.name, source, failures[source])
+                        if not passing:
+                            left.remove(source)
+    except OSError as error:
+        remedy = "set DEBLUR_WEIGHTS_DIR to a folder with space that you may write to"
+        raise cannot_write(target, error, remedy, error_class=WeightsError) from error
     raise WeightsError(
-        wanted.target.name,
+        target.name,
         "could not be downloaded: " + ", ".join(f"{s} ({why})" for s, why in failures.items()),
         "check the connection, or name another source with DEBLUR_WEIGHTS_URL",
     )
@@ -172,6 +140,8 @@ def _retrieve(
     show_progress: ShowProgress | None,
     retry: RetryPolicy,
 ) -> Path:
+    """The file in the folder `incoming`, checked. What is the source's fault is a ValueError or
+    an OSError without a number."""
     import pooch
     import requests
 
@@ -187,8 +157,13 @@ def _retrieve(
     def copy(source: str, part: str, _: object) -> None:
         from urllib.request import url2pathname  # slow to import: it brings http.client
 
-        is_url = source.startswith("file:")
-        shutil.copyfile(url2pathname(urlsplit(source).path) if is_url else source, part)
+        path = url2pathname(urlsplit(source).path) if source.startswith("file:") else source
+        try:
+            file = open(path, "rb")  # noqa: PTH123, SIM115
+        except OSError as error:
+            raise ValueError(error.strerror) from error
+        with file, open(part, "wb") as copied:  # noqa: PTH123
+            shutil.copyfileobj(file, copied)
 
     bar = show_progress(wanted.size_bytes or 1) if show_progress else None
     download: object = copy
@@ -201,30 +176,31 @@ def _retrieve(
         )
     try:
         name = wanted.target.name
-        return Path(pooch.retrieve(source, wanted.sha256, name, incoming, downloader=download))
+        part = Path(pooch.retrieve(source, wanted.sha256, name, incoming, downloader=download))
     finally:
         for open_still in (bar, *responses):
             if open_still is not None:
                 open_still.close()
+    normal = incoming / "mode"
+    normal.touch()
+    part.chmod(normal.stat().st_mode)  # pooch makes private files
+    return part
 
 
 def _explain(error: Exception) -> tuple[str, bool]:
     """Why a source failed, and whether it may give the file if asked again."""
     from requests import HTTPError, RequestException, Timeout
-    from requests.exceptions import ProxyError, SSLError
+    from requests.exceptions import SSLError
 
     if isinstance(error, HTTPError) and error.response is not None:
         status = error.response.status_code
         return f"HTTP status {status}", status >= 500 or status in (408, 425, 429)
     if isinstance(error, SSLError):
         return "its certificate is not trusted here; REQUESTS_CA_BUNDLE may name others", False
-    reason, passing = getattr(error, "strerror", None) or str(error), False
     if isinstance(error, Timeout) or "timed out" in str(error):
-        reason, passing = "no answer in time", True  # a stall in the middle: a ConnectionError
-    elif isinstance(error, ProxyError):
-        reason, passing = "the proxy does not answer", True
-    elif isinstance(error, RequestException) and not isinstance(error, ValueError):
-        reason, passing = "no connection, or it broke off", True
-    elif "does not match the known hash" in str(error):
-        reason, passing = "another file: its sha256 is wrong", True
-    return reason, passing or reason.startswith("another file")
+        return "no answer in time", True  # a stall in the middle is a ConnectionError
+    if isinstance(error, RequestException) and not isinstance(error, ValueError):
+        return "no connection, or it broke off", True
+    if "does not match the known hash" in str(error):
+        return "another file: its sha256 is wrong", True
+    return str(error), str(error).startswith("another file")

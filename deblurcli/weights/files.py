@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import IO, Any
+from typing import IO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,14 +27,11 @@ from deblurcli.errors import WeightsError
 from deblurcli.io.files import atomic_output
 from deblurcli.models.foreign import ForeignConfig, UnsuitableNetworkError, load_foreign
 from deblurcli.models.generator import MultiScaleGenerator
-from deblurcli.models.network import NetworkConfig, RestorationNetwork
-from deblurcli.models.registry import kind_of, read_config
+from deblurcli.models.network import NetworkConfig, RestorationNetwork, count_gmacs
+from deblurcli.models.registry import load_network, read_config
 from deblurcli.weights.hub import CHECKPOINT_SUFFIXES, check_zoo
+from deblurcli.weights.manifest import METADATA_KEY, WEIGHTS_VERSION, damaged, read_document
 
-FORMAT_VERSION = 3
-"""2 renamed the convolutions of the blocks; see `current_names`. 3 may hold networks of others;
-our own are still written as 2."""
-_KEY = "deblurcli"
 _OLD_NAMES = {"first": "conv1", "second": "conv2"}
 
 
@@ -53,7 +50,7 @@ class ModelCard:
 
     name: str = "unnamed"
     training_data: tuple[str, ...] = ()
-    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, object] = field(default_factory=dict)
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     licence: str = "unknown"
     notes: str = ""
@@ -73,7 +70,8 @@ def save_weights(
         DeblurError: the file exists and `overwrite` is false, or can't be written.
     """
     document = {
-        "format": 2 if isinstance(network, MultiScaleGenerator) else FORMAT_VERSION,
+        # Older versions of deblurcli can read those of our own networks.
+        "format": 2 if isinstance(network, MultiScaleGenerator) else WEIGHTS_VERSION,
         "network": network.config.to_json(),
         "card": {**card.__dict__, "training_data": list(card.training_data)},
     }
@@ -86,7 +84,7 @@ def save_weights(
     with atomic_output(Path(path), overwrite=overwrite) as part:
         # Not `save_file`: what it raises on a full disk is no OSError.
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        part.write_bytes(save(tensors, metadata={_KEY: json.dumps(document)}))
+        part.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(document)}))
 
 
 def read_card(path: str | os.PathLike[str]) -> tuple[NetworkConfig, ModelCard]:
@@ -95,30 +93,13 @@ def read_card(path: str | os.PathLike[str]) -> tuple[NetworkConfig, ModelCard]:
     Raises:
         WeightsError: the file is missing, damaged, or not one of ours.
     """
+    document = read_document(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError:
-        raise WeightsError(path, "no such weights file", "see 'deblur weights list'") from None
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-    if _KEY not in metadata:
-        raise WeightsError(
-            path,
-            "a safetensors file, but not of deblurcli: it does not say which network it is for",
-            "give weights that 'deblur train' or 'deblur weights import' wrote",
-        )
-    try:
-        document = json.loads(metadata[_KEY])
-        if document["format"] > FORMAT_VERSION:
-            raise WeightsError(
-                path, "made by a newer deblurcli", "update: pip install -U deblurcli"
-            )
-        card = dict(document["card"])
+        card = {**document["card"]}
         card["training_data"] = tuple(card.get("training_data", ()))
         return read_config(document["network"]), ModelCard(**card)
-    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise damaged(path, error) from error
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, ModelCard]:
@@ -133,7 +114,15 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, Mode
     """
     path = Path(path)
     if path.suffix in CHECKPOINT_SUFFIXES:
-        network = load_checkpoint(path)
+        check_zoo(path)
+        document = read_pickled(path)
+        try:
+            network: RestorationNetwork = load_foreign(
+                document if isinstance(document, Mapping) else {}
+            )
+        except UnsuitableNetworkError as error:
+            remedy = "give a checkpoint of a network for deblurring at scale 1"
+            raise WeightsError(path, str(error), remedy) from error
         return network, ModelCard(name=path.stem, notes=f"{network.config.body}, from {path.name}")
     config, card = read_card(path)
     if isinstance(config, ForeignConfig):
@@ -143,7 +132,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, Mode
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         parameters = {n: t.float() if t.is_floating_point() else t for n, t in stored.items()}
         parameters = current_names(parameters)
-        network = kind_of(config).load(config, parameters)
+        network = load_network(config, parameters)
     except RuntimeError as error:  # names or shapes differ
         raise WeightsError(
             path,
@@ -151,7 +140,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, Mode
             "the file is damaged or of another version: get it again",
         ) from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     if not all(bool(tensor.isfinite().all()) for tensor in parameters.values()):
         raise WeightsError(
             path,
@@ -159,6 +148,26 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, Mode
             "get it again, or train anew with a lower learning rate",
         )
     return network.eval().requires_grad_(False), card
+
+
+def import_foreign(
+    source: Path, target: Path, card: ModelCard | None = None, *, overwrite: bool = False
+) -> None:
+    """Turns a checkpoint that spandrel knows into a weights file that gives the same output.
+
+    Args:
+        source: a ``.pth`` or ``.ckpt`` file, or a weights file of deblurcli.
+        target: the ``.safetensors`` file to write, in float32 as published.
+        card: what it shall say of itself; else what `source` says.
+
+    Raises:
+        WeightsError: as `load_weights`.
+        DeblurError: `target` exists and `overwrite` is false, or can't be written.
+    """
+    network, own_card = load_weights(source)
+    if isinstance(network.config, ForeignConfig):
+        network.config = replace(network.config, gmacs=round(count_gmacs(network), 2))
+    save_weights(target, network, card or own_card, half=False, overwrite=overwrite)
 
 
 def load_generator(path: str | os.PathLike[str]) -> tuple[MultiScaleGenerator, ModelCard]:
@@ -174,22 +183,7 @@ def load_generator(path: str | os.PathLike[str]) -> tuple[MultiScaleGenerator, M
     return network, card
 
 
-def load_checkpoint(path: Path) -> RestorationNetwork:
-    """The network of a checkpoint of others, on the CPU in float32, in evaluation mode.
-
-    Raises:
-        WeightsError: the extra is missing, or the file is damaged or of an unsuitable network.
-    """
-    check_zoo(path)
-    document = read_pickled(path)
-    try:
-        return load_foreign(document if isinstance(document, Mapping) else {})
-    except UnsuitableNetworkError as error:
-        remedy = "give a checkpoint of a network for deblurring at scale 1"
-        raise WeightsError(path, str(error), remedy) from error
-
-
-def read_pickled(path: Path, file: IO[bytes] | None = None) -> Any:
+def read_pickled(path: Path, file: IO[bytes] | None = None) -> object:
     """What a PyTorch file holds, on the CPU, read with the restricted unpickler.
 
     Args:
@@ -220,10 +214,3 @@ def current_names(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ".".join(_OLD_NAMES.get(part, part) for part in name.split(".")): tensor
         for name, tensor in parameters.items()
     }
-
-
-def _damaged(path: str | os.PathLike[str], error: Exception) -> WeightsError:
-    detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return WeightsError(
-        path, f"damaged or not a weights file ({detail})", "get it again: deblur weights pull"
-    )

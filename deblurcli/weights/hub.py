@@ -43,26 +43,13 @@ DEFAULT_NAME = "compact"
 SUFFIX = ".safetensors"
 CHECKPOINT_SUFFIXES = (".pth", ".ckpt")
 """Of files with other people's networks."""
-SHIPPED = ("package", "checkout")
-"""Labels of the places that hold deblurcli's own weights."""
-_PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[1]
+_DAMAGED = "damaged: its sha256 is not the manifest's"
 
 State = Literal["intact", "damaged", "absent", "unlisted"]
 """Of a weights file: its sha256 is right; is wrong; it is not here; no manifest names it."""
 
 logger = logging.getLogger("deblurcli")
-
-
-@dataclass(frozen=True)
-class Place:
-    """A folder where weights are looked for.
-
-    Attributes:
-        label: what to call it: "DEBLUR_WEIGHTS_DIR", "package", "checkout" or "cache".
-    """
-
-    label: str
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -86,21 +73,23 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("deblurcli", appauthor=False) / "weights"
 
 
-def places() -> tuple[Place, ...]:
-    """Where weights are looked for, in this order. Some of the folders may not exist."""
-    found = [Place("package", _PACKAGE / "_weights"), Place("cache", cache_folder())]
-    checkout = _PACKAGE.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "weights" / MANIFEST_NAME).is_file():
-        found.insert(1, Place("checkout", checkout / "weights"))
+def places() -> dict[str, Path]:
+    """Where weights are looked for, by label, in this order. Some folders may not exist."""
+    found = {}
     if own := os.environ.get("DEBLUR_WEIGHTS_DIR"):
-        found.insert(0, Place("DEBLUR_WEIGHTS_DIR", Path(own).expanduser()))
-    return tuple(found)
+        found["DEBLUR_WEIGHTS_DIR"] = Path(own).expanduser()
+    found["package"] = PACKAGE / "_weights"
+    checkout = PACKAGE.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "weights" / MANIFEST_NAME).is_file():
+        found["checkout"] = checkout / "weights"
+    found["cache"] = cache_folder()
+    return found
 
 
 def storage_folder() -> Path:
     """Where new weights go: ``DEBLUR_WEIGHTS_DIR`` if set, else the user's cache."""
-    own = os.environ.get("DEBLUR_WEIGHTS_DIR")
-    return Path(own).expanduser() if own else cache_folder()
+    there = places()
+    return there.get("DEBLUR_WEIGHTS_DIR", there["cache"])
 
 
 def catalogue() -> Manifest:
@@ -110,12 +99,12 @@ def catalogue() -> Manifest:
     Raises:
         WeightsError: a manifest can't be understood.
     """
-    manifests = [(place, read_manifest(place.folder)) for place in places()]
+    manifests = {label: read_manifest(folder) for label, folder in places().items()}
     entries: dict[str, Entry] = {}
-    for _, manifest in sorted(manifests, key=lambda m: m[0].label not in SHIPPED):
-        for entry in manifest.entries:
+    for label in sorted(manifests, key=lambda label: label not in ("package", "checkout")):
+        for entry in manifests[label].entries:
             entries.setdefault(entry.name, entry)
-    default = next((m.default for _, m in manifests if m.default), DEFAULT_NAME)
+    default = next((m.default for m in manifests.values() if m.default), DEFAULT_NAME)
     return Manifest(tuple(entries.values()), default)
 
 
@@ -148,63 +137,49 @@ def find(
         or Path(name).suffix in (SUFFIX, ".pt", ".zip", ".onnx", *CHECKPOINT_SUFFIXES)
         or any(separator in name for separator in (os.sep, os.altsep) if separator)
     ):
-        return _checked_path(Path(name))
+        return _check_path(Path(name).expanduser())
     known = catalogue()
     name = known.default or DEFAULT_NAME if name == "default" else name
-    listing = next((_locate(entry) for entry in known.entries if entry.name == name), None)
-    if listing is None:
-        for place in places():
-            path = place.folder / f"{name}{SUFFIX}"
+    entry = next((entry for entry in known.entries if entry.name == name), None)
+    if entry is None:
+        for path in (*(folder / f"{name}{SUFFIX}" for folder in places().values()), Path(name)):
             if path.is_file():
                 logger.warning("%s: in no manifest, so its sha256 can't be checked", path)
                 return path
-        if Path(name).is_file():
-            return _checked_path(Path(name))
         names = ", ".join(entry.name for entry in known.entries) or "none"
         reason = f"no weights of that name (known: {names})"
         raise WeightsError(name, reason, "see 'deblur weights list'")
+    listing = _locate(entry)
     if listing.state == "intact" and listing.path is not None:
         return listing.path
     missing = f"damaged ({listing.path})" if listing.path else "not here"
     if offline:
         reason = f"{missing}, and --offline forbids the download"
         raise WeightsError(name, reason, f"while online: deblur weights pull {name}")
-    if listing.entry.file.endswith(SUFFIX):
-        return _download(listing.entry, missing, show_progress, retry)
-    check_zoo(name)  # before the download, not after it
-    return _convert(_download(listing.entry, missing, show_progress, retry), listing.entry)
-
-
-def _download(
-    entry: Entry, missing: str, show_progress: ShowProgress | None, retry: RetryPolicy | None
-) -> Path:
-    # DEBLUR_WEIGHTS_URL names the file or its folder.
-    sources = entry.sources
-    if own := os.environ.get("DEBLUR_WEIGHTS_URL"):
+    sources = list(entry.sources)
+    if own := os.environ.get("DEBLUR_WEIGHTS_URL"):  # the file, or its folder
         if own.startswith(("http://", "https://", "file:")):
             url = urlsplit(own)
-            folder = url.path.removesuffix("/")
-            path_in_url = (
-                url.path if folder.endswith(Path(entry.file).suffix) else f"{folder}/{entry.file}"
-            )
-            sources = (url._replace(path=path_in_url).geturl(), *sources)
+            if not url.path.rstrip("/").endswith(Path(entry.file).suffix):
+                url = url._replace(path=f"{url.path.rstrip('/')}/{entry.file}")
+            sources.insert(0, url.geturl())
         else:
             local = Path(own).expanduser()
-            sources = (str(local / entry.file if local.is_dir() else local), *sources)
+            sources.insert(0, str(local / entry.file if local.is_dir() else local))
     if not sources:
-        raise WeightsError(
-            entry.name,
-            f"{missing}, and no source to download it from is known",
-            f"put {entry.file} into {storage_folder()}, or set DEBLUR_WEIGHTS_URL",
-        )
+        reason = f"{missing}, and no source to download it from is known"
+        remedy = f"put {entry.file} into {storage_folder()}, or set DEBLUR_WEIGHTS_URL"
+        raise WeightsError(name, reason, remedy)
+    if not entry.file.endswith(SUFFIX):
+        check_zoo(name)  # before the download, not after it
     wanted = Wanted(storage_folder() / entry.file, entry.sha256, entry.bytes or None)
-    return fetch(wanted, sources, show_progress=show_progress, retry=retry)
+    downloaded = fetch(wanted, sources, show_progress=show_progress, retry=retry)
+    return downloaded if entry.file.endswith(SUFFIX) else _convert(downloaded, entry)
 
 
 def _convert(checkpoint: Path, entry: Entry) -> Path:
     """Puts a weights file in place of a published checkpoint, and says whose work it is."""
-    from deblurcli.weights.files import ModelCard
-    from deblurcli.weights.import_foreign import import_foreign
+    from deblurcli.weights.files import ModelCard, import_foreign
 
     target = checkpoint.with_name(entry.name + SUFFIX)
     notes = f"{entry.file}, {entry.page}"
@@ -212,13 +187,8 @@ def _convert(checkpoint: Path, entry: Entry) -> Path:
     import_foreign(checkpoint, target, card, overwrite=True)
     register(target, name=entry.name)
     checkpoint.unlink()
-    logger.warning(
-        "%s: licence %s, from %s; please cite: %s",
-        entry.name,
-        entry.licence,
-        entry.page,
-        entry.citation,
-    )
+    credit = f"licence {entry.licence}, from {entry.page}; please cite: {entry.citation}"
+    logger.warning("%s: %s", entry.name, credit)
     return target
 
 
@@ -240,14 +210,14 @@ def listings() -> tuple[Listing, ...]:
     known = catalogue()
     found = [_locate(entry) for entry in known.entries]
     seen = {file for entry in known.entries for file in (entry.file, entry.name + SUFFIX)}
-    for place in places():
-        for path in sorted(place.folder.glob(f"*{SUFFIX}")):
+    for label, folder in places().items():
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
             if path.name in seen:
                 continue
             seen.add(path.name)
             try:
-                found.append(Listing(describe(path, name=path.stem), "unlisted", path, place.label))
-            except (WeightsError, ValueError) as error:
+                found.append(Listing(describe(path, name=path.stem), "unlisted", path, label))
+            except WeightsError as error:
                 logger.warning("%s", error)
     return tuple(found)
 
@@ -258,45 +228,40 @@ def state_of(path: Path) -> State:
     if not path.is_file():
         return "absent"
     entry = read_manifest(path.parent).entry_of_file(path.name)
-    folder = path.parent.resolve()
-    if entry is None and any(place.folder.resolve() == folder for place in places()):
+    if entry is None and path.parent.resolve() in map(Path.resolve, places().values()):
         entry = catalogue().entry_of_file(path.name)
     if entry is None:
         return "unlisted"
     return "intact" if entry.matches(path) else "damaged"
 
 
-def _checked_path(path: Path) -> Path:
-    path = path.expanduser()
+def _check_path(path: Path) -> Path:
     if path.is_dir():
         raise WeightsError(path, "a folder", "name the .safetensors file in it")
-    if not path.is_file():
+    if path.suffix in (".pt", ".zip") and path.is_file():
+        reason = "a PyTorch file; those are never loaded directly"
+        raise WeightsError(path, reason, f"import it once: deblur weights import {path.name}")
+    state = state_of(path)
+    if state == "absent":
         raise WeightsError(path, "no such weights file", "see 'deblur weights list'")
-    if path.suffix in (".pt", ".zip"):
-        raise WeightsError(
-            path,
-            "a PyTorch file; those are never loaded directly",
-            f"import it once: deblur weights import {path.name}",
-        )
-    if state_of(path) == "damaged":
-        reason = "damaged: its sha256 is not the manifest's"
-        raise WeightsError(path, reason, "get it again: deblur weights pull")
+    if state == "damaged":
+        raise WeightsError(path, _DAMAGED, "get it again: deblur weights pull")
     return path
 
 
 def _locate(entry: Entry) -> Listing:
     """Where the entry's file is: the first intact one, else the first that is damaged."""
-    damaged = Listing(entry, "absent")
-    for place in places():
+    found = Listing(entry, "absent")
+    for label, folder in places().items():
         file = entry
         if not entry.file.endswith(SUFFIX):  # it was converted, and registered by the same name
-            own = read_manifest(place.folder).entries
+            own = read_manifest(folder).entries
             file = next((e for e in own if e.name == entry.name and e != entry), entry)
-        path = place.folder / file.file
+        path = folder / file.file
         if path.is_file() and path.suffix == SUFFIX:
             if file.matches(path):
-                return Listing(entry, "intact", path, place.label)
-            logger.warning("%s: damaged: its sha256 is not the manifest's; not used", path)
-            if damaged.path is None:
-                damaged = Listing(entry, "damaged", path, place.label)
-    return damaged
+                return Listing(entry, "intact", path, label)
+            logger.warning("%s: %s; not used", path, _DAMAGED)
+            if found.path is None:
+                found = Listing(entry, "damaged", path, label)
+    return found

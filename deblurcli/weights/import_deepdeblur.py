@@ -20,21 +20,21 @@ import io
 import os
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-from deblurcli.errors import WeightsError
+from deblurcli.errors import WeightsError, cannot_read
 from deblurcli.models.config import GeneratorConfig
-from deblurcli.models.generator import MultiScaleGenerator
+from deblurcli.models.network import RestorationNetwork
+from deblurcli.models.registry import load_network
 from deblurcli.weights.files import ModelCard, read_pickled, save_weights
 
 _MODEL_IN_ZIP = re.compile(r"model-(\d+)\.pt")
 _LARGEST_BYTES = 1 << 30  # the real ones have 47 MB; guards against zip bombs
-_VALUE_RANGE = 255.0
 
 
 def import_published(
@@ -69,129 +69,89 @@ def import_published(
     return card
 
 
-def read_published(source: str | os.PathLike[str]) -> MultiScaleGenerator:
+def read_published(source: str | os.PathLike[str]) -> RestorationNetwork:
     """The network of a published checkpoint, on the CPU in float32, in evaluation mode.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds anything else.
     """
     path = Path(source)
-    document = _load(path)
-    if isinstance(document, Mapping) and "G" in document:
-        if not set(document) <= {"G", "D"}:
-            raise _refusal(path, f"unexpected {sorted(map(str, set(document) - {'G', 'D'}))}")
+    document = read_pickled(path, _latest_model(path) if path.suffix == ".zip" else None)
+    if isinstance(document, Mapping) and "G" in document and set(document) <= {"G", "D"}:
         document = document["G"]
-    parameters = _checked_parameters(path, document)
-    config = _configuration(path, parameters)
-    renamed = {}
-    for name, tensor in parameters.items():
-        new_name = _our_name(name, config)
-        if new_name is None:
-            raise _refusal(path, f"unexpected {name!r}")
-        renamed[new_name] = tensor
-    with torch.device("meta"):
-        network = MultiScaleGenerator(config)
+    if not isinstance(document, Mapping):
+        raise _refusal(path, "it holds no parameters")
+    parameters: dict[str, Tensor] = {}
+    for name, tensor in document.items():
+        if not (
+            isinstance(name, str)
+            and isinstance(tensor, Tensor)
+            and tensor.is_floating_point()
+            and tensor.layout == torch.strided
+            and bool(tensor.isfinite().all())
+        ):
+            raise _refusal(path, f"{name!r} is no tensor of finite numbers")
+        plain = tensor.detach().to(torch.float32).clone(memory_format=torch.contiguous_format)
+        parameters[name.removeprefix("module.")] = plain
+
+    # The names tell how many levels and blocks there are, the first shape the rest.
+    numbers = [re.match(r"body_models\.(\d+)\.body\.(\d+)\.", name) for name in parameters]
+    levels = {int(match[1]) for match in numbers if match}
+    last = max((int(match[2]) for match in numbers if match), default=0)
+    first = parameters.get("body_models.0.body.0.weight")
+    if first is None or first.ndim != 4 or len(levels) > 3 or not 2 <= last <= 1000:
+        raise _refusal(path, "its parameters are not named like DeepDeblur-PyTorch's")
+    config = GeneratorConfig(
+        body="resnet",
+        scales=len(levels),
+        channels=(first.shape[0],),
+        encoder_blocks=(last - 1,),
+        kernel_px=first.shape[-1],
+        value_range=255.0,
+    )
+    our_names: dict[str, str] = {}
+    for level in range(config.scales):
+        theirs, ours = f"body_models.{level}.body", f"levels.{level}"
+        our_names |= {f"{theirs}.0": f"{ours}.head", f"{theirs}.{last}": f"{ours}.tail"}
+        for block in range(1, last):
+            our_names[f"{theirs}.{block}.body.0"] = f"{ours}.blocks.{block - 1}.conv1"
+            our_names[f"{theirs}.{block}.body.2"] = f"{ours}.blocks.{block - 1}.conv2"
+        our_names[f"conv_end_models.{level + 1}.uppath.0"] = f"{ours}.from_coarser"
     try:
-        network.load_state_dict(renamed, strict=True, assign=True)
+        renamed = {}
+        for name, tensor in parameters.items():
+            module, _, kind = name.rpartition(".")
+            renamed[f"{our_names[module]}.{kind}"] = tensor
+        network = load_network(config, renamed)
+    except KeyError as error:
+        raise _refusal(path, f"unexpected {error}") from error
     except RuntimeError as error:
         raise _refusal(path, "parameters are missing or of other shapes") from error
     return network.eval().requires_grad_(False)
 
 
-def _load(path: Path) -> Any:
-    """What the file holds, read with the restricted unpickler."""
+def _latest_model(path: Path) -> io.BytesIO:
+    """The ``.pt`` file with the largest number in a published archive."""
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise _refusal(path, "it is far too large")
-        with path.open("rb") as file:
-            return read_pickled(path, _model_stream(path, file))
-    except FileNotFoundError:
-        raise WeightsError(path, "no such file", "check the path") from None
-    except OSError as error:
-        raise WeightsError(
-            path, f"can't be read ({error.strerror or error})", "check the file"
-        ) from error
-    except zipfile.BadZipFile as error:
-        raise _refusal(path, "damaged") from error
-
-
-def _model_stream(path: Path, file: IO[bytes]) -> IO[bytes]:
-    """The ``.pt`` file itself, or the latest one in a published archive."""
-    if not zipfile.is_zipfile(file):
-        file.seek(0)
-        return file
-    with zipfile.ZipFile(file) as archive:
-        models: dict[PurePosixPath, int] = {}
-        for member in archive.namelist():
-            match = _MODEL_IN_ZIP.fullmatch(PurePosixPath(member).name)
-            if match and "__MACOSX" not in member:
-                models[PurePosixPath(member)] = int(match[1])
-        if not models:  # a .pt file is itself a zip archive since PyTorch 1.6
-            if path.suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            models = {}
+            for member in map(PurePosixPath, archive.namelist()):
+                match = _MODEL_IN_ZIP.fullmatch(member.name)
+                if match and "__MACOSX" not in member.parts:
+                    models[member] = int(match[1])
+            if not models:
                 raise _refusal(path, "no models/model-N.pt is in it")
-            file.seek(0)
-            return file
-        if len({member.parent for member in models}) > 1:
-            raise WeightsError(
-                path, "holds several models", "unpack it and import one .pt file from it"
-            )
-        latest = max(models, key=models.__getitem__)
-        if archive.getinfo(str(latest)).file_size > _LARGEST_BYTES:
-            raise _refusal(path, f"{latest} in it is far too large")
-        return io.BytesIO(archive.read(str(latest)))
-
-
-def _checked_parameters(path: Path, document: Any) -> dict[str, Tensor]:
-    """The state dictionary, names without ``module.``; only finite float tensors pass."""
-    if not isinstance(document, Mapping) or not document:
-        raise _refusal(path, "it holds no parameters")
-    parameters: dict[str, Tensor] = {}
-    for name, tensor in document.items():
-        if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise _refusal(path, f"{name!r} is no parameter")
-        if not tensor.is_floating_point() or tensor.layout != torch.strided:
-            raise _refusal(path, f"{name!r} is not a plain float tensor")
-        if not torch.isfinite(tensor).all():
-            raise _refusal(path, f"{name!r} holds values that are not finite")
-        plain = tensor.detach().to(torch.float32).clone(memory_format=torch.contiguous_format)
-        parameters[name.removeprefix("module.")] = plain
-    return parameters
-
-
-def _configuration(path: Path, parameters: Mapping[str, Tensor]) -> GeneratorConfig:
-    """The size of the network, read from the names and shapes of its parameters."""
-    levels = {int(m[1]) for n in parameters if (m := re.match(r"body_models\.(\d+)\.", n))}
-    modules = {
-        int(m[1]) for n in parameters if (m := re.match(r"body_models\.0\.body\.(\d+)\.", n))
-    }
-    first = parameters.get("body_models.0.body.0.weight")
-    if first is None or first.ndim != 4 or not 1 <= len(levels) <= 3 or len(modules) < 3:
-        raise _refusal(path, "its parameters are not named like DeepDeblur-PyTorch's")
-    return GeneratorConfig(
-        body="resnet",
-        scales=len(levels),
-        channels=(first.shape[0],),
-        encoder_blocks=(len(modules) - 2,),
-        kernel_px=first.shape[-1],
-        value_range=_VALUE_RANGE,
-    )
-
-
-def _our_name(name: str, config: GeneratorConfig) -> str | None:
-    """What our network calls a parameter of theirs; None for a name it has no place for."""
-    if match := re.fullmatch(r"conv_end_models\.([1-9])\.uppath\.0\.(weight|bias)", name):
-        return f"levels.{int(match[1]) - 1}.from_coarser.{match[2]}"
-    match = re.fullmatch(r"body_models\.(\d)\.body\.(\d+)(\.body\.[02])?\.(weight|bias)", name)
-    if match is None:
-        return None
-    level, index, inner, kind = match[1], int(match[2]), match[3], match[4]
-    blocks = config.encoder_blocks[0]
-    if inner is None and index in (0, blocks + 1):
-        return f"levels.{level}.{'head' if index == 0 else 'tail'}.{kind}"
-    if inner is not None and 1 <= index <= blocks:
-        part = "conv1" if inner == ".body.0" else "conv2"
-        return f"levels.{level}.blocks.{index - 1}.{part}.{kind}"
-    return None
+            if len({member.parent for member in models}) > 1:
+                remedy = "unpack it and import one .pt file from it"
+                raise WeightsError(path, "holds several models", remedy)
+            latest = max(models, key=models.__getitem__)
+            if archive.getinfo(str(latest)).file_size > _LARGEST_BYTES:
+                raise _refusal(path, f"{latest} in it is far too large")
+            return io.BytesIO(archive.read(str(latest)))
+    except OSError as error:
+        raise cannot_read(path, error, error_class=WeightsError) from error
+    except (zipfile.BadZipFile, zlib.error) as error:
+        raise _refusal(path, "damaged") from error
 
 
 def _refusal(path: Path, reason: str) -> WeightsError:

@@ -23,18 +23,22 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
+
+from safetensors import SafetensorError, safe_open
 
 from deblurcli.errors import UsageError, WeightsError
 from deblurcli.io.files import atomic_output
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+METADATA_KEY = "deblurcli"
+"""Of the JSON document in a weights file's metadata."""
+WEIGHTS_VERSION = 3
+"""Of that document: 2 renamed the convolutions of the blocks, 3 may hold networks of others."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-_MAX_HEADER_BYTES = 100_000_000  # as safetensors itself has it
 
 
 class NetworkFacts(TypedDict, total=False):
@@ -44,6 +48,14 @@ class NetworkFacts(TypedDict, total=False):
     scales: int
     parameters: int
     gmacs: float
+
+
+class WeightsDocument(TypedDict):
+    """What a weights file says of itself: of its network, and the fields of its model card."""
+
+    format: int
+    network: NetworkFacts
+    card: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -181,13 +193,11 @@ def register(
     old = manifest.entry_of_file(path.name)
     entry = describe(path, name=name or (old.name if old else path.stem))
     if old:
-        entry = replace(entry, sources=old.sources, packaged=old.packaged)
+        sources = old.sources if sources is None else sources
+        packaged = old.packaged if packaged is None else packaged
         if "gmacs" in old.network and old.network["body"] == entry.network["body"]:
-            entry = replace(entry, network={**entry.network, "gmacs": old.network["gmacs"]})
-    if sources is not None:
-        entry = replace(entry, sources=sources)
-    if packaged is not None:
-        entry = replace(entry, packaged=packaged)
+            entry.network["gmacs"] = old.network["gmacs"]
+    entry = replace(entry, sources=sources or (), packaged=bool(packaged))
     check_name(entry.file)
     check_name(entry.name)
     kept = (e for e in manifest.entries if entry.name != e.name and entry.file != e.file)
@@ -203,57 +213,55 @@ def describe(path: Path, *, name: str) -> Entry:
     Raises:
         WeightsError: `path` is missing or is not a weights file of deblurcli.
     """
-    header = read_header(path)
+    document = read_document(path)
     try:
-        document = json.loads(header["__metadata__"]["deblurcli"])
         config, card = document["network"], document["card"]
-        parameters = sum(math.prod(v["shape"]) for k, v in header.items() if k != "__metadata__")
-        network = NetworkFacts(body=config["body"], parameters=parameters)
+        network = NetworkFacts(body=config["body"], parameters=0)
+        with safe_open(path, framework="numpy") as file:
+            shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+        network["parameters"] = sum(map(math.prod, shapes))
         if "scales" in config:
             network["scales"] = config["scales"]
         elif config["gmacs"] is not None:
             network["gmacs"] = float(config["gmacs"])
-        return Entry(
-            name=name,
-            file=path.name,
-            sha256=sha256_of(path),
-            bytes=path.stat().st_size,
-            network=network,
-            licence=card.get("licence", "unknown"),
-            scores=card.get("scores", {}),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise WeightsError(
-            path,
-            "a safetensors file, but not of deblurcli",
-            "give weights that 'deblur train' or 'deblur weights import' wrote",
-        ) from error
+        licence, scores = card.get("licence", "unknown"), card.get("scores", {})
+        size = path.stat().st_size
+        return Entry(name, path.name, sha256_of(path), size, network, licence, scores)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(path, error) from error
 
 
-def read_header(path: Path) -> Mapping[str, Any]:
-    """The header of a safetensors file, read without torch: a length, then that much JSON.
+def read_document(path: str | os.PathLike[str]) -> WeightsDocument:
+    """What a weights file says of itself, read without torch and without its parameters.
 
     Raises:
-        WeightsError: `path` is missing or is not a safetensors file.
+        WeightsError: the file is missing, damaged, or not one of ours.
     """
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            length = int.from_bytes(file.read(8), "little")
-            if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
-                raise ValueError("no safetensors header")
-            header = json.loads(file.read(length))
-        tensors = (value for key, value in header.items() if key != "__metadata__")
-        end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
-        if 8 + length + end != size:
-            raise ValueError("truncated, or something was added")
-        return dict(header)
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+        if METADATA_KEY not in metadata:
+            raise WeightsError(
+                path,
+                "a safetensors file, but not of deblurcli: it doesn't say which network it is for",
+                "give weights that 'deblur train' or 'deblur weights import' wrote",
+            )
+        document: WeightsDocument = json.loads(metadata[METADATA_KEY])
+        if document["format"] > WEIGHTS_VERSION:
+            remedy = "update: pip install -U deblurcli"
+            raise WeightsError(path, "made by a newer deblurcli", remedy)
+        return document
     except FileNotFoundError:
         raise WeightsError(path, "no such weights file", "see 'deblur weights list'") from None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise WeightsError(
-            path, "damaged or not a safetensors file", "get it again: deblur weights pull"
-        ) from error
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: str | os.PathLike[str], error: Exception) -> WeightsError:
+    """Makes the error for a file that is no intact weights file."""
+    detail = str(error).partition("\n")[0] or type(error).__name__
+    reason = f"damaged or not a weights file ({detail})"
+    return WeightsError(path, reason, "get it again: deblur weights pull")
 
 
 def sha256_of(path: Path) -> str:

@@ -21,7 +21,7 @@ from deblurcli.weights import hub
 @pytest.fixture
 def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Only one place to look for weights: an empty folder."""
-    monkeypatch.setattr(hub, "_PACKAGE", tmp_path / "nowhere")
+    monkeypatch.setattr(hub, "PACKAGE", tmp_path / "nowhere")
     monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setenv("DEBLUR_WEIGHTS_DIR", str(tmp_path))
     return tmp_path

@@ -26,8 +26,7 @@ from deblurcli.models.foreign import import_spandrel
 from deblurcli.models.registry import NETWORKS
 from deblurcli.weights import hub
 from deblurcli.weights.download import RetryPolicy
-from deblurcli.weights.files import load_generator, load_weights
-from deblurcli.weights.import_foreign import import_foreign
+from deblurcli.weights.files import import_foreign, load_generator, load_weights
 from deblurcli.weights.manifest import Entry, Manifest, write_manifest
 
 if find_spec("spandrel") is None:
@@ -179,7 +178,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "DEBLUR_WEIGHTS_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(hub, "_PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(hub, "PACKAGE", tmp_path / "package")
     monkeypatch.setenv("DEBLUR_WEIGHTS_DIR", str(tmp_path / "store"))
     (tmp_path / "store").mkdir()
     return tmp_path / "store"

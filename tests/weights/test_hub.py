@@ -44,7 +44,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
         folder.mkdir(parents=True)
     (tmp_path / "checkout" / "pyproject.toml").touch()
     write_manifest(found["checkout"], Manifest())
-    monkeypatch.setattr(hub, "_PACKAGE", package)
+    monkeypatch.setattr(hub, "PACKAGE", package)
     monkeypatch.setattr(hub, "cache_folder", lambda: found["cache"])
     monkeypatch.setenv("DEBLUR_WEIGHTS_DIR", str(found["DEBLUR_WEIGHTS_DIR"]))
     monkeypatch.delenv("DEBLUR_WEIGHTS_URL", raising=False)
