@@ -61,7 +61,7 @@ def measure_feed(
         start = time.perf_counter()
         data = list(islice(drawing, steps))
         drawn = steps * recipe.batch / (time.perf_counter() - start)
-        renderer.render(dataset[0])  # whatever is reused later on
+        renderer.render(dataset.draw(0))  # whatever is reused later on
         synchronise(device)
         start = time.perf_counter()
         for step in data:

@@ -6,16 +6,26 @@ the run's ``config.json``, its checkpoints and its weights files.
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from deblurcli.errors import UsageError
+from deblurcli.errors import UsageError, cannot_read
+
+# Numbers with the least and the most that they can sensibly be: what nothing can be trained with
+# is refused where it is set, not by some tensor later on.
+Share = Annotated[float, (0, 1)]
+Above0 = Annotated[float, (math.ulp(0.0), math.inf)]
+From0 = Annotated[float, (0, math.inf)]
+Count = Annotated[int, (1, math.inf)]
+CountFrom0 = Annotated[int, (0, math.inf)]
+PatchSide = Annotated[int, (8, math.inf)]
 
 
 @dataclass(frozen=True)
@@ -44,21 +54,21 @@ class MotionRange:
         patterns: share of scenes that are stripes, grids or text instead of a photo's part.
     """
 
-    path_px: float = 80.0
-    weak: float = 0.15
-    curvature: float = 0.15
-    rotation_degrees: float = 1.6
-    zoom: float = 0.02
-    shaky: float = 0.2
-    still: float = 0.08
-    frames: float = 0.35
-    objects: int = 3
-    encoded: float = 0.35
-    exponential: float = 0.25
-    any_gamma: float = 0.1
-    highlights: float = 0.3
-    defocus: float = 0.12
-    patterns: float = 0.04
+    path_px: Annotated[float, (0, 1000)] = 80.0
+    weak: Share = 0.15
+    curvature: Annotated[float, (0, 10)] = 0.15
+    rotation_degrees: Annotated[float, (0, 45)] = 1.6
+    zoom: Annotated[float, (0, 0.5)] = 0.02
+    shaky: Share = 0.2
+    still: Share = 0.08
+    frames: Share = 0.35
+    objects: Annotated[int, (0, 100)] = 3
+    encoded: Share = 0.35
+    exponential: Share = 0.25
+    any_gamma: Share = 0.1
+    highlights: Share = 0.3
+    defocus: Share = 0.12
+    patterns: Share = 0.04
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,6 @@ class Recipe:
     """How a network is trained.
 
     Attributes:
-        network: ``"compact"`` or ``"deepdeblur"``.
         scales: levels of the pyramid, the paper's K.
         channels: features per depth of the compact network.
         encoder_blocks: blocks per depth on the way down, or of each level of ``"deepdeblur"``;
@@ -75,14 +84,12 @@ class Recipe:
         decoder_blocks: blocks per depth on the way up of the compact network; empty: its own.
         depths: how many of the depths each level of the compact network uses, finest level first;
             empty: all.
-        unshuffle: pixel-unshuffle factor of the compact network.
-        block: of the compact network, ``"gated"`` or ``"residual"``.
-        loss: content loss at every scale: ``"charbonnier"``, ``"l1"`` or ``"mse"``.
+        unshuffle, block: pixel-unshuffle factor and kind of block of the compact network.
+        loss: content loss at every scale.
         fft_weight: of the L1 distance of the Fourier transforms, beside the content loss.
         adversarial: weight of the adversarial loss on the finest scale, the paper's λ; 0: none.
         discriminator: ``"release"``, as in the authors' code; or ``"paper"``, its table.
-        optimizer: ``"adam"``, ``"adamw"``; or ``"muon"`` for the kernels between features beside
-            Adam for the rest.
+        optimizer: ``"muon"`` is for the kernels between features, with Adam for the rest.
         betas: of Adam and AdamW.
         weight_decay: of AdamW and Muon.
         learning_rate: of the optimizer, after the warm-up.
@@ -92,8 +99,7 @@ class Recipe:
             equal factors at the milestones.
         milestones: shares of the training at which the rate falls (``"step"``). The paper's is
             after 3e5 of 9e5 steps.
-        final_rate: what the schedule ends at, as a share of `learning_rate`; 1 keeps the rate
-            constant.
+        final_rate: what the schedule ends at, as a share of `learning_rate`.
         batch: pictures per step, over all processes together.
         accumulate: parts in which each step's pictures pass the network, to need less memory.
             The discriminator learns from each part.
@@ -109,56 +115,54 @@ class Recipe:
             compact networks are about 0.01; without normalisation layers a rare one can undo
             them all.
         ema: decay of the exponential moving average of the weights; 0: none.
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         colour: augment by RGB permutation and saturation, as the paper.
         saturation: what is scaled then: ``"grey"``, the distance to the mean of R, G and B, which
-            leaves the blur of a pair what it was; or ``"hsv"``, as the paper, the saturation of
-            HSV.
+            leaves the blur of a pair what it was; or ``"hsv"``, as the paper.
         noise, jpeg: share of blurred pictures that get noise, JPEG artefacts.
         noise_kind: ``"sensor"``, which grows with the light; or ``"gaussian"``, the same all over
             a picture, its deviation drawn from N(0, (2/255)²), as the paper.
         rounded: round blurred pictures to 8 bits, as files are.
-        blur: of GOPRO's two kinds, ``"linear"``, ``"gamma"`` or ``"both"`` are trained on.
+        blur: which of GOPRO's two kinds are trained on.
         motion: what blur is synthesised.
     """
 
     name: str = "default"
     network: Literal["compact", "deepdeblur"] = "compact"
-    scales: int = 3
-    channels: tuple[int, ...] = (48, 96, 128)
-    encoder_blocks: tuple[int, ...] = ()
-    decoder_blocks: tuple[int, ...] = ()
-    depths: tuple[int, ...] = ()
-    unshuffle: int = 2
+    scales: Annotated[int, (1, 8)] = 3
+    channels: tuple[Annotated[int, (1, 4096)], ...] = (48, 96, 128)
+    encoder_blocks: tuple[Count, ...] = ()
+    decoder_blocks: tuple[CountFrom0, ...] = ()
+    depths: tuple[Count, ...] = ()
+    unshuffle: Annotated[int, (1, 16)] = 2
     block: Literal["gated", "residual"] = "gated"
     loss: Literal["charbonnier", "l1", "mse"] = "charbonnier"
-    fft_weight: float = 0.5
-    adversarial: float = 0.0
+    fft_weight: From0 = 0.5
+    adversarial: From0 = 0.0
     discriminator: Literal["release", "paper"] = "release"
     optimizer: Literal["adam", "adamw", "muon"] = "muon"
-    betas: tuple[float, ...] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    learning_rate: float = 2e-3
-    warmup_steps: int = 100
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: From0 = 0.0
+    learning_rate: Above0 = 2e-3
+    warmup_steps: CountFrom0 = 100
     schedule: Literal["trapezoid", "cosine", "step"] = "trapezoid"
-    milestones: tuple[float, ...] = (1 / 3,)
-    final_rate: float = 0.003
-    batch: int = 8
-    accumulate: int = 1
-    patch_px: int = 256
-    early_share: float = 0.6
-    early_batch: int = 16
-    early_patch_px: int = 128
+    milestones: tuple[Share, ...] = (1 / 3,)
+    final_rate: Share = 0.003
+    batch: Count = 8
+    accumulate: Count = 1
+    patch_px: PatchSide = 256
+    early_share: Share = 0.6
+    early_batch: Count = 16
+    early_patch_px: PatchSide = 128
     crops: Literal["textured", "uniform"] = "textured"
-    patches_per_picture: int = 1
-    reuse: int = 5
-    clip_norm: float = 0.03
-    ema: float = 0.999
+    patches_per_picture: Count = 1
+    reuse: Count = 5
+    clip_norm: From0 = 0.03
+    ema: Share = 0.999
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     colour: bool = True
     saturation: Literal["grey", "hsv"] = "grey"
-    noise: float = 0.5
-    jpeg: float = 0.3
+    noise: Share = 0.5
+    jpeg: Share = 0.3
     noise_kind: Literal["sensor", "gaussian"] = "sensor"
     rounded: bool = True
     blur: Literal["linear", "gamma", "both"] = "both"
@@ -203,29 +207,6 @@ RECIPES = {
     ),
 }
 
-# What numbers can sensibly be, least and most; one that is not here may be anything above 0.
-_SHARE, _FROM_0 = (0.0, 1.0), (0.0, math.inf)
-_SHARES = (
-    *("milestones", "final_rate", "early_share", "ema", "betas", "noise", "jpeg", "shaky", "still"),
-    *("weak", "frames", "encoded", "exponential", "any_gamma", "defocus", "patterns"),
-    "highlights",
-)
-_LIMITS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(_SHARES, _SHARE),
-    **dict.fromkeys(("fft_weight", "adversarial", "weight_decay", "clip_norm"), _FROM_0),
-    "warmup_steps": _FROM_0,
-    "decoder_blocks": _FROM_0,
-    "scales": (1, 8),
-    "channels": (1, 4096),
-    "unshuffle": (1, 16),
-    "patch_px": (8, math.inf),
-    "early_patch_px": (8, math.inf),
-    "path_px": (0, 1000),
-    "curvature": (0, 10),
-    "rotation_degrees": (0, 45),
-    "zoom": (0, 0.5),
-    "objects": (0, 100),
-}
 # What only one network has; the other one would ignore it.
 _COMPACT_ONLY = ("channels", "decoder_blocks", "depths", "unshuffle", "block")
 
@@ -244,15 +225,27 @@ def load_recipe(name: str) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]
     path = Path(name)
-    if path.suffix not in (".json", ".toml", ".yaml", ".yml"):
+    reader = {".json": "json", ".toml": "tomllib", ".yaml": "yaml", ".yml": "yaml"}.get(path.suffix)
+    if reader is None:
         raise UsageError(
             f"recipe {name}",
             "there is none of this name",
             f"give one of: {', '.join(RECIPES)}, or a .json, .toml or .yaml file",
         )
-    values = _flatten(_read(path))
+    try:
+        text = path.read_text("utf-8")
+        module = importlib.import_module(reader)  # tomllib: Python 3.11 or later
+        values = _flatten(module.safe_load(text) if reader == "yaml" else module.loads(text))
+    except OSError as error:
+        raise cannot_read(path, error, error_class=UsageError) from error
+    except ImportError as error:
+        raise UsageError(path, f"reading it needs {reader}", "write it as .json") from error
+    except Exception as error:  # each reader has errors of its own
+        raise UsageError(path, f"can't be understood ({error})", "see --show-recipe") from error
     recipe = RECIPES.get(str(values.get("name")), Recipe())
-    return _change(recipe, [(f"{path}: {key}", key, value) for key, value in values.items()])
+    for key, value in values.items():
+        recipe = _change(recipe, key, value, f"{path}: {key}")
+    return recipe
 
 
 def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -263,109 +256,72 @@ def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     Raises:
         UsageError: no such value, one that the network doesn't have, or of the wrong kind or size.
     """
-    changes: list[tuple[str, str, object]] = []
+    begun = recipe
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise UsageError(f"--set {setting}", "has no value", "write --set NAME=VALUE")
-        try:
-            changes.append((f"--set {setting}", key, json.loads(text)))
-        except ValueError:
-            changes.append((f"--set {setting}", key, text))
-    changed = _change(recipe, changes)
-    for source, key, value in changes:
-        if changed.network == "deepdeblur" and key in _COMPACT_ONLY:
-            default = Recipe.__dataclass_fields__[key].default
-            if value != default and value != list(default if isinstance(default, tuple) else ()):
+        value: object = text
+        with suppress(ValueError):
+            value = json.loads(text)
+        recipe = _change(recipe, key, value, f"--set {setting}")
+    if recipe.network == "deepdeblur":
+        for key in _COMPACT_ONLY:
+            if getattr(recipe, key) not in (getattr(begun, key), getattr(Recipe(), key)):
                 raise UsageError(
-                    source, "the network deepdeblur has no such setting", "leave it out"
+                    f"--set {key}", "the network deepdeblur has no such setting", "leave it out"
                 )
-    return changed
-
-
-def _change(recipe: Recipe, changes: Sequence[tuple[str, str, object]]) -> Recipe:
-    """Applies (what an error names, the value's name, the value)."""
-    for source, key, value in changes:
-        if key.startswith("motion."):
-            motion = _replace(recipe.motion, key.removeprefix("motion."), value, source)
-            recipe = replace(recipe, motion=motion)
-        else:
-            recipe = _replace(recipe, key, value, source)
     return recipe
 
 
-def _read(path: Path) -> Mapping[str, object]:
-    """The values that a file holds."""
+def _change(recipe: Recipe, key: str, value: object, source: str) -> Recipe:
+    """`recipe` with one value changed, ``NAME`` or ``motion.NAME``; errors name the `source`."""
+    group, _, name = key.rpartition(".")
+    settings: Recipe | MotionRange = recipe.motion if group == "motion" else recipe
+    kinds = get_type_hints(type(settings), include_extras=True)
+    kinds.pop("motion", None)
+    if group not in ("", "motion") or name not in kinds:
+        raise UsageError(source, f"there is no value {name!r}", f"one of: {', '.join(kinds)}")
     try:
-        text = path.read_text("utf-8")
-        if path.suffix == ".json":
-            document = json.loads(text)
-        elif path.suffix == ".toml":
-            import tomllib  # Python 3.11 or later
-
-            document = tomllib.loads(text)
-        else:
-            import yaml
-
-            document = yaml.safe_load(text)
-    except OSError as error:
-        raise UsageError(path, f"can't be read ({error.strerror})", "check the path") from error
-    except ImportError as error:
-        raise UsageError(path, f"reading it needs {error.name}", "write it as .json") from error
-    except Exception as error:  # each reader has errors of its own
-        raise UsageError(path, f"can't be understood ({error})", "see --show-recipe") from error
-    if not isinstance(document, dict):
-        raise UsageError(path, "holds no names and values", "see --show-recipe")
-    return document
+        converted = _convert(value, kinds[name])
+        if converted == () and getattr(type(settings)(), name):
+            raise ValueError("a list that is not empty")
+    except ValueError as error:
+        raise UsageError(source, f"{name} must be {error}", "see --show-recipe") from None
+    changed = replace(settings, **{name: converted})
+    return replace(recipe, motion=changed) if isinstance(changed, MotionRange) else changed
 
 
-def _flatten(values: Mapping[str, object]) -> dict[str, object]:
-    """``{"motion": {"zoom": 0}}`` as ``{"motion.zoom": 0}``."""
-    flat: dict[str, object] = {}
-    for name, value in values.items():
-        inner = value if isinstance(value, dict) else {}
-        flat |= {f"{name}.{key}": v for key, v in inner.items()} or {name: value}
-    return flat
-
-
-_Settings = TypeVar("_Settings", Recipe, MotionRange)
-
-
-def _replace(settings: _Settings, name: str, value: object, source: str) -> _Settings:
-    """`settings` with one value changed; `source` is what an error names."""
-    names = [f.name for f in fields(settings) if f.name != "motion"]
-    if name not in names:
-        raise UsageError(source, f"there is no value {name!r}", f"one of: {', '.join(names)}")
-    present = getattr(settings, name)
-    kind = get_type_hints(type(settings))[name]
-    if isinstance(present, tuple) and isinstance(value, list):
-        value = tuple(value)
-    if isinstance(present, float) and isinstance(value, int | str) and not isinstance(value, bool):
+def _convert(value: object, kind: Any) -> Any:
+    """`value` as a field of the type `kind` holds it. The text of a ValueError says what it
+    must be."""
+    parts = get_args(kind)
+    if get_origin(kind) is tuple:
+        if isinstance(value, list | tuple) and (parts[-1] is ... or len(value) == len(parts)):
+            return tuple(_convert(item, parts[0]) for item in value)
+        raise ValueError(f"a list{'' if parts[-1] is ... else f' of {len(parts)} numbers'}")
+    if get_origin(kind) is Literal:
+        if value in parts:
+            return value
+        raise ValueError(f"one of: {', '.join(parts)}")
+    if get_origin(kind) is not Annotated:
+        if type(value) is kind:
+            return value
+        raise ValueError("true or false" if kind is bool else "a word")
+    number, (least, most) = parts
+    if number is float and isinstance(value, int | str) and not isinstance(value, bool):
         with suppress(ValueError):
             value = float(value)  # YAML takes 5e-05 for a word
-    if type(value) is not type(present):
-        wanted = type(present).__name__
-        raise UsageError(source, f"{name} is a {wanted}, such as {present!r}", "see --show-recipe")
-    if isinstance(value, str):
-        if get_args(kind) and value not in get_args(kind):
-            words = ", ".join(get_args(kind))
-            raise UsageError(source, f"{name} can't be {value!r}", f"one of: {words}")
-    elif not isinstance(value, bool):
-        # What nothing can be trained with is refused now, not by some tensor later on.
-        least, most = _LIMITS.get(name, (math.ulp(0.0), math.inf))
-        numbers = value if isinstance(value, tuple) else (value,)
-        each = get_args(kind)[0] if isinstance(value, tuple) else (int, float)
-        default = Recipe.__dataclass_fields__.get(name)
-        may_be_empty = default is not None and default.default == ()
-        if (not numbers and not may_be_empty) or not all(
-            isinstance(n, each) and math.isfinite(n) and least <= n <= most for n in numbers
-        ):
-            limits = f"{least:g} or more" if most == math.inf else f"{least:g} to {most:g}"
-            limits = limits if name in _LIMITS else "more than 0"
-            what = "a list of numbers, each " if isinstance(value, tuple) else ""
-            raise UsageError(source, f"{name} must be {what}{limits}", "see --show-recipe")
-    changed: dict[str, Any] = {name: value}
-    return replace(settings, **changed)
+    if (
+        isinstance(value, number)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and least <= value <= most
+    ):
+        return value
+    limits = f"{least:g} to {most:g}" if most < math.inf else f"{least:g} or more"
+    limits = "above 0" if least == math.ulp(0.0) else limits
+    raise ValueError(f"{'a whole number' if number is int else 'a number'}, {limits}")
 
 
 @dataclass(frozen=True)
@@ -410,13 +366,11 @@ class RunConfig:
         """Raises FileNotFoundError, or UsageError where the file is damaged."""
         try:
             values = json.loads(Path(path).read_text("utf-8"))
-            recipe = values.pop("recipe")
-            motion = MotionRange(**recipe.pop("motion"))
-            known = {key: _tuples(value) for key, value in recipe.items()}
-            return cls(
-                recipe=Recipe(**known, motion=motion),
-                **{key: _tuples(value) for key, value in values.items()},
-            )
+            recipe = Recipe()
+            for key, value in _flatten(values.pop("recipe")).items():
+                recipe = _change(recipe, key, value, str(path))
+            lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
+            return cls(recipe=recipe, **(values | lists))
         except FileNotFoundError:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -434,5 +388,10 @@ class RunConfig:
         return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _flatten(values: Mapping[str, object]) -> dict[str, object]:
+    """``{"motion": {"zoom": 0}}`` as ``{"motion.zoom": 0}``."""
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        inner = value if isinstance(value, dict) else {}
+        flat |= {f"{name}.{key}": v for key, v in inner.items()} or {name: value}
+    return flat

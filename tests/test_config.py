@@ -27,7 +27,13 @@ from deblurcli.training.schedule import Schedule
         *("nothing=1", "batch", "batch=many", "motion.speed=1", "loss=psnr", "optimizer=sgd"),
         *("batch=0", "early_batch=0", "patch_px=0", "reuse=0", "scales=0", "unshuffle=0"),
         *("channels=[]", 'channels=["a"]', "channels=[8,0]", "learning_rate=0", "noise=NaN"),
-        *("learning_rate=Infinity", "jpeg=1.1", "motion.objects=-1", "motion.path_px=-50"),
+        *(
+            "learning_rate=Infinity",
+            "betas=[0.9]",
+            "jpeg=1.1",
+            "motion.objects=-1",
+            "motion.path_px=-50",
+        ),
     ],
 )
 def test_wrong_settings_are_refused(setting: str) -> None:
@@ -143,6 +149,6 @@ def test_a_runs_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert RunConfig.load(tmp_path / "config.json") == config
     other = replace(config, minutes=3.0, recipe=replace(recipe, batch=4))
     assert config.differences(other) == {"minutes": (None, 3.0), "batch": (8, 4)}
-    (tmp_path / "config.json").write_text('{"recipe": {}}')
+    (tmp_path / "config.json").write_text('{"data": []}')
     with pytest.raises(UsageError, match="damaged"):
         RunConfig.load(tmp_path / "config.json")

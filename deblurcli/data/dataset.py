@@ -17,7 +17,7 @@ import os
 import signal
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count
@@ -37,8 +37,6 @@ from deblurcli.data.pictures import read_picture, read_sizes
 from deblurcli.data.synthesis import Exposure, draw_exposure, draw_pattern, margin_px, render
 from deblurcli.devices import send
 from deblurcli.errors import DeblurError, UsageError
-
-Pixels = NDArray[np.uint8]
 
 _TEXTURE_CELL_PX = 12
 _CACHE_BYTES = 4 * 2**30  # of decoded pictures in each process, where they can't share memory
@@ -70,43 +68,35 @@ class PictureStore:
         paths: the files; their headers are read now.
         shared: keep them in memory that forked processes share (Linux), as long as all of them
             take at most half of what is free; else each process keeps the latest ones.
-        read: decodes a file to (H, W, 3) uint8.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[Path],
-        *,
-        shared: bool = False,
-        read: Callable[[Path], Pixels] = read_picture,
-    ) -> None:
-        self.paths, self._read = list(dict.fromkeys(paths)), read
+    def __init__(self, paths: Iterable[Path], *, shared: bool = False) -> None:
+        self.paths = list(dict.fromkeys(paths))
         self.numbers = {path: number for number, path in enumerate(self.paths)}
         self.sizes = list(read_sizes(self.paths))
         self._starts = np.cumsum([0, *(3 * w * h for w, h in self.sizes)])
         self.total_bytes = int(self._starts[-1])
-        self._memory: Tensor | None = None
-        self._ready: Tensor | None = None
+        self._memory: Tensor | None = None  # all pictures, and a byte for each that is there
         if shared and sys.platform == "linux":
             free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
             if self.total_bytes < free / 2:
                 # Pages take memory when they are first written to, not before.
-                self._memory = torch.frombuffer(mmap.mmap(-1, self.total_bytes), dtype=torch.uint8)
-                flags = mmap.mmap(-1, len(self.paths))
-                self._ready = torch.frombuffer(flags, dtype=torch.uint8)
+                memory = mmap.mmap(-1, self.total_bytes + len(self.paths))
+                self._memory = torch.frombuffer(memory, dtype=torch.uint8)
         self._latest: OrderedDict[int, Tensor] = OrderedDict()
         self._textures: dict[int, NDArray[np.float32]] = {}
 
     def __getitem__(self, number: int) -> Tensor:
         """(H, W, 3) uint8. Raises DeblurError naming a file that can't be read."""
-        width, height = self.sizes[number]
-        if self._memory is not None and self._ready is not None:
+        if self._memory is not None:
+            width, height = self.sizes[number]
             start, end = self._starts[number : number + 2]
             picture = self._memory[start:end].view(height, width, 3)
-            if not self._ready[number]:
+            is_there = self._memory[self.total_bytes + number]
+            if not is_there:
                 # By NumPy: PyTorch would do it in threads, which a forked process can't use.
                 picture.numpy()[...] = self._decode(number).numpy()
-                self._ready[number] = 1
+                is_there.fill_(1)
             return picture
         if number not in self._latest:
             self._latest[number] = self._decode(number)
@@ -117,7 +107,7 @@ class PictureStore:
         return self._latest[number]
 
     def _decode(self, number: int) -> Tensor:
-        picture = torch.from_numpy(np.array(self._read(self.paths[number])))
+        picture = torch.from_numpy(np.array(read_picture(self.paths[number])))
         width, height = self.sizes[number]
         if picture.shape != (height, width, 3):
             raise DeblurError(
@@ -143,16 +133,6 @@ class PictureStore:
             return list(threads.map(load, range(len(self.paths))))
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A square to be cut from the picture of this number."""
-
-    picture: int
-    row: int
-    column: int
-    side_px: int
-
-
 def measure_texture(picture: Tensor) -> NDArray[np.float32]:
     """How rough a picture is: sums over all cells above and left of each corner of a grid.
 
@@ -172,13 +152,26 @@ def measure_texture(picture: Tensor) -> NDArray[np.float32]:
     return np.pad(cells.numpy(), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
 
 
-def draw_corner(
+@dataclass(frozen=True)
+class Cut:
+    """A square to be cut from the picture of this number."""
+
+    picture: int
+    row: int
+    column: int
+    side_px: int
+
+
+def draw_cut(
     rng: np.random.Generator,
     size: tuple[int, int],
     side_px: int,
     texture: NDArray[np.float32] | None = None,
-) -> tuple[int, int]:
-    """Row and column of a random square's upper left corner.
+    picture: int = 0,
+    *,
+    scaled_down: bool = False,
+) -> Cut:
+    """Draws a random square.
 
     Args:
         rng: the only source of randomness.
@@ -187,37 +180,31 @@ def draw_corner(
         texture: `measure_texture` of the picture: the square with most of it among three random
             ones is taken. Many crops of any photo are flat: blur doesn't show there and nothing
             is to be learned.
+        picture: its number.
+        scaled_down: draw a square of up to 2.4 times the side, to be scaled to `side_px`: photos
+            become crisp and free of noise so.
     """
+    if scaled_down:
+        largest = min(size) / side_px
+        side_px = int(side_px * min(float(np.exp(rng.uniform(0.0, np.log(2.4)))), largest))
     width, height = size
-    corners = [
-        (int(rng.integers(height - side_px + 1)), int(rng.integers(width - side_px + 1)))
-        for _ in range(1 if texture is None else 3)
-    ]
 
-    def roughness(corner: tuple[int, int]) -> float:
-        top, left = (edge // _TEXTURE_CELL_PX for edge in corner)
-        bottom, right = (-(-(edge + side_px) // _TEXTURE_CELL_PX) for edge in corner)
-        sums = np.zeros(1) if texture is None else texture
-        inside = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-        return float(inside) / ((bottom - top) * (right - left))
+    def draw() -> Cut:
+        row, column = rng.integers(height - side_px + 1), rng.integers(width - side_px + 1)
+        return Cut(picture, int(row), int(column), side_px)
 
-    return corners[0] if texture is None else max(corners, key=roughness)
+    if texture is None:
+        return draw()
 
+    def roughness(cut: Cut) -> float:
+        top, left = cut.row // _TEXTURE_CELL_PX, cut.column // _TEXTURE_CELL_PX
+        bottom = -(-(cut.row + side_px) // _TEXTURE_CELL_PX)
+        right = -(-(cut.column + side_px) // _TEXTURE_CELL_PX)
+        corners = texture[bottom, right] - texture[top, right]
+        corners -= texture[bottom, left] - texture[top, left]
+        return float(corners) / ((bottom - top) * (right - left))
 
-def draw_region(
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    side_px: int,
-    texture: NDArray[np.float32] | None = None,
-    number: int = 0,
-) -> Cut:
-    """A part of a sharp photo to synthesise blur from; arguments as those of `draw_corner`.
-
-    It is to be scaled to `side_px`: scaled down, photos become crisp and free of noise.
-    """
-    largest = min(size) / side_px
-    cut_px = int(side_px * min(float(np.exp(rng.uniform(0.0, np.log(2.4)))), largest))
-    return Cut(number, *draw_corner(rng, size, cut_px, texture), cut_px)
+    return max((draw() for _ in range(3)), key=roughness)
 
 
 def cut_picture(picture: Tensor, cut: Cut, size_px: int) -> Tensor:
@@ -228,9 +215,7 @@ def cut_picture(picture: Tensor, cut: Cut, size_px: int) -> Tensor:
         return part.contiguous()
     # Only CPUs scale whole numbers, and five times as fast.
     part = part[None] if part.device.type == "cpu" else part[None].float()
-    scaled = F.interpolate(
-        part, (size_px, size_px), mode="bicubic", antialias=True, align_corners=False
-    )
+    scaled = F.interpolate(part, (size_px, size_px), mode="bicubic", antialias=True)
     return scaled[0].float().round().clamp(0, 255).to(torch.uint8)
 
 
@@ -287,7 +272,7 @@ class StepData:
         return self
 
 
-class TrainingDataset(Dataset[StepData]):
+class TrainingDataset(Dataset["StepData | DeblurError"]):
     """Maps the number of a training step to its data.
 
     Args:
@@ -299,9 +284,6 @@ class TrainingDataset(Dataset[StepData]):
         first_step: where this run begins (all synthetic pictures are new there).
         rank, processes: this process's number, and how many share each step.
         cut: cut the pictures here; else `BatchRenderer` does.
-
-    Raises:
-        DeblurError: a picture is too small, or a pair's two differ in size.
     """
 
     def __init__(
@@ -317,35 +299,17 @@ class TrainingDataset(Dataset[StepData]):
         processes: int = 1,
         cut: bool = True,
     ) -> None:
-        self.sources, self.store, self.recipe, self.seed = list(sources), store, recipe, seed
+        self.sources, self.store, self.recipe, self.seed = sources, store, recipe, seed
         batch, self.patch_px = recipe.stages[stage]
         self.region_px = self.patch_px + 2 * margin_px(recipe.motion)
         self.first_step, self.cut = first_step, cut
         # Neighbours stay together: they may share a picture.
         self.slots = range(batch * rank // processes, batch * (rank + 1) // processes)
-        weights = np.array([source.weight for source in sources], dtype=float)
+        weights = np.array([source.weight for source in sources])
         self._shares = weights / weights.sum()
-        for source in self.sources:
-            for path in source.paths:
-                wanted_px = self.region_px if source.photos else self.patch_px
-                width, height = store.sizes[store.numbers[path]]
-                if min(width, height) < wanted_px:
-                    raise DeblurError(
-                        path,
-                        f"is {width}x{height} pixels, smaller than the {wanted_px} that training "
-                        "cuts from it",
-                        "take it out of the data, or use smaller patches: --set patch_px=...",
-                    )
-            for pair in source.pairs:
-                blurred, sharp = (
-                    store.sizes[store.numbers[path]] for path in (pair.blurred, pair.sharp)
-                )
-                if blurred != sharp:
-                    raise DeblurError(
-                        pair.blurred, f"not of the size of {pair.sharp}", "take the pair out"
-                    )
 
-    def __getitem__(self, step: int) -> StepData:
+    def draw(self, step: int) -> StepData:
+        """This process's share of a step. Raises DeblurError where a picture can't be read."""
         recipe, samples, pixels, length = self.recipe, [], [], 0
         for slot in self.slots:
             fresh = np.random.default_rng((self.seed, 1, step, slot))
@@ -356,54 +320,63 @@ class TrainingDataset(Dataset[StepData]):
             which = np.random.default_rng((self.seed, 3, version, group, self.patch_px))
             source = self.sources[int(which.choice(len(self.sources), p=self._shares))]
             exposure: Exposure | None = None
-            parts: list[Cut | Pixels] = []
+            parts: list[Cut | Tensor] = []
             side_px = self.patch_px
             if source.pairs:
                 pair = source.pairs[int(which.integers(len(source.pairs)))]
-                sharp, blurred = (self.store.numbers[p] for p in (pair.sharp, pair.blurred))
-                texture = self.store.texture(sharp) if recipe.crops == "textured" else None
-                corner = draw_corner(fresh, self.store.sizes[sharp], side_px, texture)
-                parts = [Cut(number, *corner, side_px) for number in (blurred, sharp)]
+                cut = self._draw_cut(fresh, pair.sharp, side_px)
+                parts = [replace(cut, picture=self.store.numbers[pair.blurred]), cut]
             elif age == 0 or step == self.first_step:
                 side_px = self.region_px
                 exposure = draw_exposure(rng, recipe.motion, side_px)
-                for filling in (False, True):
+                for chooses in (which, rng):  # of the scene, and of what fills moving objects
                     if rng.random() < recipe.motion.patterns:
-                        parts.append(draw_pattern(rng, side_px).transpose(2, 0, 1))
-                        continue
-                    chooses = rng if filling else which
-                    path = source.photos[int(chooses.integers(len(source.photos)))]
-                    number = self.store.numbers[path]
-                    texture = self.store.texture(number) if recipe.crops == "textured" else None
-                    size = self.store.sizes[number]
-                    parts.append(draw_region(rng, size, side_px, texture, number))
+                        parts.append(draw_pattern(rng, side_px))
+                    else:
+                        photo = source.photos[int(chooses.integers(len(source.photos)))]
+                        parts.append(self._draw_cut(rng, photo, side_px, scaled_down=True))
             placed: list[Cut | int] = []
             for part in parts:
-                if isinstance(part, Cut) and not self.cut:
+                if isinstance(part, Tensor):
+                    piece = part
+                elif self.cut:
+                    piece = cut_picture(self.store[part.picture], part, side_px)
+                else:
                     placed.append(part)
                     continue
-                if isinstance(part, Cut):
-                    cut = cut_picture(self.store[part.picture], part, side_px)
-                else:
-                    cut = torch.from_numpy(part.copy())
-                pixels.append(cut.reshape(-1))
+                pixels.append(piece.flatten())
                 placed.append(length)
-                length += cut.numel()
+                length += piece.numel()
             augmentation = Augmentation(bool(fresh.integers(2)), int(fresh.integers(4)))
             if recipe.colour:
-                red, green, blue = (int(channel) for channel in fresh.permutation(3))
-                saturation = float(fresh.uniform(0.5, 1.5))
+                red, green, blue = fresh.permutation(3).tolist()
                 augmentation = replace(
-                    augmentation, permutation=(red, green, blue), saturation=saturation
+                    augmentation,
+                    permutation=(red, green, blue),
+                    saturation=float(fresh.uniform(0.5, 1.5)),
                 )
             degradation = draw_degradation(fresh, recipe.noise, recipe.jpeg, recipe.noise_kind)
-            sample = Sample(slot, tuple(placed), side_px, exposure, augmentation, degradation)
-            samples.append(sample)
-        return StepData(
-            self.patch_px,
-            samples,
-            torch.cat(pixels) if pixels else torch.empty(0, dtype=torch.uint8),
-        )
+            samples.append(
+                Sample(slot, tuple(placed), side_px, exposure, augmentation, degradation)
+            )
+        nothing = torch.empty(0, dtype=torch.uint8)
+        return StepData(self.patch_px, samples, torch.cat(pixels or [nothing]))
+
+    def _draw_cut(
+        self, rng: np.random.Generator, path: Path, side_px: int, *, scaled_down: bool = False
+    ) -> Cut:
+        number = self.store.numbers[path]
+        texture = self.store.texture(number) if self.recipe.crops == "textured" else None
+        size = self.store.sizes[number]
+        return draw_cut(rng, size, side_px, texture, number, scaled_down=scaled_down)
+
+    def __getitem__(self, step: int) -> StepData | DeblurError:
+        """For DataLoader: `draw`, with an error as data, because of what a worker process raises
+        only the text arrives."""
+        try:
+            return self.draw(step)
+        except DeblurError as error:
+            return error
 
     def steps(self, workers: int, *, pin_memory: bool = False) -> Iterator[StepData]:
         """The data of the steps from `first_step` on, without end.
@@ -416,7 +389,7 @@ class TrainingDataset(Dataset[StepData]):
             DeblurError: a picture can't be read.
         """
         loader: DataLoader[StepData | DeblurError] = DataLoader(
-            _ErrorsAsData(self),
+            self,
             batch_size=None,
             sampler=count(self.first_step),
             num_workers=workers,
@@ -430,19 +403,6 @@ class TrainingDataset(Dataset[StepData]):
             if isinstance(data, DeblurError):
                 raise data
             yield data
-
-
-class _ErrorsAsData(Dataset["StepData | DeblurError"]):
-    """Hands errors over like data: what a worker process raises arrives as a mere text."""
-
-    def __init__(self, dataset: TrainingDataset) -> None:
-        self._dataset = dataset
-
-    def __getitem__(self, step: int) -> StepData | DeblurError:
-        try:
-            return self._dataset[step]
-        except DeblurError as error:
-            return error
 
 
 def choose_workers(wanted: int | None, device: torch.device, processes: int) -> int:
@@ -480,9 +440,7 @@ class BatchRenderer:
         self, recipe: Recipe, device: torch.device, store: PictureStore | None = None
     ) -> None:
         self.recipe, self.device = recipe, device
-        self._pictures: list[Tensor] = []
-        if store is not None:
-            self._pictures = store.load_onto(device)
+        self._pictures = store.load_onto(device) if store is not None else []
         self._pairs: dict[int, Tensor] = {}  # those that are used again, by slot
 
     @torch.no_grad()
@@ -498,29 +456,25 @@ class BatchRenderer:
                 return cut_picture(self._pictures[part.picture], part, side_px)
             return pixels[part : part + 3 * side_px**2].view(3, side_px, side_px)
 
-        synthetic, exposures = [], []
+        scenes, exposures = {}, []
         for sample in data.samples:
-            if sample.exposure is not None:
-                synthetic.append(sample)
-                exposures.append(sample.exposure)
-            elif sample.parts:
-                pair = torch.stack([fetch(part, sample.side_px) for part in sample.parts])
-                self._pairs[sample.slot] = pair.float() / 255
-        if synthetic:
-            scenes, fillings = (
-                torch.stack([fetch(s.parts[n], s.side_px) for s in synthetic]).float() / 255
-                for n in range(2)
-            )
-            pairs = torch.stack(render(scenes, fillings, exposures, data.patch_px), dim=1)
-            self._pairs.update(zip((s.slot for s in synthetic), pairs, strict=True))
+            if sample.parts:
+                parts = torch.stack([fetch(part, sample.side_px) for part in sample.parts])
+                if sample.exposure is None:
+                    self._pairs[sample.slot] = parts.float() / 255
+                else:
+                    scenes[sample.slot] = parts
+                    exposures.append(sample.exposure)
+        if scenes:
+            regions, fillings = (torch.stack(list(scenes.values())).float() / 255).unbind(1)
+            pairs = torch.stack(render(regions, fillings, exposures, data.patch_px), dim=1)
+            self._pairs.update(zip(scenes, pairs, strict=True))
         batch = torch.stack([self._pairs[sample.slot] for sample in data.samples])
-        batch = augment(
-            batch, [s.augmentation for s in data.samples], hsv=self.recipe.saturation == "hsv"
-        )
+        augmentations = [sample.augmentation for sample in data.samples]
+        batch = augment(batch, augmentations, hsv=self.recipe.saturation == "hsv")
         degradations = [sample.degradation for sample in data.samples]
         blurred = degrade(batch[:, 0], degradations, rounded=self.recipe.rounded)
-        channels_last = torch.channels_last
-        return blurred.contiguous(memory_format=channels_last), batch[:, 1].contiguous()
+        return blurred.contiguous(memory_format=torch.channels_last), batch[:, 1].contiguous()
 
 
 def augment(images: Tensor, augmentations: Sequence[Augmentation], *, hsv: bool = False) -> Tensor:

@@ -6,6 +6,7 @@ the CPU, one picture at a time; but for the noise itself, which comes of a drawn
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,34 +16,14 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from deblurcli.devices import send
 
-# The example quantisation tables of the JPEG standard (ITU-T T.81, Annex K.1).
-_LUMA_TABLE = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-_CHROMA_TABLE = (
-    (17, 18, 24, 47, 99, 99, 99, 99),
-    (18, 21, 26, 66, 99, 99, 99, 99),
-    (24, 26, 56, 99, 99, 99, 99, 99),
-    (47, 66, 99, 99, 99, 99, 99, 99),
-    *((99,) * 8,) * 4,
-)
 # ITU-R BT.601, full range, as JFIF uses it; rows Y, Cb, Cr.
-_RGB_TO_YCC = (
-    (0.299, 0.587, 0.114),
-    (-0.168736, -0.331264, 0.5),
-    (0.5, -0.418688, -0.081312),
-)
+_RGB_TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 @dataclass(frozen=True)
@@ -122,20 +103,24 @@ def degrade(images: Tensor, degradations: Sequence[Degradation], *, rounded: boo
 
 
 @cache
-def _jpeg_constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """RGB to YCbCr and back, the tables of luma and chroma, and the 8 cosines as rows."""
+def jpeg_constants(device: torch.device) -> list[Tensor]:
+    """RGB to YCbCr and back, the 8×8 tables of luma and chroma at quality 50, which are those of
+    the standard (ITU-T T.81, Annex K.1), and the 8 cosines as rows."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=50)
+    file.seek(0)
+    tables = [np.reshape(table, (8, 8)) for table in JpegImageFile(file).quantization.values()]
     to_ycc = np.array(_RGB_TO_YCC)
     frequency = np.arange(8)[:, None]
     cosines = np.cos((2 * np.arange(8) + 1) * frequency * math.pi / 16)
     cosines *= np.where(frequency == 0, math.sqrt(1 / 8), math.sqrt(2 / 8))
-    arrays = (to_ycc, np.linalg.inv(to_ycc), _LUMA_TABLE, _CHROMA_TABLE, cosines)
-    a, b, c, d, e = (send(np.array(array, dtype=np.float32), device) for array in arrays)
-    return a, b, c, d, e
+    arrays = (to_ycc, np.linalg.inv(to_ycc), *tables, cosines)
+    return [send(array.astype(np.float32), device) for array in arrays]
 
 
 def _jpeg(images: Tensor, degradations: list[Degradation]) -> Tensor:
     device, (height, width) = images.device, images.shape[-2:]
-    to_ycc, to_rgb, luma_table, chroma_table, cosines = _jpeg_constants(device)
+    to_ycc, to_rgb, luma_table, chroma_table, cosines = jpeg_constants(device)
     # Whole blocks, also of the halved chroma; encoders repeat the last row and column, too.
     images = F.pad(images, (0, -width % 16, 0, -height % 16), mode="replicate")
     ycc = torch.einsum("ij,njhw->nihw", to_ycc, images * 255)

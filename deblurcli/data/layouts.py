@@ -18,15 +18,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from natsort import natsorted, ns
 
-from deblurcli.data.pictures import PICTURE_SUFFIXES, check_least, read_sizes
-from deblurcli.errors import DeblurError, NothingToDoError, UsageError
+from deblurcli.data.pictures import PICTURE_SUFFIXES, read_sizes
+from deblurcli.errors import (
+    DeblurError,
+    NothingToDoError,
+    UsageError,
+    sizes_differ,
+    too_small,
+)
 
 # Names of blurred folders, in small letters, and of the sharp ones that lie beside them.
 _PARTNERS = {
@@ -41,7 +47,6 @@ _PARTNERS = {
 # Names that say that a folder without a known partner is half of a pair all the same.
 _TELLING = re.compile(r"blur|^(lq|lr|input|degraded|low)$", re.IGNORECASE)
 _PARTS = ("train", "test", "val")
-_REDS_KINDS = {"_blur": "REDS", "_blur_comp": "REDS compressed"}
 # A set without the wanted part may have the other one: REDS calls its public test part "val".
 _STAND_INS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}
 
@@ -67,8 +72,14 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class _BlurredFolder:
-    """A folder of blurred pictures; what comes before its part is the data set it belongs to."""
+class BlurredFolder:
+    """A folder of blurred pictures and that of the sharp ones.
+
+    Attributes:
+        kind, part: as those of `Pair`.
+        prefix: of the names of its pairs.
+        data_set: the folders above its part.
+    """
 
     path: Path
     sharp: Path
@@ -76,6 +87,28 @@ class _BlurredFolder:
     prefix: tuple[str, ...]
     part: str | None
     data_set: tuple[str, ...]
+
+    def pairs(self) -> Iterator[Pair]:
+        """Pairs of files with the same path below both folders; the suffix may differ.
+
+        Raises:
+            DeblurError: a picture has no partner.
+        """
+        blurred, sharp = _pictures_by_name(self.path), _pictures_by_name(self.sharp)
+        if self.kind == "HIDE":  # train and test in folders of their own share one of sharp ones
+            blurred = {name.rpartition("/")[2]: path for name, path in blurred.items()}
+            sharp = {name: path for name, path in sharp.items() if name in blurred}
+        alone = natsorted(blurred.keys() ^ sharp.keys())
+        if alone:
+            path = blurred.get(alone[0]) or sharp[alone[0]]
+            other = self.sharp if alone[0] in blurred else self.path
+            more = f" (nor have {len(alone) - 1} others)" if len(alone) > 1 else ""
+            raise DeblurError(
+                path, f"has no partner in {other}{more}", "add it, or remove this picture"
+            )
+        for name, path in blurred.items():
+            full_name = "/".join((*self.prefix, name))
+            yield Pair(full_name, path, sharp[name], self.kind, self.part)
 
 
 def find_pairs(root: str | os.PathLike[str], split: str | None = None) -> list[Pair]:
@@ -98,29 +131,35 @@ def find_pairs(root: str | os.PathLike[str], split: str | None = None) -> list[P
     folders = list(_find_blurred(root))
     if not folders:
         for folder in _walk(root):
-            beside = [f for f in folder.parent.iterdir() if f.is_dir() and f != folder]
             if folder == root or not _TELLING.search(folder.name) or not _pictures(folder):
                 continue
-            other = next((path for path in beside if _pictures(path)), None)
-            if other is not None:  # to take them for sharp photos would teach to blur
-                raise UsageError(
-                    root,
-                    f"looks like pairs (folders {folder.name} and {other.name}), but in no layout "
-                    "that is known",
-                    "rename them to blur and sharp",
-                )
+            for other in folder.parent.iterdir():
+                if other.is_dir() and other != folder and _pictures(other):
+                    raise UsageError(  # to take them for sharp photos would teach to blur
+                        root,
+                        f"looks like pairs (folders {folder.name} and {other.name}), but in no "
+                        "layout that is known",
+                        "rename them to blur and sharp",
+                    )
         raise NothingToDoError(
             root,
             "no pairs of blurred and sharp pictures in any known layout",
             "see 'deblur train --help' for the layouts",
         )
-    chosen = _choose_part(folders, split)
-    if not chosen:
-        parts = sorted({folder.part for folder in folders if folder.part})
-        raise UsageError(
-            root, f"has no {split} part, only {' and '.join(parts)}", "give a folder that has one"
-        )
-    pairs = [pair for folder in chosen for pair in _match(folder)]
+    if split is not None:
+        chosen = []
+        for data_set in dict.fromkeys(folder.data_set for folder in folders):
+            members = [folder for folder in folders if folder.data_set == data_set]
+            parts = {folder.part for folder in members}
+            taken = next((part for part in _STAND_INS.get(split, (split,)) if part in parts), None)
+            chosen += [folder for folder in members if folder.part in (None, taken)]
+        if not chosen:
+            others = sorted({folder.part for folder in folders if folder.part})
+            raise UsageError(
+                root, f"has no {split} part, only {' and '.join(others)}", "give one that has"
+            )
+        folders = chosen
+    pairs = [pair for folder in folders for pair in folder.pairs()]
     if not pairs:
         raise NothingToDoError(root, "its folders hold no pictures", "check the data set")
     return natsorted(pairs, key=lambda pair: (pair.kind, pair.name), alg=ns.PATH)
@@ -143,13 +182,13 @@ def find_pictures(root: str | os.PathLike[str]) -> list[Path]:
 
 
 def check_pairs(
-    pairs: Sequence[Pair], least_px: int = 1, remedy: str = "use smaller patches"
+    pairs: Sequence[Pair], min_px: int = 1, remedy: str = "use smaller patches"
 ) -> None:
     """Reads the headers of all files, so that hours of training don't end at a bad one.
 
     Args:
         pairs: any number; some thousand a second.
-        least_px: what both sides of a picture must have.
+        min_px: what both sides of a picture must have.
         remedy: what the user can do where they have not, beside leaving it out.
 
     Raises:
@@ -160,12 +199,9 @@ def check_pairs(
     blurred = read_sizes(pair.blurred for pair in pairs)
     for pair, size, partner in zip(pairs, blurred, sharp, strict=True):
         if size != partner:
-            raise DeblurError(
-                pair.blurred,
-                f"is {size[0]}x{size[1]} pixels, but {pair.sharp} {partner[0]}x{partner[1]}",
-                "give pairs of one size",
-            )
-        check_least(pair.blurred, size, least_px, remedy)
+            raise sizes_differ(pair.blurred, size, pair.sharp, partner)
+        if min(size) < min_px:
+            raise too_small(pair.blurred, size, min_px, f"take it out of the data, or {remedy}")
 
 
 def keep_blur(pairs: Sequence[Pair], blur: str, root: str | os.PathLike[str]) -> list[Pair]:
@@ -199,56 +235,61 @@ def hold_out_scenes(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     return list(pairs[: len(pairs) - 2 * count or None]), list(pairs[len(pairs) - count :])
 
 
-def _find_blurred(root: Path) -> Iterator[_BlurredFolder]:
+def _find_blurred(root: Path) -> Iterator[BlurredFolder]:
     """The folders of blurred pictures below `root`, each with its sharp one."""
+    listed = _read_lists(root)
     sharp_used, sharp_seen = set(), []
-    parts = _read_lists(root)
     for folder in _walk(root):
         # The names count also where the root is given as "." or "..".
         name = Path(os.path.abspath(folder)).name  # noqa: PTH100
         above = folder.parent if folder != root else Path(os.path.abspath(root)).parent  # noqa: PTH100
+        prefix = folder.parent.relative_to(root).parts if folder != root else ()
+        part = next((word for word in prefix if word in _PARTS), None)
+        data_set = prefix[: prefix.index(part)] if part else prefix
+        partners = _PARTNERS.get(name.lower(), ())
         beside: dict[str, Path] = {}
-        if name.lower() in _PARTNERS or name in ("train", "test"):
+        if partners or name in ("train", "test"):
             with suppress(OSError):  # what lies above the root may be none of our business
                 beside = {path.name.lower(): path for path in above.iterdir() if path.is_dir()}
         if name == "sharp":
             sharp_seen.append(folder)
-        ending = next((e for e in _REDS_KINDS if name.endswith(e) and name != e), None)
-        if name in ("train", "test") and "gt" in beside and any(_pictures_below(folder)):
-            if not any(child.name.lower() in _PARTNERS for child in _walk(folder)):
-                yield _BlurredFolder(folder, beside["gt"], "HIDE", (name,), name, ())
+        is_hide = name in ("train", "test") and "gt" in beside and any(_pictures_below(folder))
+        if is_hide and not any(child.name.lower() in _PARTNERS for child in _walk(folder)):
+            yield BlurredFolder(folder, beside["gt"], "HIDE", (name,), name, ())
+        reds = re.fullmatch(r"(.+)_blur(_comp)?", name)
+        if not reds and not partners:
             continue
-        if name.lower() in _PARTNERS:
-            partners = _PARTNERS[name.lower()]
-            sharp = next((beside[p] for p in partners if p in beside), above / partners[0])
-            kind = _kind_of(name, sharp, above)
-        elif ending:
-            sharp = above / (name.removesuffix(ending) + "_sharp")
-            kind = _REDS_KINDS[ending]
+        if reds:
+            sharp, kind = above / f"{reds[1]}_sharp", "REDS compressed" if reds[2] else "REDS"
+            part = part or (reds[1] if reds[1] in _PARTS else None)
+            # train_blur and val_blur may lie beside each other.
+            prefix += () if reds[1] in prefix else (reds[1],)
         else:
-            continue
-        if not sharp.is_dir():
-            # Photos may lie in a folder "input"; and REDS keeps its sharp test pictures back.
-            if name != "input" and not name.startswith("test_") and any(_pictures_below(folder)):
-                raise DeblurError(
-                    folder, f"blurred pictures, but no folder {sharp.name} beside it", "add it"
-                )
-            continue
-        sharp_used.add(sharp)
-        described = _describe(
-            root, folder, sharp, kind, name.removesuffix(ending) if ending else None
-        )
-        yield replace(described, part=parts.get(above.resolve(), described.part))
-    for folder in sharp_seen:
-        if sharp_used and folder not in sharp_used and any(_pictures_below(folder)):
-            raise DeblurError(folder, "sharp pictures, but no folder blur beside it", "add it")
+            sharp = next((beside[p] for p in partners if p in beside), above / partners[0])
+            kind = _kind_of(name, sharp.name, above, beside)
+        # Several kinds of the same pictures may lie beside each other.
+        if kind in ("GOPRO gamma", "REDS compressed"):
+            prefix += (kind.split()[1],)
+        elif name == "blurred" and "blur" in beside:
+            prefix += (name,)
+        if sharp.is_dir():
+            sharp_used.add(sharp)
+            part = listed.get(above.resolve(), part)
+            yield BlurredFolder(folder, sharp, kind, prefix, part, data_set)
+        # Photos may lie in a folder "input"; and REDS keeps its sharp test pictures back.
+        elif name != "input" and not name.startswith("test_") and any(_pictures_below(folder)):
+            raise DeblurError(
+                folder, f"blurred pictures, but no folder {sharp.name} beside it", "add it"
+            )
+    alone = (f for f in sharp_seen if f not in sharp_used and any(_pictures_below(f)))
+    if sharp_used and (first := next(alone, None)):
+        raise DeblurError(first, "sharp pictures, but no folder blur beside it", "add it")
 
 
 def _read_lists(root: Path) -> dict[Path, str]:
     """The part that each scene of RealBlur belongs to, as the lists beside its folders say."""
     parts: dict[Path, str] = {}
-    top = root.resolve()
-    for folder in (top, *top.parents[:2]):
+    for folder in (root.resolve(), *root.resolve().parents[:2]):
         for path in folder.glob("RealBlur_*_list.txt"):
             for line in path.read_text("utf-8", "replace").splitlines():
                 scene = (folder / line.partition(" ")[0]).parent.parent
@@ -256,70 +297,16 @@ def _read_lists(root: Path) -> dict[Path, str]:
     return parts
 
 
-def _kind_of(name: str, sharp: Path, above: Path) -> str:
+def _kind_of(name: str, sharp: str, above: Path, beside: Mapping[str, Path]) -> str:
+    """The data set that the folders `name` and `sharp` in `above` belong to."""
     if name == "blur_gamma":
         return "GOPRO gamma"
-    if (name, sharp.name) == ("blur", "gt"):
-        sets = [part.partition("_")[0] for part in above.parts if part.startswith("RealBlur-")]
+    if (name, sharp) == ("blur", "gt"):
+        sets = [word.partition("_")[0] for word in above.parts if word.startswith("RealBlur-")]
         return sets[0] if sets else "pairs"
     in_sequence = above.parent.name in _PARTS and above.name not in _PARTS
-    if name == "blur" and (
-        above.name.startswith("GOPR") or (above / "blur_gamma").is_dir() or in_sequence
-    ):
-        return "GOPRO linear"
-    return "pairs"
-
-
-def _describe(
-    root: Path, folder: Path, sharp: Path, kind: str, reds_part: str | None
-) -> _BlurredFolder:
-    above = folder.parent.relative_to(root).parts if folder != root else ()
-    prefix = above
-    if reds_part and reds_part not in above:
-        prefix += (reds_part,)  # train_blur and val_blur may lie beside each other
-    if kind in ("GOPRO gamma", "REDS compressed"):
-        prefix += (kind.split()[1],)  # both kinds may lie beside each other
-    elif folder.name == "blurred" and (folder.parent / "blur").is_dir():
-        prefix += (folder.name,)
-    part = next((name for name in above if name in _PARTS), None)
-    data_set = above[: above.index(part)] if part else above
-    if part is None and reds_part in _PARTS:
-        part = reds_part
-    return _BlurredFolder(folder, sharp, kind, prefix, part, data_set)
-
-
-def _choose_part(folders: list[_BlurredFolder], split: str | None) -> list[_BlurredFolder]:
-    if split is None:
-        return folders
-    chosen = []
-    for data_set in dict.fromkeys(folder.data_set for folder in folders):
-        members = [folder for folder in folders if folder.data_set == data_set]
-        chosen += [folder for folder in members if folder.part is None]
-        for name in _STAND_INS.get(split, (split,)):
-            found = [folder for folder in members if folder.part == name]
-            chosen += found
-            if found:
-                break
-    return chosen
-
-
-def _match(folder: _BlurredFolder) -> Iterator[Pair]:
-    """Pairs of files with the same path below two folders; the suffix may differ."""
-    blurred, sharp = _pictures_by_name(folder.path), _pictures_by_name(folder.sharp)
-    if folder.kind == "HIDE":  # train and test in folders of their own share one of sharp ones
-        blurred = {name.rpartition("/")[2]: path for name, path in blurred.items()}
-        sharp = {name: path for name, path in sharp.items() if name in blurred}
-    alone = natsorted(blurred.keys() ^ sharp.keys())
-    if alone:
-        path = blurred.get(alone[0]) or sharp[alone[0]]
-        other = folder.sharp if alone[0] in blurred else folder.path
-        more = f" (nor have {len(alone) - 1} others)" if len(alone) > 1 else ""
-        raise DeblurError(
-            path, f"has no partner in {other}{more}", "add it, or remove this picture"
-        )
-    for name, path in blurred.items():
-        full_name = "/".join((*folder.prefix, name))
-        yield Pair(full_name, path, sharp[name], folder.kind, folder.part)
+    is_gopro = above.name.startswith("GOPR") or "blur_gamma" in beside or in_sequence
+    return "GOPRO linear" if name == "blur" and is_gopro else "pairs"
 
 
 def _pictures_by_name(top: Path) -> dict[str, Path]:
@@ -345,14 +332,13 @@ def _walk(root: Path) -> Iterator[Path]:
     """
     for here, children, _ in os.walk(root, followlinks=True):
         folder = Path(here)
-        children[:] = sorted(
-            name for name in children if not name.startswith(".") and not _leads_back(folder / name)
-        )
+        for name in list(children):
+            path = folder / name
+            leads_back = path.is_symlink() and path.resolve() in {p.resolve() for p in path.parents}
+            if name.startswith(".") or leads_back:
+                children.remove(name)
+        children.sort()
         yield folder
-
-
-def _leads_back(folder: Path) -> bool:
-    return folder.is_symlink() and folder.resolve() in (p.resolve() for p in folder.parents)
 
 
 def _pictures(folder: Path) -> list[Path]:

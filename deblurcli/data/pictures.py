@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from deblurcli.errors import DeblurError
+from deblurcli.errors import DeblurError, too_small
 
 log = logging.getLogger("deblurcli")
 
@@ -53,17 +53,17 @@ def read_sizes(paths: Iterable[Path]) -> Iterator[tuple[int, int]]:
     Raises:
         DeblurError: a file that is no picture.
     """
+
+    def read_size(path: Path) -> tuple[int, int]:
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except Exception as error:
+            raise _unreadable(path, error) from error
+
     # Opening files on a network disk is waiting mostly.
     with ThreadPoolExecutor(8) as threads:
-        yield from threads.map(_read_size, paths)
-
-
-def _read_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception as error:
-        raise _unreadable(path, error) from error
+        yield from threads.map(read_size, paths)
 
 
 def _unreadable(path: Path, error: Exception) -> DeblurError:
@@ -75,8 +75,8 @@ def _unreadable(path: Path, error: Exception) -> DeblurError:
     return DeblurError(path, reason, "repair it or take it out of the data")
 
 
-def keep_large(paths: Sequence[Path], least_px: int) -> list[Path]:
-    """Those pictures whose sides all have `least_px` or more; headers only are read.
+def keep_large(paths: Sequence[Path], min_px: int) -> list[Path]:
+    """Those pictures whose sides all have `min_px` or more; headers only are read.
 
     So that hours of training don't end at a bad file. What is left out is logged.
 
@@ -84,23 +84,12 @@ def keep_large(paths: Sequence[Path], least_px: int) -> list[Path]:
         DeblurError: a file that is no picture; or all are too small.
     """
     sizes = dict(zip(paths, read_sizes(paths), strict=True))
-    large = [path for path, size in sizes.items() if min(size) >= least_px]
-    small = [path for path, size in sizes.items() if min(size) < least_px]
+    large = [path for path, size in sizes.items() if min(size) >= min_px]
+    small = [path for path, size in sizes.items() if min(size) < min_px]
     if small and not large:
-        check_least(small[0], sizes[small[0]], least_px)
+        remedy = "take it out of the data, or use smaller patches"
+        raise too_small(small[0], sizes[small[0]], min_px, remedy)
     if small:
         others = f" and {len(small) - 1} others" if len(small) > 1 else ""
-        log.warning("%s%s: left out, smaller than %d pixels", small[0], others, least_px)
+        log.warning("%s%s: left out, smaller than %d pixels", small[0], others, min_px)
     return large
-
-
-def check_least(
-    path: Path, size: tuple[int, int], least_px: int, remedy: str = "use smaller patches"
-) -> None:
-    """Raises DeblurError where a side of `size` is shorter than `least_px`."""
-    if min(size) < least_px:
-        raise DeblurError(
-            path,
-            f"is {size[0]}x{size[1]} pixels, smaller than the {least_px} that are needed",
-            f"take it out of the data, or {remedy}",
-        )

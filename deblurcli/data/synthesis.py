@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -69,10 +69,11 @@ class Exposure:
     gamma: float = 1.0
     defocus_px: float = 0.0
     highlight_gain: float = 1.0
-    steps: int = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "steps", len(self.camera))
+    @property
+    def steps(self) -> int:
+        """T."""
+        return len(self.camera)
 
     @property
     def is_still(self) -> bool:
@@ -134,29 +135,18 @@ def draw_exposure(rng: np.random.Generator, motion: MotionRange, region_px: int)
         path[:, 2] += math.radians(motion.rotation_degrees) * rng.normal(0, 0.6) * time
         objects.append(path.astype(np.float32))
         masks.append(_draw_mask(rng, max(region_px // 4, 8)))
+    kind, exponent = rng.random(), float(rng.uniform(1, 5))
+    shares = np.cumsum((motion.encoded, motion.exponential, motion.any_gamma))
+    gammas = (1.0, 0.0, exponent, _GAMMA)
     return Exposure(
         camera=camera.astype(np.float32),
         objects=tuple(objects),
         masks=tuple(masks),
         middle_steps=within,
-        gamma=_draw_gamma(rng, motion),
+        gamma=gammas[int((kind >= shares).sum())],
         defocus_px=float(np.exp(rng.uniform(0, math.log(12)))) if defocused else 0.0,
         highlight_gain=float(rng.uniform(1.5, 6.0)) if rng.random() < motion.highlights else 1.0,
     )
-
-
-def _draw_gamma(rng: np.random.Generator, motion: MotionRange) -> float:
-    """1 for encoded values, 0 for the exponential curve, else an exponent."""
-    kind, exponent = rng.random(), float(rng.uniform(1, 5))
-    for share, gamma in (
-        (motion.encoded, 1.0),
-        (motion.exponential, 0.0),
-        (motion.any_gamma, exponent),
-    ):
-        kind -= share
-        if kind < 0:
-            return gamma
-    return _GAMMA
 
 
 def _draw_path(
@@ -166,17 +156,11 @@ def _draw_path(
     angle = rng.uniform(0, 2 * math.pi)
     if rng.random() < motion.shaky:
         # A few random waves per axis: the irregular walk of a long hand-held exposure.
-        waves = np.arange(1, 4)
-        phases = rng.uniform(0, 2 * math.pi, (2, 3))
-        sizes = rng.normal(0, 1, (2, 3)) / waves**1.5
-        along, across = (
-            (
-                s[:, None]
-                * (np.sin(math.pi * waves[:, None] * time + p[:, None]) - np.sin(p)[:, None])
-            )
-            for s, p in zip(sizes, phases, strict=True)
-        )
-        along, across = along.sum(0), across.sum(0)
+        waves = np.arange(1, 4)[:, None]
+        phases = rng.uniform(0, 2 * math.pi, (2, 3, 1))
+        sizes = rng.normal(0, 1, (2, 3, 1)) / waves**1.5
+        swings = sizes * (np.sin(math.pi * waves * time + phases) - np.sin(phases))
+        along, across = swings.sum(1)
         steps = np.hypot(np.diff(along), np.diff(across)).sum()
         along, across = (length_px * v / max(steps, 1e-3) for v in (along, across))
     else:
@@ -185,13 +169,8 @@ def _draw_path(
         along = length_px * (time + faster * time**2 + later * time**3)
         bend, twist = rng.normal(0, motion.curvature, 2)
         across = length_px * (4 * bend * time**2 + 4 * twist * time**3)
-    return np.stack(
-        (
-            math.cos(angle) * along - math.sin(angle) * across,
-            math.sin(angle) * along + math.cos(angle) * across,
-        ),
-        axis=1,
-    )
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.stack((cos * along - sin * across, sin * along + cos * across), axis=1)
 
 
 def _draw_mask(rng: np.random.Generator, side_px: int) -> NDArray[np.float32]:
@@ -230,15 +209,18 @@ def render(
     tones = [(e.highlight_gain, e.gamma) for e in exposures]
     gains, gammas = send(np.array(tones, dtype=np.float32), device).T.view(2, -1, 1, 1, 1)
     paths = [path for e in exposures for path in (e.camera, *e.objects)]
-    matrices = send(_affine_matrices(np.concatenate(paths), region_px), device)
-    path_matrices = iter(torch.split(matrices, [len(path) for path in paths]))
+    poses = np.concatenate(paths)
+    zoom = np.exp(poses[:, 3])
+    cos, sin = zoom * np.cos(poses[:, 2]), zoom * np.sin(poses[:, 2])
+    x, y = poses[:, :2].T * (2 / region_px)
+    # (K, 2, 3): where each of K poses sees the points of the picture.
+    affine = np.stack((cos, -sin, x, sin, cos, y), axis=1).reshape(-1, 2, 3).astype(np.float32)
+    matrices = iter(torch.split(send(affine, device), [len(path) for path in paths]))
     masks = [mask for e in exposures for mask in e.masks]
     alphas: Iterator[Tensor] = iter(())
     if masks:
         quarter = send(np.stack(masks), device)[:, None]
-        alpha = F.interpolate(
-            quarter, size=(region_px, region_px), mode="bilinear", align_corners=False
-        )
+        alpha = F.interpolate(quarter, (region_px, region_px), mode="bilinear")
         # The masks are drawn at a quarter of the size: edges would be four times as soft as
         # drawn, and the network would be taught that sharp objects have soft edges.
         alphas = iter(((alpha - 0.5) * 2.5 + 0.5).clamp(0, 1))
@@ -247,8 +229,8 @@ def render(
     # Pixel centres of the middle size_px × size_px, in the coordinates of grid_sample.
     edge = (region_px - size_px) // 2
     axis = (torch.arange(size_px, device=device) + edge + 0.5) * (2 / region_px) - 1
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    points = torch.stack((x, y, torch.ones_like(x)), dim=-1).view(-1, 3)
+    rows, columns = torch.meshgrid(axis, axis, indexing="ij")
+    points = torch.stack((columns, rows, torch.ones_like(rows)), dim=-1).view(-1, 3)
     inside = (..., slice(edge, edge + size_px), slice(edge, edge + size_px))
 
     blurred, sharp = [], []
@@ -258,20 +240,19 @@ def render(
             alpha = next(alphas)
             # Premultiplied, so that a warped edge mixes rightly with what is behind it.
             layers.append(torch.cat((filling * alpha, alpha)))
-        poses = [next(path_matrices) for _ in layers]
+        layer_matrices = [next(matrices) for _ in layers]
         first_middle = (exposure.steps - exposure.middle_steps) // 2
         middle = range(first_middle, first_middle + exposure.middle_steps)
         light = torch.zeros_like(scene[inside])
         sharp_light = torch.zeros_like(light)
         for start in range(0, exposure.steps, _FRAMES_AT_ONCE):
             frames = torch.zeros_like(light)
-            for layer, matrix in zip(layers, poses, strict=True):
-                steps = matrix[start : start + _FRAMES_AT_ONCE]
+            for layer, of_layer in zip(layers, layer_matrices, strict=True):
+                steps = of_layer[start : start + _FRAMES_AT_ONCE]
                 grid = (points @ steps.mT).view(-1, size_px, size_px, 2)
                 warped = F.grid_sample(
                     layer.expand(len(steps), -1, -1, -1),
                     grid,
-                    mode="bilinear",
                     padding_mode="reflection",
                     align_corners=False,
                 )
@@ -289,14 +270,6 @@ def render(
         blurred.append(sharp_light if exposure.is_still else light / exposure.steps)
         sharp.append(sharp_light)
     return _from_light(torch.stack(blurred), gammas), _from_light(torch.stack(sharp), gammas)
-
-
-def _affine_matrices(poses: NDArray[np.float32], region_px: int) -> NDArray[np.float32]:
-    """(K, 2, 3): where each of (K, 4) camera poses sees the points of the picture."""
-    zoom = np.exp(poses[:, 3])
-    cos, sin = zoom * np.cos(poses[:, 2]), zoom * np.sin(poses[:, 2])
-    x, y = poses[:, :2].T * (2 / region_px)
-    return np.stack((cos, -sin, x, sin, cos, y), axis=1).reshape(-1, 2, 3).astype(np.float32)
 
 
 def _defocus(images: Tensor, exposures: Sequence[Exposure]) -> Tensor:
@@ -331,17 +304,24 @@ def _from_light(light: Tensor, gammas: Tensor) -> Tensor:
     return torch.where(gammas == 0, exponential, torch.where(gammas == 1, light, roots))
 
 
-def draw_pattern(rng: np.random.Generator, side_px: int) -> NDArray[np.uint8]:
+def draw_pattern(rng: np.random.Generator, side_px: int) -> Tensor:
     """Draws stripes, a grid, a chequerboard or lines of text: fine repeated structure.
 
     Returns:
-        (side_px, side_px, 3) uint8.
+        (3, side_px, side_px) uint8.
     """
     ink, paper = rng.uniform(0, 0.45, 3), rng.uniform(0.5, 1, 3)
     if rng.random() < 0.5:
         ink, paper = paper, ink
     if rng.random() < 0.3:
-        coverage = _draw_text(rng, side_px)
+        canvas = Image.new("L", (side_px, side_px))
+        size = int(rng.uniform(9, 40))
+        font = ImageFont.load_default(size)
+        letters = np.array(list("abcdefghijklmnopqrstuvwxyzABCDEGHKMRST0123456789.,    "))
+        for top in range(0, side_px, int(size * rng.uniform(1.1, 1.6))):
+            line = "".join(rng.choice(letters, 3 * side_px // size))
+            ImageDraw.Draw(canvas).text((-rng.uniform(0, size), top), line, fill=255, font=font)
+        coverage = np.asarray(canvas) / 255
     else:
         y, x = np.mgrid[0:side_px, 0:side_px]
         angle = rng.choice([0, math.pi / 2, rng.uniform(0, math.pi)])
@@ -357,16 +337,5 @@ def draw_pattern(rng: np.random.Generator, side_px: int) -> NDArray[np.uint8]:
         coverage = waves[0] if kind < 2 else both
     shade = np.linspace(1, rng.uniform(0.5, 1), side_px)[:: rng.choice([-1, 1]), None, None]
     picture = (paper + (ink - paper) * coverage[..., None]) * shade
-    return np.asarray(np.rint(255 * np.clip(picture, 0, 1)), dtype=np.uint8)
-
-
-def _draw_text(rng: np.random.Generator, side_px: int) -> NDArray[np.float64]:
-    """(side_px, side_px) in [0, 1], lines of random letters."""
-    canvas = Image.new("L", (side_px, side_px))
-    size = int(rng.uniform(9, 40))
-    font = ImageFont.load_default(size)
-    letters = np.array(list("abcdefghijklmnopqrstuvwxyzABCDEGHKMRST0123456789.,    "))
-    for top in range(0, side_px, int(size * rng.uniform(1.1, 1.6))):
-        line = "".join(rng.choice(letters, 3 * side_px // size))
-        ImageDraw.Draw(canvas).text((-rng.uniform(0, size), top), line, fill=255, font=font)
-    return np.asarray(canvas) / 255
+    levels = np.rint(255 * np.clip(picture, 0, 1)).astype(np.uint8)
+    return torch.from_numpy(levels).permute(2, 0, 1)

@@ -205,7 +205,7 @@ def test_sizes_that_differ(make: Make, tmp_path: Path) -> None:
     with pytest.raises(DeblurError, match=r"2\.png: is 16x13 pixels, but .*sharp.2\.png 16x12"):
         check_pairs(pairs)
     with pytest.raises(DeblurError, match=r"1\.png: is 16x12 pixels, smaller than the 64"):
-        check_pairs(pairs[:1], least_px=64)
+        check_pairs(pairs[:1], min_px=64)
 
 
 def test_damaged_pictures_are_named(make: Make, tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_real_sets(shared_data: Path, root: str, kind: str, count: int) -> None:
     pairs = find_pairs(shared_data / root, "test")
     assert len(pairs) == count
     assert {pair.kind for pair in pairs} == {kind}
-    check_pairs(pairs, least_px=256)
+    check_pairs(pairs, min_px=256)
 
 
 def test_real_reds_training_part(shared_data: Path) -> None:

@@ -68,13 +68,13 @@ def fake_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
             lambda array, device: torch.from_numpy(array).to(device, non_blocking=True),
         )
     monkeypatch.setattr(nn.Module, "to", lambda module, *args, **kwargs: module)
-    degradations._jpeg_constants.cache_clear()
+    degradations.jpeg_constants.cache_clear()
     with (
         functorch_config.patch(fake_tensor_allow_meta=True),
         FakeTensorMode(allow_non_fake_inputs=True) as mode,
     ):
         yield mode
-    degradations._jpeg_constants.cache_clear()
+    degradations.jpeg_constants.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
@@ -107,7 +107,7 @@ def test_no_step_waits_for_the_gpu(
     store = PictureStore([path for source in sources for path in source.paths])
     decoded = [store[number] for number in range(len(store.paths))]
     drawn = TrainingDataset(sources, store, recipe, 0, cut=False)
-    steps = [drawn[number] for number in range(4)]
+    steps = [drawn.draw(number) for number in range(4)]
     with torch.device("meta"):
         generator = build_generator(recipe)
     accelerator = Accelerator(cpu=True)

@@ -528,7 +528,7 @@ def test_steps_are_a_pure_function_of_seed_and_number(sources: list[Source]) -> 
     store = PictureStore([path for source in sources for path in source.paths])
 
     def step(**kwargs: int) -> StepData:
-        return TrainingDataset(sources, store, TINY, 1, stage=0, **kwargs)[7]
+        return TrainingDataset(sources, store, TINY, 1, stage=0, **kwargs).draw(7)
 
     def pixels(data: StepData) -> dict[int, list[torch.Tensor]]:
         return {
@@ -553,7 +553,7 @@ def test_pictures_are_cut_alike_by_workers_and_on_the_device(sources: list[Sourc
     store = PictureStore([path for source in sources for path in source.paths])
     batches = []
     for cut in (True, False):
-        data = TrainingDataset(sources, store, recipe, 3, cut=cut)[5]
+        data = TrainingDataset(sources, store, recipe, 3, cut=cut).draw(5)
         renderer = BatchRenderer(recipe, torch.device("cpu"), None if cut else store)
         batches.append(renderer.render(data))
     torch.testing.assert_close(*batches, atol=0, rtol=0)
@@ -582,7 +582,7 @@ def test_neighbours_in_a_batch_may_share_a_picture(photos: Path) -> None:
     source = Source(photos=tuple(find_pictures(photos)))
     store = PictureStore(source.paths)
     recipe = replace(TINY, batch=16, patches_per_picture=4, reuse=2)
-    data = TrainingDataset([source], store, recipe, 1, cut=False)[6]
+    data = TrainingDataset([source], store, recipe, 1, cut=False).draw(6)
     drawn = [sample.parts[0].picture for sample in data.samples if sample.parts]
     assert len(drawn) == 8  # the other groups' turn comes in the next step
     assert all(len(set(drawn[n : n + 4])) == 1 for n in (0, 4))

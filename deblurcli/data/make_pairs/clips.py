@@ -8,16 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurcli.errors import DeblurError, NothingToDoError, UsageError
+from deblurcli.errors import (
+    DeblurError,
+    NothingToDoError,
+    UsageError,
+    cannot_read,
+    sizes_differ,
+)
 from deblurcli.io import media, photos
 from deblurcli.io.videos import probe
 from deblurcli.io.videos.info import fraction_of, open_video, video_stream
@@ -25,8 +29,6 @@ from deblurcli.io.videos.overlap import read_ahead
 from deblurcli.io.videos.pixels import pixels_of, turn_upright
 from deblurcli.io.videos.reading import VideoReader
 from deblurcli.io.videos.side_data import display_matrix_of
-
-Pixels = NDArray[Any]
 
 _FRAMES_AHEAD = 4
 # A cut: the mean difference of two frames, as a share of the range, is at least this…
@@ -44,7 +46,7 @@ class Frame:
         follows: nothing is missing between this frame and the one before, and no cut.
     """
 
-    pixels: Pixels
+    pixels: NDArray[np.uint8] | NDArray[np.uint16]
     follows: bool
 
 
@@ -73,20 +75,28 @@ class Clip:
             DeblurError: a frame can't be read or has another size than the first; at the end
                 also when a part of the video was damaged.
         """
-        return _mark_cuts(self._folder_frames() if self.files else self._video_frames())
+        before: NDArray[np.float32] | None = None
+        usual = _CUT_DIFFERENCE / 2  # before anything is known of the clip
+        for frame in self._folder_frames() if self.files else self._video_frames():
+            range_ = np.float32(np.iinfo(frame.pixels.dtype).max)
+            few = frame.pixels[::8, ::8].astype(np.float32) / range_
+            is_cut = False  # where a clip was edited, two frames differ far more than usual
+            if before is not None:
+                difference = float(np.abs(few - before).mean())
+                is_cut = difference > max(_CUT_DIFFERENCE, _CUT_RATIO * usual)
+                usual = difference
+            yield replace(frame, follows=frame.follows and not is_cut)
+            before = few
 
     def _folder_frames(self) -> Iterator[Frame]:
-        shape = None
+        shape: tuple[int, ...] = ()
         for path in self.files:
             pixels = photos.read(path).pixels
             shape = shape or pixels.shape
             if pixels.shape != shape:
-                raise DeblurError(
-                    path,
-                    f"is {pixels.shape[1]}x{pixels.shape[0]} pixels, "
-                    f"the frames before {shape[1]}x{shape[0]}",
-                    "give frames of one size",
-                )
+                (height, width), (first_height, first_width) = pixels.shape[:2], shape[:2]
+                size, first_size = (width, height), (first_width, first_height)
+                raise sizes_differ(path, size, self.files[0], first_size, "give frames of one size")
             yield Frame(pixels, follows=True)
 
     def _video_frames(self) -> Iterator[Frame]:
@@ -131,15 +141,29 @@ def find_clips(
     clips: list[Clip] = []
     failures: list[DeblurError] = []
     for source in sources:
+        videos, folders = {source: source.stem}, []
         if source.is_dir():
-            found = list(_clips_below(source, leave_out))
-        else:
-            found = [partial(_video, source, source.stem)]
-        for make in found:
             try:
-                clips.append(make())
+                files = media.find(source, recursive=True, videos=True, leave_out=leave_out)
+            except OSError as error:
+                raise cannot_read(source, error) from error
+            videos = {
+                path: "-".join(path.relative_to(source).with_suffix("").parts)
+                for path in files
+                if media.kind_of(path) == "video"
+            }
+            for folder in dict.fromkeys(path.parent for path in files):
+                frames = tuple(media.find_frames(folder))
+                if frames:
+                    name = "-".join(folder.relative_to(source).parts) or source.resolve().name
+                    folders.append(Clip(name, folder, frames, frame_count=len(frames)))
+        for path, name in videos.items():
+            try:
+                info = probe(path)
+                clips.append(Clip(name, path, fps=info.fps, frame_count=info.frame_count))
             except DeblurError as error:
                 failures.append(error)
+        clips += folders
     if not clips and not failures:
         raise NothingToDoError(
             ", ".join(map(str, sources)),
@@ -156,41 +180,3 @@ def find_clips(
             )
         named[clip.name] = clip
     return clips, failures
-
-
-def _clips_below(root: Path, leave_out: Iterable[Path]) -> Iterator[partial[Clip]]:
-    try:
-        files = media.find(root, recursive=True, videos=True, leave_out=leave_out)
-    except OSError as error:
-        raise DeblurError(root, f"can't be read ({error.strerror})", "check the folder") from error
-    for path in files:
-        if media.kind_of(path) == "video":
-            name = "-".join(path.relative_to(root).with_suffix("").parts)
-            yield partial(_video, path, name)
-    for folder in dict.fromkeys(path.parent for path in files):
-        frames = tuple(media.find_frames(folder))
-        if frames:
-            name = "-".join(folder.relative_to(root).parts) or root.resolve().name
-            yield partial(Clip, name, folder, frames, frame_count=len(frames))
-
-
-def _video(path: Path, name: str) -> Clip:
-    info = probe(path)
-    return Clip(name, path, fps=info.fps, frame_count=info.frame_count)
-
-
-def _mark_cuts(frames: Iterable[Frame]) -> Iterator[Frame]:
-    """Finds where a clip was edited: two frames differ far more than the two before."""
-    before: NDArray[np.float32] | None = None
-    usual = _CUT_DIFFERENCE / 2  # before anything is known of the clip
-    for frame in frames:
-        few = frame.pixels[::8, ::8].astype(np.float32) / np.float32(
-            np.iinfo(frame.pixels.dtype).max
-        )
-        is_cut = False
-        if before is not None:
-            difference = float(np.abs(few - before).mean())
-            is_cut = difference > max(_CUT_DIFFERENCE, _CUT_RATIO * usual)
-            usual = difference
-        yield Frame(frame.pixels, frame.follows and not is_cut)
-        before = few

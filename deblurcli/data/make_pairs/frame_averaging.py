@@ -18,17 +18,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deblurcli.data.make_pairs.clips import Clip, Frame
-from deblurcli.data.make_pairs.pair_folder import PairFolder
+from deblurcli.data.make_pairs.pair_folder import PairFolder, Pixels
 from deblurcli.errors import DeblurError, UsageError
-
-Pixels = NDArray[Any]
-Light = NDArray[np.float32]
 
 LINEAR, GAMMA, SHARP = "blur", "blur_gamma", "sharp"
 
@@ -64,14 +61,16 @@ class Averaging:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.least_frames < 1 or not len(self._counts()):
+        if self.least_frames < 1 or not self.counts:
             raise UsageError(
                 "--frames",
                 f"no odd number in {self.least_frames}..{self.most_frames}",
                 "give a range such as 7..13: there has to be a frame in the middle",
             )
 
-    def _counts(self) -> range:
+    @property
+    def counts(self) -> range:
+        """How many frames a pair may be made from."""
         return range(self.least_frames | 1, self.most_frames + 1, 2)
 
     def draw_count(self, clip_name: str, number: int) -> int:
@@ -79,19 +78,19 @@ class Averaging:
 
         Depends on nothing else, so that a run that was cut off goes on with the same pairs.
         """
-        counts = self._counts()
         rng = np.random.default_rng((self.seed, zlib.crc32(clip_name.encode()), number))
-        return counts[int(rng.integers(len(counts)))]
+        return self.counts[int(rng.integers(len(self.counts)))]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Average:
     """One pair.
 
     Attributes:
         name: six digits, as in GOPRO: the number of the pair in its sequence, from 1.
         first_frame: of the clip, from 0.
-        frame_count: how many were averaged.
+        frame_count: how many are averaged.
+        sums: by kind, of their light so far: (H, W, 3) float32 in [0, frame_count].
         pictures: ``"sharp"``, and ``"blur"`` and ``"blur_gamma"`` as wanted; each
             (H, W, 3) uint8.
     """
@@ -99,19 +98,8 @@ class Average:
     name: str
     first_frame: int
     frame_count: int
-    pictures: dict[str, Pixels]
-
-
-@dataclass
-class _Window:
-    """Frames being added up for one pair."""
-
-    number: int
-    first: int
-    count: int
-    wanted: bool
-    sums: dict[str, Light] = field(default_factory=dict)
-    sharp: Pixels | None = None
+    sums: dict[str, NDArray[np.float32]]
+    pictures: dict[str, Pixels] = field(default_factory=dict)
 
 
 def average_frames(
@@ -132,66 +120,41 @@ def average_frames(
         clip_name: decides, with the seed, how many frames each pair gets.
         is_wanted: whether a pair, by its name, has to be computed.
     """
-    open_windows: list[_Window] = []
+    windows: list[Average] = []
     number, next_first = 0, 0
-    tables: dict[str, Light] = {}
+    tables: dict[str, NDArray[np.float32]] = {}  # what each value adds to the sum, by kind
     for index, frame in enumerate(frames):
-        tables = tables or _make_tables(frame.pixels.dtype, averaging)
+        pixels, largest = frame.pixels, np.iinfo(frame.pixels.dtype).max
+        if not tables:
+            values = np.linspace(0, 1, largest + 1)
+            curves = {LINEAR: values, GAMMA: values**averaging.gamma}
+            tables = {kind: curves[kind].astype(np.float32) for kind in averaging.kinds}
         if not frame.follows:
-            open_windows.clear()
+            windows.clear()
             next_first = index
         if index >= next_first:
             number += 1
-            count = averaging.draw_count(clip_name, number)
-            wanted = is_wanted(_name(number))
-            open_windows.append(_Window(number, index, count, wanted))
+            name, count = f"{number:06d}", averaging.draw_count(clip_name, number)
+            if is_wanted(name):
+                sums = {kind: np.zeros(pixels.shape, np.float32) for kind in tables}
+                windows.append(Average(name, index, count, sums))
             next_first = index + (averaging.every or count)
-        _add(frame.pixels, index, [w for w in open_windows if w.wanted], tables)
-        for window in [w for w in open_windows if index == w.first + w.count - 1]:
-            open_windows.remove(window)
-            if window.wanted:
-                yield _finish(window, averaging)
-
-
-def _name(number: int) -> str:
-    return f"{number:06d}"
-
-
-def _make_tables(dtype: np.dtype[Any], averaging: Averaging) -> dict[str, Light]:
-    """What each value of a frame adds to the sum, for every kind."""
-    values = np.linspace(0, 1, np.iinfo(dtype).max + 1)
-    curves = {LINEAR: values, GAMMA: values**averaging.gamma}
-    return {kind: curves[kind].astype(np.float32) for kind in averaging.kinds}
-
-
-def _add(pixels: Pixels, index: int, windows: list[_Window], tables: dict[str, Light]) -> None:
-    if not windows:
-        return
-    for window in windows:
-        if index == window.first + window.count // 2:
-            window.sharp = pixels
-    for kind, table in tables.items():
-        light = table[pixels]
-        for window in windows:
-            if kind in window.sums:
+        for kind, table in tables.items() if windows else ():
+            light = table[pixels]
+            for window in windows:
                 window.sums[kind] += light
-            else:
-                window.sums[kind] = light.copy()
-
-
-def _finish(window: _Window, averaging: Averaging) -> Average:
-    sharp = window.sharp
-    if sharp is None:
-        raise AssertionError("a window ends after its middle")
-    if sharp.dtype != np.uint8:
-        sharp = np.rint(sharp / (np.iinfo(sharp.dtype).max / 255)).astype(np.uint8)
-    pictures = {}
-    for kind, total in window.sums.items():
-        mean = total / np.float32(window.count)
-        if kind == GAMMA:
-            mean **= np.float32(1 / averaging.gamma)
-        pictures[kind] = np.rint(mean * 255).clip(0, 255).astype(np.uint8)
-    return Average(_name(window.number), window.first, window.count, {**pictures, SHARP: sharp})
+        for window in windows.copy():
+            if index == window.first_frame + window.frame_count // 2:
+                sharp = pixels if largest == 255 else np.rint(pixels / (largest / 255))
+                window.pictures[SHARP] = sharp.astype(np.uint8)
+            if index == window.first_frame + window.frame_count - 1:
+                windows.remove(window)
+                for kind in averaging.kinds:
+                    mean = window.sums.pop(kind) / np.float32(window.frame_count)
+                    if kind == GAMMA:
+                        mean **= np.float32(1 / averaging.gamma)
+                    window.pictures[kind] = np.rint(mean * 255).clip(0, 255).astype(np.uint8)
+                yield window
 
 
 def write_pairs(
@@ -226,18 +189,15 @@ def write_pairs(
     averages = average_frames(
         read(), averaging, clip.name, is_wanted=lambda name: not folder.holds(name)
     )
+    writing: deque[tuple[Average, Future[None]]] = deque()
     with ThreadPoolExecutor(_WRITERS) as writers:
-        writing: deque[tuple[Average, Future[None]]] = deque()
-        for average in averages:
-            writing.append((average, writers.submit(folder.write, average.name, average.pictures)))
-            # No more than this many pairs wait in memory.
-            while len(writing) > _WRITERS:
-                yield _written(*writing.popleft())
-        while writing:
-            yield _written(*writing.popleft())
+        for average in chain(averages, [None]):
+            if average is not None:
+                written = writers.submit(folder.write, average.name, average.pictures)
+                writing.append((average, written))
+            # No more than this many pairs wait in memory, and at the end none.
+            while len(writing) > (_WRITERS if average else 0):
+                done, written = writing.popleft()
+                written.result()
+                yield done
     yield from failures
-
-
-def _written(average: Average, done: Future[None]) -> Average:
-    done.result()
-    return average

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deblurcli.data.pictures import write_png
-from deblurcli.errors import DeblurError, UsageError, cannot_write
+from deblurcli.errors import UsageError, already_exists, cannot_write
 from deblurcli.io.files import atomic_output
 
 Pixels = NDArray[np.uint8]
@@ -36,7 +35,7 @@ class PairFolder:
         self,
         root: Path,
         kinds: tuple[str, ...],
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         *,
         overwrite: bool = False,
         skip_existing: bool = False,
@@ -62,20 +61,13 @@ class PairFolder:
             raise UsageError(own, "lies where the pairs are to be written", "give another -o")
         if self._overwrite:
             return
-        present = next(iter(there.values()), None)
-        if present is not None and not self._skip_existing:
-            raise UsageError(
-                present,
-                "exists already",
-                "give another -o, --overwrite to replace or --skip-existing to go on",
-            )
-        try:
-            settings = json.loads((self.root / SETTINGS_FILE).read_text("utf-8"))
-        except FileNotFoundError:
-            settings = None if present is None else {}
-        except (OSError, ValueError):
-            settings = {}
-        if settings is not None and settings != self._settings:
+        if there and not self._skip_existing:
+            remedy = "give another -o, --overwrite to replace or --skip-existing to go on"
+            raise already_exists(next(iter(there.values())), remedy)
+        kept: object = None
+        with suppress(OSError, ValueError):
+            kept = json.loads((self.root / SETTINGS_FILE).read_text("utf-8"))
+        if (there or kept) and kept != self._settings:
             raise UsageError(
                 self.root / SETTINGS_FILE,
                 "the pairs there were made with other settings",
@@ -87,7 +79,7 @@ class PairFolder:
         try:
             if self._overwrite:
                 # A left over blurred picture would be paired with a new sharp one.
-                for path in list(self._present()):
+                for path in self._present():
                     path.unlink()
             for kind in self.kinds:
                 (self.root / kind).mkdir(parents=True, exist_ok=True)
@@ -101,6 +93,7 @@ class PairFolder:
         return all(self._path(kind, name).is_file() for kind in self.kinds)
 
     def holds_any(self) -> bool:
+        """Whether any picture is there, also of kinds that aren't made now."""
         return bool(self._present())
 
     def write(self, name: str, pictures: Mapping[str, Pixels]) -> None:
@@ -118,11 +111,8 @@ class PairFolder:
                 target = self._path(kind, name)
                 try:
                     target.parent.mkdir(parents=True, exist_ok=True)
-                except OSError as error:
-                    raise cannot_write(target, error) from error
-                # Existing files can only be half of a pair that was cut off in the middle.
-                part = stack.enter_context(atomic_output(target, overwrite=True))
-                try:
+                    # Existing files can only be half of a pair that was cut off in the middle.
+                    part = stack.enter_context(atomic_output(target, overwrite=True))
                     write_png(part, pixels)
                 except OSError as error:
                     raise cannot_write(target, error) from error
@@ -131,15 +121,5 @@ class PairFolder:
         return self.root / kind / f"{name}.png"
 
     def _present(self) -> list[Path]:
-        kinds = {"blur", "blur_gamma", "sharp"} & {p.name for p in self._children()}
+        kinds = ("blur", "blur_gamma", "sharp")
         return sorted(path for kind in kinds for path in (self.root / kind).rglob("*.png"))
-
-    def _children(self) -> list[Path]:
-        try:
-            return list(self.root.iterdir())
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise DeblurError(
-                self.root, f"can't be used ({error.strerror})", "give another -o"
-            ) from error

@@ -7,8 +7,9 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli.config import Recipe
-from deblurcli.data.dataset import cut_picture, draw_region, measure_texture
+from deblurcli.data.dataset import cut_picture, draw_cut, measure_texture
 from deblurcli.data.degradations import degrade, draw_degradation
-from deblurcli.data.make_pairs.pair_folder import PairFolder
+from deblurcli.data.make_pairs.pair_folder import PairFolder, Pixels
 from deblurcli.data.synthesis import draw_exposure, draw_pattern, margin_px, render
-from deblurcli.errors import DeblurError, NothingToDoError, UsageError
+from deblurcli.errors import DeblurError, NothingToDoError, UsageError, cannot_read, too_small
 from deblurcli.io import media, photos
 
 KINDS = ("blur", "sharp")
@@ -77,7 +78,7 @@ def find_photos(sources: Sequence[Path], leave_out: Sequence[Path] = ()) -> list
         try:
             paths = media.find(source, recursive=True, leave_out=leave_out)
         except OSError as error:
-            raise DeblurError(source, f"can't be read ({error.strerror})", "check it") from error
+            raise cannot_read(source, error) from error
         found.update({path: path.relative_to(source) for path in paths})
     if not found:
         raise NothingToDoError(
@@ -122,9 +123,9 @@ class PhotoBlurrer:
     def __init__(self, photos: Sequence[Photo], blurring: Blurring, device: torch.device) -> None:
         self._photos, self._blurring, self._device = photos, blurring, device
         # Each photo serves several pairs in turn, and as the filling of others.
-        self._read = lru_cache(maxsize=16)(self._read_photo)
+        self._read = lru_cache(maxsize=16)(partial(read_photo, blurring=blurring))
 
-    def make(self, photo: Photo, name: str) -> dict[str, NDArray[np.uint8]]:
+    def make(self, photo: Photo, name: str) -> dict[str, Pixels]:
         """The pair `name` of a photo: ``"blur"`` and ``"sharp"``, (size, size, 3) uint8.
 
         Raises:
@@ -133,41 +134,47 @@ class PhotoBlurrer:
         blurring, recipe = self._blurring, self._blurring.recipe
         side = blurring.region_px
         rng = np.random.default_rng((blurring.seed, zlib.crc32(name.encode())))
+        picture, texture = self._read(photo)
         parts = []
-        for filling in (False, True):
-            chosen = self._photos[int(rng.integers(len(self._photos)))] if filling else photo
-            try:
-                picture, texture = self._read(chosen)
-            except DeblurError:
-                if not filling:
-                    raise
-                picture, texture = self._read(photo)  # the other is told of when its turn comes
+        for is_filling in (False, True):
+            if is_filling:
+                other = self._photos[int(rng.integers(len(self._photos)))]
+                with suppress(DeblurError):  # which is told of when the other's turn comes
+                    picture, texture = self._read(other)
             height, width = picture.shape[:2]
-            part = cut_picture(picture, draw_region(rng, (width, height), side, texture), side)
+            cut = draw_cut(rng, (width, height), side, texture, scaled_down=True)
+            part = cut_picture(picture, cut, side)
             if rng.random() < recipe.motion.patterns:
-                part = torch.from_numpy(draw_pattern(rng, side).transpose(2, 0, 1))
+                part = draw_pattern(rng, side)
             parts.append(part[None].to(self._device).float() / 255)
         exposure = draw_exposure(rng, recipe.motion, side)
         degradation = draw_degradation(rng, recipe.noise, recipe.jpeg, recipe.noise_kind)
         with torch.inference_mode():
             blurred, sharp = render(parts[0], parts[1], [exposure], blurring.size_px)
-            blurred = degrade(blurred, [degradation])
-        return {"blur": _to_pixels(blurred), "sharp": _to_pixels(sharp)}
+            both = torch.cat((degrade(blurred, [degradation]), sharp)).permute(0, 2, 3, 1)
+            levels = (both * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        return dict(zip(KINDS, levels, strict=True))
 
-    def _read_photo(self, photo: Photo) -> tuple[Tensor, NDArray[np.float32]]:
-        pixels = photos.read(photo.path).pixels  # sRGB, upright
-        if pixels.dtype == np.uint16:
-            pixels = np.rint(pixels / 257)
-        picture = torch.from_numpy(np.array(pixels, dtype=np.uint8))
-        height, width = picture.shape[:2]
-        if min(height, width) < self._blurring.region_px:
-            raise DeblurError(
-                photo.path,
-                f"is {width}x{height} pixels, smaller than the {self._blurring.region_px} that "
-                f"pictures of {self._blurring.size_px} are made from",
-                "give a smaller --size, or larger photos",
-            )
-        return picture, measure_texture(picture)
+
+def read_photo(photo: Photo, blurring: Blurring) -> tuple[Tensor, NDArray[np.float32]]:
+    """(H, W, 3) uint8, sRGB, upright; and `measure_texture` of it.
+
+    Raises:
+        DeblurError: the photo can't be read or is too small.
+    """
+    pixels = photos.read(photo.path).pixels
+    if pixels.dtype == np.uint16:
+        pixels = np.rint(pixels / 257)
+    height, width = pixels.shape[:2]
+    if min(height, width) < blurring.region_px:
+        raise too_small(
+            photo.path,
+            (width, height),
+            blurring.region_px,
+            f"give a smaller --size than {blurring.size_px}, or larger photos",
+        )
+    picture = torch.from_numpy(np.array(pixels, dtype=np.uint8))
+    return picture, measure_texture(picture)
 
 
 def write_pairs(
@@ -187,19 +194,13 @@ def write_pairs(
     for photo in photos:
         failed = False
         for name in pair_names(photo, blurring):
-            if failed or folder.holds(name):
-                yield None
-                continue
-            try:
-                pictures = blurrer.make(photo, name)
-            except DeblurError as error:
-                failed = True
-                yield error
-                continue
-            folder.write(name, pictures)
-            yield name
-
-
-def _to_pixels(picture: Tensor) -> NDArray[np.uint8]:
-    scaled = (picture[0] * 255).round().clamp(0, 255).to(torch.uint8)
-    return np.ascontiguousarray(scaled.cpu().numpy().transpose(1, 2, 0))
+            done: str | DeblurError | None = None
+            if not failed and not folder.holds(name):
+                try:
+                    pictures = blurrer.make(photo, name)
+                except DeblurError as error:
+                    failed, done = True, error
+                else:
+                    folder.write(name, pictures)
+                    done = name
+            yield done
