@@ -4,55 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Protocol
 
 import numpy as np
 
 from deblurcli.data.layouts import find_pairs
 from deblurcli.errors import UsageError, too_small
-from deblurcli.evaluation.koehler import KoehlerScorer, find_shots
+from deblurcli.evaluation import koehler
 from deblurcli.evaluation.metrics import Image, Metric
 from deblurcli.io.photos import read
 
 BLURS = ("linear", "gamma", "both")
 """The kinds of blur of GOPRO; other data sets have one kind only."""
 
-
-class Scorer(Protocol):
-    """How the pictures of a data set are scored."""
-
-    conventions: ClassVar[tuple[str, ...]]
-    """What is said of its figures beside the metrics' own conventions."""
-
-    def score(
-        self, restored: Image, sharp: Iterable[Image], metrics: Sequence[Metric]
-    ) -> dict[str, float]:
-        """The figures of one restored picture, by their names.
-
-        Raises:
-            ValueError: the pictures can't be compared.
-        """
+Scorer = Callable[[Image, Iterable[Image], Sequence[Metric]], dict[str, float]]
+"""Gives the figures of a restored picture against its sharp ones, by their names. Raises ValueError
+where they can't be compared."""
 
 
-@dataclass(frozen=True)
-class PairScorer:
-    """One sharp picture for each blurred one, of the same size."""
-
-    conventions: ClassVar[tuple[str, ...]] = ()
-
-    def score(
-        self, restored: Image, sharp: Iterable[Image], metrics: Sequence[Metric]
-    ) -> dict[str, float]:
-        (truth,) = sharp
-        if truth.shape != restored.shape:
-            (height, width), (other_height, other_width) = restored.shape[:2], truth.shape[:2]
-            raise ValueError(
-                f"{width}x{height} pixels, but its sharp picture {other_width}x{other_height}"
-            )
-        return {metric.name: metric.measure(restored, truth) for metric in metrics}
+def score_pair(
+    restored: Image, sharp: Iterable[Image], metrics: Sequence[Metric]
+) -> dict[str, float]:
+    """The figures of a picture that has one sharp one, of the same size."""
+    (truth,) = sharp
+    if truth.shape != restored.shape:
+        (height, width), (other_height, other_width) = restored.shape[:2], truth.shape[:2]
+        raise ValueError(
+            f"{width}x{height} pixels, but its sharp picture {other_width}x{other_height}"
+        )
+    return {metric.name: metric.measure(restored, truth) for metric in metrics}
 
 
 @dataclass(frozen=True)
@@ -65,13 +47,15 @@ class Case:
         blurred: the file.
         sharp: the files of the truth: one, or all frames of Köhler's protocol.
         scorer: compares a restored picture with them.
+        convention: what is said of its figures beside the metrics' own conventions.
     """
 
     set_name: str
     name: str
     blurred: Path
     sharp: tuple[Path, ...]
-    scorer: Scorer = field(default_factory=PairScorer)
+    scorer: Scorer = score_pair
+    convention: str = ""
 
     def read(self, min_px: int = 1) -> Image:
         """The blurred picture.
@@ -120,8 +104,11 @@ def find_cases(
     found: list[tuple[Path, list[Case]]] = []
     left_out = {"linear": "GOPRO gamma", "gamma": "GOPRO linear"}.get(blur)
     for root in map(Path, roots):
-        shots = find_shots(root) if root.is_dir() else []
-        cases = [Case("Köhler", s.name, s.blurred, s.frames, KoehlerScorer()) for s in shots]
+        shots = koehler.find_shots(root) if root.is_dir() else {}
+        cases = [
+            Case("Köhler", shot.stem[6:], shot, frames, koehler.score, koehler.CONVENTION)
+            for shot, frames in shots.items()
+        ]
         if not shots:
             pairs = [pair for pair in find_pairs(root, split) if pair.kind != left_out]
             cases = [Case(pair.kind, pair.name, pair.blurred, (pair.sharp,)) for pair in pairs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,11 @@ from deblurcli.errors import (
 from deblurcli.evaluation.cases import read_image
 from deblurcli.evaluation.html import (
     MAX_EMBEDDED_BYTES,
+    MIME_TYPES,
     Layer,
     PageFolder,
     Slider,
-    data_uri,
     embed,
-    embed_reduced,
     page_folder,
     write_page,
 )
@@ -34,14 +33,7 @@ from deblurcli.evaluation.metrics import SSIM_MIN_PX, Image, Metric, find_metric
 from deblurcli.io.media import SUFFIXES, kind_of
 from deblurcli.io.videos import probe, restore_video
 
-_PLAYED = {"h264", "vp8", "vp9", "av1"}
-_MIME_TYPES = {
-    ".mp4": "video/mp4",
-    ".m4v": "video/mp4",
-    ".mov": "video/mp4",
-    ".webm": "video/webm",
-}
-"""The containers and codecs that all browsers play; other videos are encoded anew."""
+_PLAYED = ("h264", "vp8", "vp9", "av1")  # by all browsers; other videos are encoded anew
 
 
 @dataclass(frozen=True)
@@ -62,15 +54,67 @@ class WrittenPage:
 
 
 @dataclass(frozen=True)
-class _Group:
-    """Files that belong together, under the name of the first."""
+class Group:
+    """Files that belong together, under the name of the first.
+
+    Raises:
+        DeblurError: pictures and videos in one.
+    """
 
     name: str
     paths: tuple[Path, ...]
 
+    def __post_init__(self) -> None:
+        for path in self.paths:
+            if (kind_of(path) == "video") != self.of_videos:
+                reason = f"is not of the kind of {self.paths[0]}"
+                raise DeblurError(path, reason, "give two of a kind")
+
     @property
     def of_videos(self) -> bool:
         return kind_of(self.paths[0]) == "video"
+
+    def read(self, metrics: Sequence[Metric]) -> tuple[list[Image], str]:
+        """The pictures, and what to say of them: their size and, if `metrics` are given, how far
+        they are from the last, the truth.
+
+        Raises:
+            DeblurError: they can't be read, or are of different sizes.
+        """
+        images = [read_image(path) for path in self.paths]
+        height, width = images[0].shape[:2]
+        for path, image in zip(self.paths, images, strict=True):
+            if image.shape != images[0].shape:
+                raise sizes_differ(path, image.shape[1::-1], self.paths[0], (width, height))
+        caption = f"{width}x{height} px"
+        if metrics and min(height, width) >= SSIM_MIN_PX:
+            figures = []
+            for image in images[:-1]:
+                psnr_db, *ssim = (metric.measure(image, images[-1]) for metric in metrics)
+                figures.append(f"{psnr_db:.2f} dB" + "".join(f", SSIM {s:.4f}" for s in ssim))
+            caption += f" · {' → '.join(figures)}"
+        return images, caption
+
+    def place(self, folder: PageFolder, labels: Sequence[str], metrics: Sequence[Metric]) -> Slider:
+        """Writes pictures, or videos as browsers play them, into the folder of a page."""
+        if not self.of_videos:
+            images, caption = self.read(metrics)
+            return folder.place(self.name, caption, list(zip(labels, images, strict=True)))
+        layers = []
+        for label, source in zip(labels, self.paths, strict=True):
+            suffix = source.suffix.lower()
+            if suffix in MIME_TYPES and probe(source).codec in _PLAYED:
+                path, address = folder.add(suffix)
+                shutil.copyfile(source, path)
+            else:
+                path, address = folder.add(".mp4")
+                restore_video(source, path, lambda frame: frame, codec="h264", strip=True)
+            layers.append(Layer(label, address))
+        info = probe(self.paths[0])
+        fps = float(info.fps) if info.fps else 25.0
+        length = "" if info.seconds is None else f", {info.seconds:.1f} s"
+        caption = f"{info.width}x{info.height} px, {fps:.4g} fps{length}"
+        return Slider(self.name, caption, info.width, info.height, tuple(layers), fps)
 
 
 def write_comparison(
@@ -82,7 +126,7 @@ def write_comparison(
     labels: Sequence[str] = (),
     one_file: bool = False,
     overwrite: bool = False,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> WrittenPage:
     """Writes a page of before/after sliders for two pictures or videos, or two folders of them.
 
@@ -118,168 +162,73 @@ def write_comparison(
     metrics = [m for m in find_metrics() if m.name in ("psnr_db", "ssim")]
     metrics = metrics if sharp is not None and not labels else []
     labels = labels or ("Before", "After", "Sharp")[: len(sources)]
-    tell = on_progress or (lambda done, total: None)
-
-    def write(sliders: Sequence[Slider], notes: Sequence[str]) -> None:
+    sliders: list[Slider] = []
+    with page_folder(target, overwrite=overwrite) as folder:
+        for group in groups:
+            sliders.append(group.place(folder, labels, metrics))
+            on_progress(len(sliders), len(groups))
+        too_large = folder.size_bytes() > MAX_EMBEDDED_BYTES
+        folder.kept = too_large and not one_file
+        lead = ["Drag across a picture, or move its handle with the arrow keys."]
+        if folder.kept:
+            name = folder.final.name
+            lead.append(f"The pictures lie in the folder {name}: keep it beside this page.")
+        elif not too_large:
+            sliders = [folder.move_into_page(slider) for slider in sliders]
+        else:
+            sliders = []
+            for group in groups:
+                if group.of_videos:
+                    size = f"more than {MAX_EMBEDDED_BYTES >> 20} MiB"
+                    raise UsageError(group.paths[0], size, "leave out --one-file")
+                images, caption = group.read(metrics)
+                pictures = list(zip(labels, images, strict=True))
+                max_bytes = MAX_EMBEDDED_BYTES // len(groups)
+                sliders.append(embed(group.name, caption, pictures, max_bytes=max_bytes))
         write_page(
             target,
             "compare.html",
             title=groups[0].name if len(groups) == 1 else f"{before.name} and {after.name}",
-            lead=["Drag across a picture, or move its handle with the arrow keys.", *notes],
+            lead=lead,
             footer=[
                 *(metric.convention for metric in metrics),
                 f"Pictures are compressed (WebP) copies. deblurcli {__version__}",
             ],
             overwrite=overwrite,
-            beside=bool(notes),
+            beside=folder.kept,
             figures=sliders,
         )
-
-    sliders: list[Slider] = []
-    left_bytes = MAX_EMBEDDED_BYTES
-    for group in groups:
-        slider = _embed_group(group, labels, metrics, left_bytes)
-        if slider is None:
-            break
-        left_bytes -= sum(len(layer.source) * 3 // 4 for layer in slider.layers)
-        sliders.append(slider)
-        tell(len(sliders), len(groups))
-    if len(sliders) == len(groups):
-        write(sliders, [])
-        return WrittenPage(target, len(groups), target.stat().st_size)
-
-    sliders = []
-    if one_file:
-        for group in groups:
-            if group.of_videos:
-                size = f"more than {MAX_EMBEDDED_BYTES >> 20} MiB"
-                raise UsageError(group.paths[0], size, "leave out --one-file")
-            pictures = list(zip(labels, _read(group), strict=True))
-            max_bytes = MAX_EMBEDDED_BYTES // len(groups)
-            caption = _caption([image for _, image in pictures], metrics)
-            sliders.append(embed_reduced(group.name, caption, pictures, max_bytes=max_bytes))
-            tell(len(sliders), len(groups))
-        write(sliders, [])
-        return WrittenPage(target, len(groups), target.stat().st_size, reduced=True)
-
-    with page_folder(target, overwrite=overwrite) as folder:
-        for group in groups:
-            sliders.append(_place_group(group, labels, metrics, folder))
-            tell(len(sliders), len(groups))
-        write(sliders, [f"The pictures lie in the folder {folder.name}: keep it beside this page."])
-        size_bytes = sum(path.stat().st_size for path in folder.path.iterdir())
-    size_bytes += target.stat().st_size
-    return WrittenPage(target, len(groups), size_bytes, target.with_name(folder.name))
+        size_bytes = target.stat().st_size + (folder.size_bytes() if folder.kept else 0)
+    beside = folder.final if folder.kept else None
+    return WrittenPage(target, len(groups), size_bytes, beside, too_large and one_file)
 
 
-def _embed_group(
-    group: _Group, labels: Sequence[str], metrics: Sequence[Metric], max_bytes: int
-) -> Slider | None:
-    if not group.of_videos:
-        images = _read(group)
-        pictures = list(zip(labels, images, strict=True))
-        return embed(group.name, _caption(images, metrics), pictures, max_bytes=max_bytes)
-    if not all(_plays(path) for path in group.paths):
-        return None
-    if sum(path.stat().st_size for path in group.paths) > max_bytes:
-        return None
-    uris = (data_uri(_MIME_TYPES[p.suffix.lower()], p.read_bytes()) for p in group.paths)
-    layers = (Layer(label, uri) for label, uri in zip(labels, uris, strict=True))
-    return _video_slider(group, tuple(layers))
-
-
-def _place_group(
-    group: _Group, labels: Sequence[str], metrics: Sequence[Metric], folder: PageFolder
-) -> Slider:
-    if not group.of_videos:
-        images = _read(group)
-        pictures = list(zip(labels, images, strict=True))
-        return folder.place(group.name, _caption(images, metrics), pictures)
-    layers = []
-    for label, source in zip(labels, group.paths, strict=True):
-        if _plays(source):
-            path, address = folder.add(source.suffix.lower())
-            shutil.copyfile(source, path)
-        else:
-            path, address = folder.add(".mp4")
-            restore_video(source, path, lambda frame: frame, codec="h264", strip=True)
-        layers.append(Layer(label, address))
-    return _video_slider(group, tuple(layers))
-
-
-def _video_slider(group: _Group, layers: tuple[Layer, ...]) -> Slider:
-    info = probe(group.paths[0])
-    fps = float(info.fps) if info.fps else 25.0
-    length = "" if info.seconds is None else f", {info.seconds:.1f} s"
-    caption = f"{info.width}x{info.height} px, {fps:.4g} fps{length}"
-    return Slider(group.name, caption, info.width, info.height, layers, fps)
-
-
-def _plays(path: Path) -> bool:
-    return path.suffix.lower() in _MIME_TYPES and probe(path).codec in _PLAYED
-
-
-def _read(group: _Group) -> list[Image]:
-    images = [read_image(path) for path in group.paths]
-    for path, image in zip(group.paths, images, strict=True):
-        if image.shape != images[0].shape:
-            size, other = image.shape[1::-1], images[0].shape[1::-1]
-            raise sizes_differ(path, size, group.paths[0], other)
-    return images
-
-
-def _caption(images: Sequence[Image], metrics: Sequence[Metric]) -> str:
-    """The size, and how far the pictures are from the last where that is the truth."""
-    height, width = images[0].shape[:2]
-    caption = f"{width}x{height} px"
-    if not metrics or min(height, width) < SSIM_MIN_PX:
-        return caption
-    *others, truth = images
-    figures = [[metric.measure(image, truth) for metric in metrics] for image in others]
-    return f"{caption} · " + " → ".join(
-        f"{psnr_db:.2f} dB" + "".join(f", SSIM {value:.4f}" for value in ssim)
-        for psnr_db, *ssim in figures
-    )
-
-
-def _match(sources: Sequence[Path]) -> list[_Group]:
+def _match(sources: Sequence[Path]) -> list[Group]:
     """The files that belong together, under their names, in the order of the first source."""
     for source in sources:
         if not source.exists():
             raise DeblurError(source, "no such file or folder", "give pictures or folders of them")
-    folders = [source.is_dir() for source in sources]
-    if not any(folders):
-        return [_check(_Group(sources[0].name, tuple(sources)))]
-    if not all(folders):
-        raise DeblurError(
-            sources[folders.index(False)],
-            f"a file, but {sources[folders.index(True)]} is a folder",
-            "give files only, or folders only",
-        )
+    folders = [source for source in sources if source.is_dir()]
+    files = [source for source in sources if source not in folders]
+    if not folders:
+        return [Group(sources[0].name, tuple(sources))]
+    if files:
+        reason = f"a file, but {folders[0]} is a folder"
+        raise DeblurError(files[0], reason, "give files only, or folders only")
     first, *others = map(_find, sources)
     partners = [_partners(first, other) for other in others]
-    bare = Counter(name.with_suffix("") for name in first)
+    bare = Counter(map(_bare, first))
     groups = []
     for name, path in first.items():
-        lacking = (s for s, found in zip(sources[1:], partners, strict=True) if name not in found)
-        if folder := next(lacking, None):
-            _refuse_lonely(name, first, folder)
-            continue
-        label = name if bare[name.with_suffix("")] > 1 else name.with_suffix("")
-        matched = (other[found[name]] for other, found in zip(others, partners, strict=True))
-        groups.append(_check(_Group(label.as_posix(), (path, *matched))))
-    for other, found in zip(others, partners, strict=True):
-        for name in other.keys() - set(found.values()):
-            _refuse_lonely(name, other, sources[0])
+        if all(name in found for found in partners):
+            label = name if bare[_bare(name)] > 1 else _bare(name)
+            matched = (other[found[name]] for other, found in zip(others, partners, strict=True))
+            groups.append(Group(label.as_posix(), (path, *matched)))
+    for found, folder in zip(partners, sources[1:], strict=True):
+        _refuse_lonely(first.keys() - found.keys(), first, folder)
+    for found, other in zip(partners, others, strict=True):
+        _refuse_lonely(other.keys() - set(found.values()), other, sources[0])
     return groups
-
-
-def _check(group: _Group) -> _Group:
-    """Raises DeblurError where a video belongs to a picture."""
-    for path in group.paths:
-        if (kind_of(path) == "video") != group.of_videos:
-            raise DeblurError(path, f"is not of the kind of {group.paths[0]}", "give two of a kind")
-    return group
 
 
 def _find(folder: Path) -> dict[Path, Path]:
@@ -313,25 +262,26 @@ _RULES: tuple[tuple[Callable[[Path], Path], Callable[[Path], Path]], ...] = (
 )
 
 
-def _partners(first: Mapping[Path, Path], other: Mapping[Path, Path]) -> dict[Path, Path]:
+def _partners(first: Iterable[Path], other: Iterable[Path]) -> dict[Path, Path]:
     """The name in `other` for each of `first` that has one; nothing is guessed among several."""
     partners: dict[Path, Path] = {}
     for wanted, offered in _RULES:
         taken = set(partners.values())
-        theirs = Counter(offered(name) for name in other if name not in taken)
-        of_key = {offered(name): name for name in other if name not in taken}
+        left = [name for name in other if name not in taken]
+        theirs = Counter(map(offered, left))
+        of_key = {offered(name): name for name in left}
         lonely = [name for name in first if name not in partners]
-        ours = Counter(wanted(name) for name in lonely)
+        ours = Counter(map(wanted, lonely))
         for name in lonely:
             if ours[wanted(name)] == theirs[wanted(name)] == 1:
                 partners[name] = of_key[wanted(name)]
     return partners
 
 
-def _refuse_lonely(name: Path, found: Mapping[Path, Path], there: Path) -> None:
+def _refuse_lonely(lonely: Iterable[Path], found: Mapping[Path, Path], there: Path) -> None:
     """Raises DeblurError for a picture without partner, unless it is ours beside its original."""
     originals = {_bare(_result_name(other)) for other in found}
-    if _bare(name) not in originals:
-        raise DeblurError(
-            found[name], f"has no partner in {there}", "give folders with the same names"
-        )
+    for name in lonely:
+        if _bare(name) not in originals:
+            reason = f"has no partner in {there}"
+            raise DeblurError(found[name], reason, "give folders with the same names")

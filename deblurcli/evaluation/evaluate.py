@@ -9,15 +9,15 @@ Anything with a method ``restore`` can be measured, and so can pictures that som
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -38,10 +38,6 @@ from deblurcli.evaluation.metrics import Image, Metric, find_metrics, psnr
 from deblurcli.evaluation.peak_memory import read_peak_mib, reset_peak
 from deblurcli.evaluation.scores import Score, ScoreFile
 from deblurcli.models.network import count_gmacs
-
-T = TypeVar("T")
-
-_SCORING_THREADS = 4
 
 
 class Restorer(Protocol):
@@ -211,18 +207,40 @@ def score_cases(
     Raises:
         DeviceError, WeightsError, UsageError: they would fail on every picture.
     """
-    wanted = find_metrics(metrics)
-    steps = _restore_all(methods, cases, wanted, file, identity, on_restored)
-    overlapped = any(method.device.type != "cpu" for method in methods)
-    for step, result in _map_ahead(partial(_score, metrics=wanted), steps, overlapped):
-        if file is not None and step.restored is not None and isinstance(result, Score):
-            file.append(result)
-        yield result
+    chosen = find_metrics(metrics)
+    jobs = _restore_all(methods, cases, chosen, file, identity, on_restored)
+
+    def score(job: _Job) -> Score | Failure:
+        try:
+            if job.error is not None:
+                raise job.error
+            if job.restored is None:
+                return job.score
+            found = job.case.scorer(job.restored, job.case.read_sharp(), chosen)
+            return replace(job.score, figures={**job.score.figures, **found})
+        except ValueError as complaint:
+            error = DeblurError(job.case.blurred, str(complaint), "check the data set")
+            return Failure(job.case, job.score.method, error)
+        except DeblurError as error:
+            return Failure(job.case, job.score.method, error)
+
+    max_waiting = 8 if any(method.device.type != "cpu" for method in methods) else 0
+    waiting: deque[tuple[_Job, Future[Score | Failure]]] = deque()
+    with ThreadPoolExecutor(4) as threads:
+        for job in itertools.chain(jobs, [None]):
+            if job is not None:
+                waiting.append((job, threads.submit(score, job)))
+            while waiting and (job is None or len(waiting) > max_waiting or waiting[0][1].done()):
+                first, future = waiting.popleft()
+                result = future.result()
+                if file is not None and first.restored is not None and isinstance(result, Score):
+                    file.append(result)
+                yield result
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One picture on its way: restored, or known already (`restored` is None), or failed."""
+class _Job:
+    """One picture to be scored: restored, or known already (`restored` is None), or failed."""
 
     case: Case
     score: Score
@@ -237,7 +255,7 @@ def _restore_all(
     file: ScoreFile | None,
     identity: bool,
     on_restored: Callable[[Method, Case, Image], None] | None,
-) -> Iterator[_Step]:
+) -> Iterator[_Job]:
     min_px = max(metric.min_px for metric in metrics)
     warm = set()
     for case in cases:
@@ -252,7 +270,7 @@ def _restore_all(
             harm_wanted = identity and method.restorer is not None and len(case.sharp) == 1
             needed = {metric.name for metric in metrics}
             if needed | ({"identity_psnr_db"} if harm_wanted else set()) <= figures.keys():
-                yield _Step(case, score)
+                yield _Job(case, score)
                 continue
             try:
                 blurred = case.read(min_px)
@@ -275,39 +293,6 @@ def _restore_all(
             except (DeviceError, WeightsError, UsageError):
                 raise
             except DeblurError as error:
-                yield _Step(case, score, error=error)
+                yield _Job(case, score, error=error)
             else:
-                yield _Step(case, score, restored)
-
-
-def _score(step: _Step, metrics: Sequence[Metric]) -> tuple[_Step, Score | Failure]:
-    error = step.error
-    if step.restored is not None:
-        try:
-            found = step.case.scorer.score(step.restored, step.case.read_sharp(), metrics)
-            return step, replace(step.score, figures=dict(step.score.figures) | found)
-        except ValueError as complaint:
-            error = DeblurError(step.case.blurred, str(complaint), "check the data set")
-        except DeblurError as complaint:
-            error = complaint
-    if error is not None:
-        return step, Failure(step.case, step.score.method, error)
-    return step, step.score
-
-
-def _map_ahead(
-    function: Callable[[_Step], T], steps: Iterable[_Step], overlapped: bool
-) -> Iterator[T]:
-    """The results in order; while the caller waits for the next step, threads work on earlier
-    ones."""
-    if not overlapped:
-        yield from map(function, steps)
-        return
-    with ThreadPoolExecutor(_SCORING_THREADS) as threads:
-        waiting: deque[Future[T]] = deque()
-        for step in steps:
-            waiting.append(threads.submit(function, step))
-            while waiting and (waiting[0].done() or len(waiting) > 2 * _SCORING_THREADS):
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+                yield _Job(case, score, restored)

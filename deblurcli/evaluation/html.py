@@ -1,8 +1,8 @@
 """Web pages from the templates in ``templates``: tables, bars, and sliders between pictures.
 
-A page forbids itself the network. Its pictures are within the one file as long as they fit;
-otherwise they lie in a folder beside it, large ones in tiles that the browser loads as they are
-looked at, or, where one file is wanted, they are made smaller.
+A page forbids itself the network. What it shows is put into a folder first, large pictures in
+tiles that the browser loads as they are looked at. Where all that fits, it is moved into the one
+file; else the folder stays beside the page. Or the pictures are made smaller until they fit.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import base64
 import io
 import os
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,12 +30,18 @@ MAX_EMBEDDED_BYTES = 14 * 2**20
 
 TILE_PX = 1024
 MAX_WHOLE_PX = 2048
-"""Pictures in the folder beside a page that are larger come in tiles, with an overview."""
+"""Pictures that are larger come in tiles, with an overview."""
 
-_QUALITY = 92
+MIME_TYPES = {
+    ".webp": "image/webp",
+    ".mp4": "video/mp4",
+    ".m4v": "video/mp4",
+    ".mov": "video/mp4",
+    ".webm": "video/webm",
+}
+"""Of the files that a page may show."""
+
 _REDUCED = ((2048, 92), (1600, 90), (1280, 86), (960, 82), (720, 78), (480, 72))
-_MAX_WEBP_PX = 16383
-_MAX_EMBEDDED_PX = 50_000_000  # what a browser shows in one piece without trouble
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("deblurcli.evaluation"),
     autoescape=True,
@@ -127,48 +133,16 @@ def write_page(
         ).dump(file, encoding="utf-8", errors="replace")
 
 
-def check_pictures(pictures: Sequence[tuple[str, Image]]) -> None:
-    """Raises ValueError unless there are two or more of one size."""
-    if len(pictures) < 2 or len({image.shape for _, image in pictures}) != 1:
-        raise ValueError("two or more pictures of one size wanted")
-
-
 def embed(
-    title: str, caption: str, pictures: Sequence[tuple[str, Image]], *, max_bytes: int
-) -> Slider | None:
-    """Puts pictures at their full size into the page itself; None where they take too much.
-
-    Args:
-        pictures: labels and images, two or more, all of one size.
-        max_bytes: what they may take together.
-
-    Raises:
-        ValueError: fewer than two pictures, or of different sizes.
-    """
-    check_pictures(pictures)
-    height, width = pictures[0][1].shape[:2]
-    if max(width, height) > _MAX_WEBP_PX or width * height > _MAX_EMBEDDED_PX:
-        return None
-    encoded = [_webp(PillowImage.fromarray(image), _QUALITY) for _, image in pictures]
-    if sum(map(len, encoded)) > max_bytes:
-        return None
-    layers = (
-        Layer(label, data_uri("image/webp", data))
-        for (label, _), data in zip(pictures, encoded, strict=True)
-    )
-    return Slider(title, caption, width, height, tuple(layers))
-
-
-def embed_reduced(
     title: str, caption: str, pictures: Sequence[tuple[str, Image]], *, max_bytes: int
 ) -> Slider:
     """Puts pictures into the page itself, smaller and smaller until they fit; the caption says
     so.
 
-    Raises:
-        ValueError: fewer than two pictures, or of different sizes.
+    Args:
+        pictures: labels and images, all of one size.
+        max_bytes: what they may take together.
     """
-    check_pictures(pictures)
     images = [PillowImage.fromarray(image) for _, image in pictures]
     full = images[0].size
     for side_px, quality in _REDUCED:
@@ -180,68 +154,81 @@ def embed_reduced(
     width, height = images[0].size
     if (width, height) != full:
         caption += f" · shown at {width}x{height}, reduced from {full[0]}x{full[1]}"
-    layers = (
-        Layer(label, data_uri("image/webp", data))
-        for (label, _), data in zip(pictures, encoded, strict=True)
-    )
-    return Slider(title, caption, width, height, tuple(layers))
+    labels = (label for label, _ in pictures)
+    uris = (_data_uri(".webp", data) for data in encoded)
+    return Slider(title, caption, width, height, tuple(map(Layer, labels, uris)))
 
 
 @dataclass
 class PageFolder:
-    """The folder beside a page that holds its pictures and videos.
+    """The folder with the pictures and videos of a page.
 
     Attributes:
         path: where the files are written.
-        name: of the folder in the end, as the page calls it.
+        final: beside the page, where they lie in the end if `kept`.
         count: how many files it holds.
     """
 
     path: Path
-    name: str
+    final: Path
+    kept: bool = False
     count: int = 0
 
     def add(self, suffix: str) -> tuple[Path, str]:
         """A new file: where to write it, and its address in the page."""
         self.count += 1
         name = f"{self.count:04}{suffix}"
-        return self.path / name, f"{quote(os.fsencode(self.name))}/{name}"
+        return self.path / name, f"{quote(os.fsencode(self.final.name))}/{name}"
 
     def place(self, title: str, caption: str, pictures: Sequence[tuple[str, Image]]) -> Slider:
-        """Writes pictures at their full size, large ones in tiles with an overview.
+        """Writes pictures of one size, in full, large ones in tiles with an overview.
 
         Raises:
-            ValueError: fewer than two pictures, or of different sizes.
             OSError: the disk is full, say.
         """
-        check_pictures(pictures)
         height, width = pictures[0][1].shape[:2]
         layers = []
         for label, image in pictures:
             whole = PillowImage.fromarray(image)
             tiles = []
             if max(width, height) > MAX_WHOLE_PX:
-                for top in range(0, height, TILE_PX):
-                    for left in range(0, width, TILE_PX):
-                        right, bottom = min(left + TILE_PX, width), min(top + TILE_PX, height)
-                        source = self._write(whole.crop((left, top, right, bottom)), _QUALITY)
-                        tiles.append(Tile(left, top, right - left, bottom - top, source))
+                for top, left in product(range(0, height, TILE_PX), range(0, width, TILE_PX)):
+                    right, bottom = min(left + TILE_PX, width), min(top + TILE_PX, height)
+                    source = self._write(whole.crop((left, top, right, bottom)))
+                    tiles.append(Tile(left, top, right - left, bottom - top, source))
                 whole.thumbnail((MAX_WHOLE_PX, MAX_WHOLE_PX), PillowImage.Resampling.LANCZOS)
-            layers.append(Layer(label, self._write(whole, _QUALITY), tuple(tiles)))
+            layers.append(Layer(label, self._write(whole), tuple(tiles)))
         return Slider(title, caption, width, height, tuple(layers))
 
-    def _write(self, image: PillowImage.Image, quality: int) -> str:
+    def _write(self, image: PillowImage.Image) -> str:
         path, source = self.add(".webp")
-        path.write_bytes(_webp(image, quality))
+        path.write_bytes(_webp(image, 92))
         return source
+
+    def size_bytes(self) -> int:
+        """What all files take."""
+        return sum(path.stat().st_size for path in self.path.iterdir())
+
+    def move_into_page(self, slider: Slider) -> Slider:
+        """The slider with what it shows in the page itself."""
+
+        def uri(source: str) -> str:
+            path = self.path / source.rpartition("/")[2]
+            return _data_uri(path.suffix, path.read_bytes())
+
+        layers = []
+        for layer in slider.layers:
+            tiles = tuple(replace(tile, source=uri(tile.source)) for tile in layer.tiles)
+            layers.append(Layer(layer.label, uri(layer.source), tiles))
+        return replace(slider, layers=tuple(layers))
 
 
 @contextmanager
 def page_folder(target: Path, *, overwrite: bool) -> Iterator[PageFolder]:
     """Gives a folder for the files of the page `target`, ``page_files`` beside ``page.html``.
 
-    It gets its name at the end, when the caller has written all, the page included; on any
-    exception nothing is left of it.
+    If it is `kept`, it gets its name at the end, when the caller has written all, the page
+    included; else, and on any exception, nothing is left of it.
 
     Raises:
         UsageError: it exists and `overwrite` is false, or it holds files that are not a page's.
@@ -252,25 +239,25 @@ def page_folder(target: Path, *, overwrite: bool) -> Iterator[PageFolder]:
         if not overwrite:
             raise already_exists(final)
         if not final.is_dir() or not all(
-            re.fullmatch(r"\d{4,}\.(webp|mp4|m4v|mov|webm)", path.name) for path in final.iterdir()
+            path.stem.isdecimal() and path.suffix in MIME_TYPES for path in final.iterdir()
         ):
             raise UsageError(final, "holds what is not of such a page", "give another -o")
     part = target.with_name(f"{target.stem}_files.{os.getpid()}.part")
     try:
         part.mkdir()
-        yield PageFolder(part, final.name)
-        if final.exists():
-            shutil.rmtree(final)
-        part.rename(final)
+        folder = PageFolder(part, final)
+        yield folder
+        if folder.kept:
+            shutil.rmtree(final, ignore_errors=True)
+            part.rename(final)
     except OSError as error:
         raise cannot_write(final, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def data_uri(mime_type: str, data: bytes) -> str:
-    """The address of what is within the page itself."""
-    return f"data:{mime_type};base64,{base64.b64encode(data).decode('ascii')}"
+def _data_uri(suffix: str, data: bytes) -> str:
+    return f"data:{MIME_TYPES[suffix]};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _webp(image: PillowImage.Image, quality: int) -> bytes:

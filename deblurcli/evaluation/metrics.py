@@ -36,22 +36,31 @@ SSIM_MIN_PX = 11
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A figure of a restored picture, as tables give it.
+class Column:
+    """A column of the tables.
 
     Attributes:
-        name: in JSON and CSV, and for ``--metrics``.
-        title, form: the column's title and number format.
+        name: of the figure, in JSON and CSV.
+        title, form: how the column is headed and its numbers are written.
         higher_is_better: None where neither is.
-        convention: what exactly it is; "" where the title says it all.
-        measure: (restored, sharp) to the figure; those without a reference ignore `sharp`.
-        min_px: what both sides of a picture must have.
     """
 
     name: str
     title: str
     form: str
     higher_is_better: bool | None
+
+
+@dataclass(frozen=True)
+class Metric(Column):
+    """A figure of a restored picture; its name is also that for ``--metrics``.
+
+    Attributes:
+        convention: what exactly it is; "" where the title says it all.
+        measure: (restored, sharp) to the figure; those without a reference ignore `sharp`.
+        min_px: what both sides of a picture must have.
+    """
+
     convention: str
     measure: Callable[[Image, Image], float]
     min_px: int = 1
@@ -103,9 +112,8 @@ def ssim_matlab_rgb(restored: Image, sharp: Image) -> float:
     pixel and channel, and every position counts. Not a sensible measure, but the one of the
     2017 paper and of many tables since.
     """
-    moments = _moments(restored.astype(np.float64), sharp.astype(np.float64))
-    contrast_structure = (2 * moments.covariance + _C2) / (moments.variances + _C2)
-    return float(np.mean(moments.luminance * contrast_structure))
+    luminance, contrast, structure = _compare(restored.astype(np.float64), sharp.astype(np.float64))
+    return float(np.mean(luminance * contrast * structure))
 
 
 def mssim(restored: NDArray[np.float64], sharp: NDArray[np.float64]) -> float:
@@ -131,12 +139,10 @@ def mssim(restored: NDArray[np.float64], sharp: NDArray[np.float64]) -> float:
                     for image in (restored, sharp)
                 )
             restored, sharp = restored[::2, ::2], sharp[::2, ::2]
-        moments = _moments(restored, sharp)
         inside = (slice(_RADIUS_PX, -_RADIUS_PX),) * 2  # windows wholly inside only
-        contrast = (2 * moments.deviations + _C2) / (moments.variances + _C2)
-        structure = (moments.covariance + _C2 / 2) / (moments.deviations + _C2 / 2)
-        result *= abs(contrast[inside].mean() * structure[inside].mean()) ** weight
-    return float(result * moments.luminance[inside].mean() ** weight)
+        luminance, contrast, structure = (part[inside].mean() for part in _compare(restored, sharp))
+        result *= abs(contrast * structure) ** weight
+    return float(result * luminance**weight)
 
 
 def sharpness(image: Image) -> float:
@@ -153,48 +159,33 @@ def sharpness(image: Image) -> float:
     return 1 - float(effect)
 
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric(
-            "psnr_db",
-            "PSNR dB",
-            ".2f",
-            True,
-            "PSNR: RGB, 8-bit rounded output, mean of per-image values",
-            psnr,
-        ),
-        Metric(
-            "ssim",
-            "SSIM",
-            ".4f",
-            True,
-            "SSIM: Gaussian weights sigma 1.5, 11x11, no sample covariance, mean over RGB "
-            "channels (scikit-image; DeepDeblur-PyTorch)",
-            ssim,
-            min_px=SSIM_MIN_PX,
-        ),
-        Metric(
-            "ssim_matlab_rgb",
-            "SSIM (MATLAB RGB)",
-            ".4f",
-            True,
-            "SSIM (MATLAB RGB): MATLAB's ssim on the RGB array as a volume (the 2017 paper's "
-            "table)",
-            ssim_matlab_rgb,
-        ),
-        Metric(
-            "sharpness",
-            "Sharpness",
-            ".3f",
-            None,
-            "Sharpness: 1 - blur effect (Crété 2007), without a reference: noise and halos raise "
-            "it, too",
-            lambda restored, _: sharpness(restored),
-            min_px=4,
-        ),
-    )
-}
+_OURS = (
+    Metric(
+        "psnr_db", "PSNR dB", ".2f", True,
+        "PSNR: RGB, 8-bit rounded output, mean of per-image values",
+        psnr,
+    ),
+    Metric(
+        "ssim", "SSIM", ".4f", True,
+        "SSIM: Gaussian weights sigma 1.5, 11x11, no sample covariance, mean over RGB channels "
+        "(scikit-image; DeepDeblur-PyTorch)",
+        ssim,
+        SSIM_MIN_PX,
+    ),
+    Metric(
+        "ssim_matlab_rgb", "SSIM (MATLAB RGB)", ".4f", True,
+        "SSIM (MATLAB RGB): MATLAB's ssim on the RGB array as a volume (the 2017 paper's table)",
+        ssim_matlab_rgb,
+    ),
+    Metric(
+        "sharpness", "Sharpness", ".3f", None,
+        "Sharpness: 1 - blur effect (Crété 2007), without a reference: noise and halos raise it, "
+        "too",
+        lambda restored, _: sharpness(restored),
+        4,
+    ),
+)  # fmt: skip
+METRICS = {metric.name: metric for metric in _OURS}
 """The metrics of our own; the first is measured always."""
 
 
@@ -240,10 +231,9 @@ def _from_pyiqa(name: str) -> Metric:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         network = pyiqa.create_metric(name, device=device) if known else None
     except Exception as error:  # it imports much, and downloads parameters, in many ways
-        reason = f"pyiqa can't load it ({str(error).partition(chr(10))[0] or type(error).__name__})"
-        raise UsageError(
-            f"--metrics {name}", reason, "check its installation or the network"
-        ) from error
+        detail = str(error).partition("\n")[0] or type(error).__name__
+        remedy = "check its installation or the network"
+        raise UsageError(f"--metrics {name}", f"pyiqa can't load it ({detail})", remedy) from error
     if network is None:
         remedy = "give one of pyiqa.list_models()"
         raise UsageError(f"--metrics {name}", "pyiqa has no such metric", remedy)
@@ -269,36 +259,20 @@ _LOW_PASS = np.array([*_HALF[::-1], 0.852698679008890, *_HALF])
 _LOW_PASS /= _LOW_PASS.sum()
 
 
-@dataclass(frozen=True)
-class _Moments:
-    """Moments of two arrays in Gaussian windows; all of the arrays' shape.
-
-    Attributes:
-        luminance: SSIM's comparison of the means.
-        variances: the sum of both.
-        deviations: the product of both standard deviations.
-        covariance: between the two.
-    """
-
-    luminance: NDArray[np.float64]
-    variances: NDArray[np.float64]
-    deviations: NDArray[np.float64]
-    covariance: NDArray[np.float64]
-
-
-def _moments(a: NDArray[np.float64], b: NDArray[np.float64]) -> _Moments:
+def _compare(a: NDArray[np.float64], b: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """SSIM's three factors in Gaussian windows: how alike are luminance, contrast, structure; each
+    of the arrays' shape."""
     from scipy import ndimage
 
     def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        smoothed = ndimage.gaussian_filter(values, 1.5, mode="nearest", radius=_RADIUS_PX)
-        return np.asarray(smoothed)
+        return np.asarray(ndimage.gaussian_filter(values, 1.5, mode="nearest", radius=_RADIUS_PX))
 
     mean_a, mean_b = smooth(a), smooth(b)
-    squares = mean_a**2 + mean_b**2
-    variance_a, variance_b = smooth(a * a) - mean_a**2, smooth(b * b) - mean_b**2
-    return _Moments(
-        (2 * mean_a * mean_b + _C1) / (squares + _C1),
-        variance_a + variance_b,
-        np.sqrt(np.maximum(variance_a, 0) * np.maximum(variance_b, 0)),
-        smooth(a * b) - mean_a * mean_b,
-    )
+    variance_a = np.maximum(smooth(a * a) - mean_a**2, 0)
+    variance_b = np.maximum(smooth(b * b) - mean_b**2, 0)
+    covariance, deviations = smooth(a * b) - mean_a * mean_b, np.sqrt(variance_a * variance_b)
+    return [
+        (2 * mean_a * mean_b + _C1) / (mean_a**2 + mean_b**2 + _C1),
+        (2 * deviations + _C2) / (variance_a + variance_b + _C2),
+        (covariance + _C2 / 2) / (deviations + _C2 / 2),
+    ]

@@ -4,7 +4,6 @@ what the whole process held."""
 from __future__ import annotations
 
 import re
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 
 
 def reset_peak(device: torch.device) -> None:
-    """Starts anew; outside Linux a process's peak can't be reset and stays its highest."""
+    """Starts anew."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -24,13 +23,8 @@ def read_peak_mib(device: torch.device) -> float | None:
     """The peak in MiB; None where the system doesn't tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    with suppress(OSError, AttributeError):
+    with suppress(OSError):
         status = Path("/proc/self/status").read_text(encoding="utf-8")
         if found := re.search(r"VmHWM:\s*(\d+)", status):
             return int(found[1]) / 1024
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 1024)
+    return None

@@ -10,7 +10,7 @@ from pathlib import Path
 from deblurcli import __version__
 from deblurcli.evaluation.cases import Case, read_image
 from deblurcli.evaluation.evaluate import BLURRED, Method
-from deblurcli.evaluation.html import MAX_EMBEDDED_BYTES, Bar, Slider, embed_reduced, write_page
+from deblurcli.evaluation.html import MAX_EMBEDDED_BYTES, Bar, Slider, embed, write_page
 from deblurcli.evaluation.metrics import Metric
 from deblurcli.evaluation.scores import Score, Summary
 from deblurcli.evaluation.tables import Table, conventions, tabulate
@@ -63,7 +63,7 @@ def write_report(
         frame = next((int(s.figures["frame"]) for s in of_case if "frame" in s.figures), 1)
         pictures.append(("Sharp", read_image(case.sharp[frame - 1])))
         caption = " · ".join(f"{s.method} {s.psnr_db:.2f} dB" for s in of_case)
-        return embed_reduced(case.name, caption, pictures, max_bytes=max_bytes)
+        return embed(case.name, caption, pictures, max_bytes=max_bytes)
 
     sections = []
     for table in tables:

@@ -99,14 +99,32 @@ class ScoreFile:
 
     def __init__(self, path: Path, figures: Sequence[str] = ()) -> None:
         self.path = path
-        self.known = {score.key: score for score in _read(path)} if path.exists() else {}
+        self.known: dict[str, Score] = {}
+        try:
+            before = path.read_bytes() if path.exists() else b""
+            # The last line of a run that was killed may be half a line.
+            whole = before[: before.rfind(b"\n") + 1].decode(errors=_NAMES)
+            table = csv.DictReader(io.StringIO(whole, newline=""))
+            if whole and not {*_TEXTS, "psnr_db"} <= set(table.fieldnames or ()):
+                raise ValueError("other columns")
+        except (OSError, ValueError) as error:
+            reason = "exists and is not a table of 'deblur eval'"
+            raise DeblurError(path, reason, "give another --csv") from error
+        for row in table:
+            try:
+                found = {k: float(v) for k, v in row.items() if k not in _TEXTS and v}
+                score = Score(row["set_name"], row["image"], row["method"], found, row["key"])
+            except (TypeError, ValueError):
+                continue  # a damaged line is measured again
+            if score.key and "psnr_db" in found:
+                self.known[score.key] = score
         there = [name for score in self.known.values() for name in score.figures]
         self._figures = list(dict.fromkeys([*_FIGURES, *figures, *there]))
-        lines = [_line([*_TEXTS, *self._figures]), *map(self._score_line, self.known.values())]
-        text = "".join(lines).encode(errors=_NAMES)
-        if not path.exists() or path.read_bytes() != text:
+        after = _line([*_TEXTS, *self._figures])
+        after += b"".join(_line(self._cells(score)) for score in self.known.values())
+        if not path.exists() or before != after:
             with atomic_output(path, overwrite=True) as part:
-                part.write_bytes(text)
+                part.write_bytes(after)
 
     def append(self, score: Score) -> None:
         """Adds a score; it is on disk when this returns.
@@ -114,7 +132,7 @@ class ScoreFile:
         Raises:
             DeblurError: it can't be written; what was added before is kept.
         """
-        line = self._score_line(score).encode(errors=_NAMES)
+        line = _line(self._cells(score))
         try:
             # Without a buffer, at once and to the end: several processes may write here.
             with self.path.open("ab", buffering=0) as file:
@@ -125,43 +143,20 @@ class ScoreFile:
             raise cannot_write(self.path, error, remedy) from error
         self.known[score.key] = score
 
-    def _score_line(self, score: Score) -> str:
-        figures = [score.figures.get(name) for name in self._figures]
-        return _line([score.set_name, score.image, score.method, score.key, *figures])
+    def _cells(self, score: Score) -> list[object]:
+        figures = (score.figures.get(name, "") for name in self._figures)
+        return [score.set_name, score.image, score.method, score.key, *figures]
 
 
-# Names of pictures are names of files, which need not be text.
-_NAMES = "surrogateescape"
-_FIGURES = ["psnr_db", "ssim", "ssim_matlab_rgb", "sharpness", "mssim", "frame"]
-_FIGURES += ["seconds", "peak_mib", "identity_psnr_db"]
+_NAMES = "surrogateescape"  # names of pictures are names of files, which need not be text
 _TEXTS = ("set_name", "image", "method", "key")
+_FIGURES = [
+    *("psnr_db", "ssim", "ssim_matlab_rgb", "sharpness", "mssim", "frame"),
+    *("seconds", "peak_mib", "identity_psnr_db"),
+]
 
 
-def _line(values: Iterable[object]) -> str:
+def _line(values: Iterable[object]) -> bytes:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(["" if v is None else v for v in values])
-    return buffer.getvalue()
-
-
-def _read(path: Path) -> list[Score]:
-    not_ours = DeblurError(path, "exists and is not a table of 'deblur eval'", "give another --csv")
-    try:
-        with path.open(encoding="utf-8", errors=_NAMES, newline="") as file:
-            # The last line of a run that was killed may be half a line.
-            lines = [line for line in file if line.endswith("\n")]
-            whole = csv.DictReader(lines)
-            if lines and not {*_TEXTS, "psnr_db"} <= set(whole.fieldnames or ()):
-                raise not_ours
-            scores = []
-            for row in whole:
-                names = [name for name in row if name not in _TEXTS]
-                try:
-                    figures = {name: float(row[name]) for name in names if row[name]}
-                    score = Score(row["set_name"], row["image"], row["method"], figures, row["key"])
-                except (TypeError, ValueError):
-                    continue  # a damaged line is measured again
-                if score.key and "psnr_db" in figures:
-                    scores.append(score)
-            return scores
-    except (OSError, UnicodeDecodeError) as error:
-        raise not_ours from error
+    csv.writer(buffer, lineterminator="\n").writerow(values)
+    return buffer.getvalue().encode(errors=_NAMES)

@@ -7,18 +7,8 @@ from dataclasses import dataclass
 
 from deblurcli.evaluation.cases import Case
 from deblurcli.evaluation.evaluate import Method
-from deblurcli.evaluation.metrics import Metric
+from deblurcli.evaluation.metrics import Column, Metric
 from deblurcli.evaluation.scores import Summary
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the summary table: where its figure comes from and how it is written."""
-
-    title: str
-    figure: str
-    form: str
-    higher_is_better: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -48,13 +38,13 @@ def tabulate(
 ) -> list[Table]:
     """One table for each set; columns that no method fills are left out."""
     columns = [
-        *(Column(m.title, m.name, m.form, m.higher_is_better) for m in metrics),
-        Column("MSSIM", "mssim", ".4f", True),
-        Column("s / picture", "seconds", ".3g", False),
-        Column("Peak MiB", "peak_mib", ".0f", False),
-        Column("M parameters", "parameters_m", ".3g"),
-        Column("GMACs", "gmacs", ".4g"),
-        Column("Sharp in, dB", "identity_psnr_db", ".2f", True),
+        *metrics,
+        Column("mssim", "MSSIM", ".4f", True),
+        Column("seconds", "s / picture", ".3g", False),
+        Column("peak_mib", "Peak MiB", ".0f", False),
+        Column("parameters_m", "M parameters", ".3g", None),
+        Column("gmacs", "GMACs", ".4g", None),
+        Column("identity_psnr_db", "Sharp in, dB", ".2f", True),
     ]
     of_method = {
         method.name: {
@@ -67,10 +57,10 @@ def tabulate(
     for set_name in dict.fromkeys(s.set_name for s in summaries):
         group = [s for s in summaries if s.set_name == set_name]
         figures = [{**of_method.get(s.method, {}), **s.figures} for s in group]
-        used = [c for c in columns if any(row.get(c.figure) is not None for row in figures)]
+        used = [c for c in columns if any(row.get(c.name) is not None for row in figures)]
         cells, best = [], set()
         for x, column in enumerate(used):
-            values = [row.get(column.figure) for row in figures]
+            values = [row.get(column.name) for row in figures]
             cells.append(["" if v is None else format(v, column.form) for v in values])
             known = [v for v in values if v is not None]
             if column.higher_is_better is not None and len(known) > 1:
@@ -85,10 +75,9 @@ def tabulate(
 
 def conventions(metrics: Sequence[Metric], cases: Iterable[Case]) -> list[str]:
     """What exactly the figures of the tables are, in lines."""
-    of_sets = dict.fromkeys(line for case in cases for line in case.scorer.conventions)
     return [
         *(metric.convention for metric in metrics),
-        *of_sets,
+        *dict.fromkeys(case.convention for case in cases if case.convention),
         "Seconds: median wall-clock per picture, without reading and writing; GMACs: for 256x256 "
         "pixels",
     ]
@@ -108,16 +97,4 @@ def as_text(tables: Iterable[Table]) -> str:
             for line in lines
         ]
         blocks.append("\n".join([f"{table.set_name} ({table.pictures})", *text]))
-    return "\n\n".join(blocks)
-
-
-def as_markdown(tables: Iterable[Table]) -> str:
-    """Tables for a document, the best of each column in bold."""
-    blocks = []
-    for table in tables:
-        lines = ["| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
-        for y, (name, cells) in enumerate(table.rows):
-            marked = (f"**{c}**" if (y, x) in table.best else c for x, c in enumerate(cells))
-            lines.append("| " + " | ".join([name, *marked]) + " |")
-        blocks.append("\n".join([f"### {table.title}", "", *lines]))
     return "\n\n".join(blocks)

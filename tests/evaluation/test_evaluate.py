@@ -21,8 +21,8 @@ from PIL import Image
 from skimage import data
 
 from deblurcli.errors import DeblurError, DeviceMemoryError, NothingToDoError, UsageError
-from deblurcli.evaluation import metrics
-from deblurcli.evaluation.cases import PairScorer, find_cases
+from deblurcli.evaluation import koehler, metrics
+from deblurcli.evaluation.cases import find_cases, score_pair
 from deblurcli.evaluation.evaluate import (
     BLURRED,
     Failure,
@@ -30,7 +30,6 @@ from deblurcli.evaluation.evaluate import (
     results_of,
     score_cases,
 )
-from deblurcli.evaluation.koehler import KoehlerScorer
 from deblurcli.evaluation.scores import Score, ScoreFile, summarise
 from deblurcli.models.deepdeblur import deepdeblur_config
 from deblurcli.models.generator import MultiScaleGenerator
@@ -279,14 +278,13 @@ def test_scoring_overlaps_with_a_gpu_and_keeps_the_order(gopro: Path) -> None:
             restored.release()
             return image
 
-    class Waiting(PairScorer):
-        def score(self, *arguments: Any) -> dict[str, float]:
-            assert restored.acquire(timeout=30)
-            return super().score(*arguments)
+    def score_later(*arguments: Any) -> dict[str, float]:
+        assert restored.acquire(timeout=30)
+        return score_pair(*arguments)
 
     restored.release()  # what comes after the last picture
     gpu = Method("gpu", Restorer(), "1", device=torch.device("meta"))
-    waiting = [replace(case, scorer=Waiting()) for case in cases]
+    waiting = [replace(case, scorer=score_later) for case in cases]
     found = list(score_cases([gpu], waiting, ["psnr"]))
     names = [s.image for s in found if isinstance(s, Score)]
     assert names == [case.name for case in cases]
@@ -347,7 +345,7 @@ def test_a_frame_out_of_place_and_too_dark_is_recognised(shaken: Path) -> None:
     looking = metrics.Metric("look", "", "", None, "", look)
     moved = scene()[28 - 3 : 124 - 3, 32 + 5 : 160 + 5]  # frame 4 is at (28, 32)
     restored = np.rint(moved * 0.8).astype(np.uint8)
-    KoehlerScorer().score(restored, frames, [metrics.METRICS["psnr_db"], looking])
+    koehler.score(restored, frames, [metrics.METRICS["psnr_db"], looking])
     # All frames are cut from one picture: whichever it is, the two must lie on each other.
     # (Brightness is matched before the shift, as in the original, so it fits but roughly.)
     ((placed, sharp),) = seen
@@ -358,7 +356,7 @@ def test_a_frame_out_of_place_and_too_dark_is_recognised(shaken: Path) -> None:
 
     # In place and only too dark, nothing but rounding is left.
     dark = np.rint(frames[1] * 0.5).astype(np.uint8)
-    figures = KoehlerScorer().score(dark, frames, [metrics.METRICS["psnr_db"]])
+    figures = koehler.score(dark, frames, [metrics.METRICS["psnr_db"]])
     assert figures["frame"] == 2
     assert figures["psnr_db"] > 50
 
@@ -397,7 +395,7 @@ def test_koehlers_psnr_by_its_definition(shaken: Path) -> None:
                     mask[row, column] = 1
         error = float(np.mean(((x * mask - placed) @ grey) ** 2))
         best = max(best, 10 * math.log10(255**2 / error))
-    figures = KoehlerScorer().score(blurred, frames, [metrics.METRICS["psnr_db"]])
+    figures = koehler.score(blurred, frames, [metrics.METRICS["psnr_db"]])
     assert figures["psnr_db"] == pytest.approx(best, abs=1e-6)
     score = next(iter(score_cases([BLURRED], [case])))
     assert isinstance(score, Score)

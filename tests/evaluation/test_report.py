@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import av
 import numpy as np
 import pytest
+from alternatives import as_markdown
 from PIL import Image
 
 from deblurcli.errors import DeblurError, UsageError
@@ -79,7 +80,7 @@ def test_tables_hold_the_means_and_mark_the_best(evaluated: Any) -> None:
     # Halving the error is 6.02 dB, give or take the rounding down.
     gained = psnr[0] - next(s.psnr_db for s in scores if s.method == "blurred input")
     assert gained == pytest.approx(6.02, abs=0.1)
-    text, markdown = tables.as_text([table]), tables.as_markdown([table])
+    text, markdown = tables.as_text([table]), as_markdown([table])
     assert len({len(line) for line in text.splitlines()[1:3]}) == 1  # columns are aligned
     assert f"**{halfway['PSNR dB']}**" in markdown
 
@@ -101,10 +102,8 @@ def test_pictures_shrink_until_they_fit_and_the_caption_says_so() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (450, 600, 3), dtype=np.uint8)
     pictures = [("Before", noise), ("After", 255 - noise)]
     large = html.embed("noise", "600x450 px", pictures, max_bytes=10**9)
-    small = html.embed_reduced("noise", "600x450 px", pictures, max_bytes=190_000)
-    assert large is not None
+    small = html.embed("noise", "600x450 px", pictures, max_bytes=190_000)
     assert (large.width, large.caption) == (600, "600x450 px")
-    assert html.embed("noise", "", pictures, max_bytes=190_000) is None
     assert small.caption == "600x450 px · shown at 480x360, reduced from 600x450"
 
     def size(slider: html.Slider) -> int:
@@ -310,8 +309,14 @@ def clip(path: Path, shift_px: int, codec: str = "libx264", frames: int = 30) ->
     return path
 
 
-def test_videos_that_browsers_do_not_play_are_encoded_anew(tmp_path: Path, folder: Folders) -> None:
+def test_videos_that_browsers_do_not_play_are_encoded_anew(
+    tmp_path: Path, folder: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, after = clip(tmp_path / "a.avi", 0, "mjpeg"), clip(tmp_path / "b.mp4", 3)
+    assert write_comparison(tmp_path / "small.html", before, after, one_file=True).folder is None
+    monkeypatch.setattr(comparison, "MAX_EMBEDDED_BYTES", 1000)
+    with pytest.raises(UsageError, match="leave out --one-file"):
+        write_comparison(tmp_path / "p.html", before, after, one_file=True)
     page = write_comparison(tmp_path / "p.html", before, after)
     assert page.folder is not None
     played = sorted(page.folder.iterdir())
