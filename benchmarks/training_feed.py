@@ -127,7 +127,7 @@ def main() -> None:
     device = choose_device(arguments.device)
     recipe = change_recipe(load_recipe(arguments.recipe), ["early_share=0", *arguments.settings])
     config = RunConfig(data=tuple(arguments.data), recipe=recipe)
-    sources, _, notes = find_data(config, quiet=True)
+    sources, _, notes = find_data(config)
     print(f"batch {recipe.batch}, {recipe.patch_px} px, reuse {recipe.reuse}, {device}")
     for source, note in zip(sources, notes, strict=True):
         for workers in arguments.workers or [0]:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import typer
 from typer.core import TyperGroup
@@ -54,7 +54,7 @@ class DefaultCommandGroup(TyperGroup):
         info_name: str | None,
         args: list[str],
         parent: Context | None = None,
-        **extra: Any,
+        **extra: object,
     ) -> Context:
         if args == ["help", "--man"]:
             print(man_page(self), end="")
@@ -67,17 +67,26 @@ class DefaultCommandGroup(TyperGroup):
             name = args[0]
             command = self.commands[name]
             return command.make_context(f"{info_name} {name}", args[1:], parent=parent, **extra)
-        words = list(args)
+        words, suspects = list(args), args[:1]
+        reason, refused = "no such file and no such command", None
         try:
             context = super().make_context(info_name, args, parent=parent, **extra)
         except typer.TyperException as error:
-            self._refuse_near_command(words, sentence(error))
-            raise
-        if not extra.get("resilient_parsing"):
-            self._refuse_near_command(words[:1], "no such file and no such command")
-            if not words:
-                print(context.get_help(), file=sys.stderr)
-                raise typer.Exit(console.EXIT_USAGE)
+            refused, reason, suspects = error, sentence(error), words
+        if refused or not extra.get("resilient_parsing"):
+            # A mistyped or misplaced command is no path.
+            for before, word in zip(("", *words), suspects, strict=False):
+                # --weights resembles one, but is an option; "inf" after --strength, a value.
+                if not word.startswith("-") and not before.startswith("-"):
+                    near = difflib.get_close_matches(word, list(self.commands), 1, cutoff=0.75)
+                    if near and not os.path.lexists(word):
+                        hint = f"for the command '{near[0]}', write: deblur {near[0]} ..."
+                        raise UsageError(word, reason, hint)
+        if refused:
+            raise refused
+        if not words and not extra.get("resilient_parsing"):
+            print(context.get_help(), file=sys.stderr)
+            raise typer.Exit(console.EXIT_USAGE)
         return context
 
     def invoke(self, ctx: Context) -> object:
@@ -89,29 +98,12 @@ class DefaultCommandGroup(TyperGroup):
         write_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)
 
-    def _refuse_near_command(self, words: Sequence[str], reason: str) -> None:
-        """Tells a mistyped or misplaced command from a path."""
-        for before, word in zip(("", *words), words, strict=False):
-            # --weights resembles a command, but is an option; "inf" after --strength, a value.
-            if word.startswith("-") or before.startswith("-"):
-                continue
-            near = difflib.get_close_matches(word, list(self.commands), 1, cutoff=0.75)
-            if near and not os.path.lexists(word):
-                raise UsageError(
-                    word, reason, f"for the command '{near[0]}', write: deblur {near[0]} ..."
-                )
 
-
-_GO_ON = "; what is done is kept, go on with --skip-existing"
-_HOW_TO_GO_ON = {
+HOW_TO_GO_ON = {
     "train": "; a run that had begun is saved, go on with --resume",
     "eval": "; what --csv keeps is not measured again",
-    "compare": "",
-    "info": "",
-    "score": "",
-    "serve": "",
     "watch": "; started again, it restores what arrived in between",
-    "weights": "",
+    **dict.fromkeys(("compare", "info", "score", "serve", "weights"), ""),
 }
 
 app = typer.Typer(
@@ -126,9 +118,9 @@ app = typer.Typer(
 )
 app.callback()(restore.restore)
 app.command("train", epilog=train.EPILOG)(train.train)
-app.command("eval")(eval.run)
-app.add_typer(data.app, name="data")
-app.add_typer(weights.app, name="weights")
+app.command("eval")(eval.evaluate)
+app.add_typer(data.app, name="data", context_settings=SETTINGS)
+app.add_typer(weights.app, name="weights", context_settings=SETTINGS)
 app.command("compare")(compare.compare)
 app.command("score")(score.score)
 app.command("serve")(serve.serve)
@@ -142,81 +134,6 @@ for command in (
     command.cls, command.context_settings = Command, SETTINGS
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line and gives its exit code; see the table in docs/command-line.md.
-
-    With ``--json`` standard output gets one document, whatever happens.
-
-    Args:
-        arguments: the words after ``deblur``; those of the process when None.
-    """
-    _open_closed_streams()
-    signal.signal(signal.SIGTERM, _end)
-    # nohup has it ignored, and that is to stay so.
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, _end)
-    # PyTorch's threads would wait for each other in busy loops, and where other programs (or
-    # a video's coder) want the same cores, a photo took twice to three times as long.
-    # It has to be said before torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    console.json_is_printed = False
-    stopped: BaseException | None = None
-    try:
-        if not _has_folder():
-            raise UsageError("current folder", "it was deleted", "change to one that is there")
-        result = app(args=words, prog_name="deblur", standalone_mode=False)
-        code = result if isinstance(result, int) else 0
-        try:
-            sys.stdout.flush()
-        except OSError:
-            if code == 0:
-                raise
-            console.silence_stdout()  # that has been told
-    except BaseException as error:
-        stopped, code = error, _exit_code(error)
-    if code == console.EXIT_INTERRUPTED:  # Typer turns KeyboardInterrupt into this
-        console.say(f"deblur: interrupted{_HOW_TO_GO_ON.get(words[0] if words else '', _GO_ON)}")
-    options = words[: words.index("--")] if "--" in words else words
-    if "--json" in options and code and not console.json_is_printed:
-        with suppress(OSError):
-            console.print_json(_failure(code, stopped))
-    if stopped is not None and code == _BUG:
-        raise stopped
-    return code
-
-
-_BUG = -1
-
-
-def _exit_code(error: BaseException) -> int:
-    """The exit code that an error stands for; says the error. `_BUG` for one of ours."""
-    code = _BUG
-    if isinstance(error, DeblurError):
-        console.say_error(error)
-        code = error.exit_code
-    elif isinstance(error, typer.TyperException):
-        command = getattr(getattr(error, "ctx", None), "command_path", "deblur")
-        console.say(f"deblur: {sentence(error)}; see '{command} --help'")
-        code = error.exit_code
-    elif isinstance(error, KeyboardInterrupt | typer.Abort):
-        code = console.EXIT_INTERRUPTED
-    elif isinstance(error, SystemExit) and isinstance(error.code, int):
-        code = error.code
-    elif isinstance(error, BrokenPipeError):
-        console.silence_stdout()
-        code = console.EXIT_FAILED
-    elif isinstance(error, OSError) and error.filename is None and error.errno in console.NO_ROOM:
-        console.silence_stdout()
-        console.say("deblur: standard output: the disk is full; free some space")
-        code = console.EXIT_FAILED
-    elif isinstance(error, OSError) and error.filename is None and error.errno == errno.EBADF:
-        console.silence_stdout()
-        console.say("deblur: standard output: it is closed; leave it open")
-        code = console.EXIT_FAILED
-    return code
-
-
 class Failure(TypedDict, total=False):
     """What ``--json`` prints where a command came to no document of its own."""
 
@@ -226,41 +143,96 @@ class Failure(TypedDict, total=False):
     error: dict[str, str]
 
 
-def _failure(code: int, error: BaseException | None) -> Failure:
-    document = Failure(version=__version__, exit_code=code)
-    if isinstance(error, DeblurError):
-        document["error"] = error.to_json()
-    elif isinstance(error, typer.TyperException):
-        document["error"] = {
-            "subject": getattr(getattr(error, "ctx", None), "command_path", "deblur"),
-            "reason": sentence(error),
-            "remedy": "see --help",
-        }
-    elif error is not None or code == console.EXIT_INTERRUPTED:
-        ended = error is None or isinstance(error, SystemExit | KeyboardInterrupt | typer.Abort)
-        document["stopped"] = "interrupted" if ended else str(error) or repr(error)
-    return document
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line and gives its exit code; see the table in docs/command-line.md.
 
+    With ``--json`` standard output gets one document, whatever happens.
 
-def _open_closed_streams() -> None:
-    """Opens what our caller closed: files would take the places of the streams otherwise.
-
-    Standard output can then only be read, so that what is printed is not lost in silence.
+    Args:
+        arguments: the words after ``deblur``; those of the process when None.
     """
+    # What our caller closed is opened: files would take the places of the streams otherwise.
+    # Standard output can then only be read, so that what is printed is not lost in silence.
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             handle = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
             setattr(sys, name, open(handle, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
-
-
-def _has_folder() -> bool:
+    signal.signal(signal.SIGTERM, stop)
+    # nohup has it ignored, and that is to stay so.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, stop)
+    # PyTorch's threads would wait for each other in busy loops, and where other programs (or
+    # a video's coder) want the same cores, a photo took twice to three times as long.
+    # It has to be said before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    console.json_is_printed = False
+    failure = Failure(version=__version__, exit_code=0)
     try:
-        return bool(os.getcwd())  # noqa: PTH109
-    except OSError:
-        return False
+        failure["exit_code"] = run(words)
+    except typer.TyperException as error:
+        subject = getattr(getattr(error, "ctx", None), "command_path", "deblur")
+        console.say(f"deblur: {sentence(error)}; see '{subject} --help'")
+        failure["exit_code"] = error.exit_code
+        failure["error"] = {"subject": subject, "reason": sentence(error), "remedy": "see --help"}
+    except DeblurError as error:
+        console.say_error(error)
+        failure["exit_code"], failure["error"] = error.exit_code, error.to_json()
+    except (KeyboardInterrupt, typer.Abort):
+        failure["exit_code"] = console.EXIT_INTERRUPTED
+    except SystemExit as error:
+        failure["exit_code"], failure["stopped"] = int(error.code or 0), "interrupted"
+    except BrokenPipeError as error:
+        console.silence_stdout()
+        failure["exit_code"], failure["stopped"] = console.EXIT_FAILED, str(error)
+    except Exception as error:
+        failure["exit_code"], failure["stopped"] = console.EXIT_FAILED, str(error) or repr(error)
+        print_failure(words, failure)
+        raise
+    if failure["exit_code"] == console.EXIT_INTERRUPTED:  # Typer makes it of KeyboardInterrupt
+        go_on = "; what is done is kept, go on with --skip-existing"
+        console.say(f"deblur: interrupted{HOW_TO_GO_ON.get(words[0] if words else '', go_on)}")
+        failure["stopped"] = "interrupted"
+    print_failure(words, failure)
+    return failure["exit_code"]
 
 
-def _end(signal_number: int, frame: FrameType | None) -> None:
+def run(words: Sequence[str]) -> int:
+    """Runs one command line; what is wrong with its streams and folder is a `DeblurError`."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError as error:
+        reason, remedy = "it was deleted", "change to one that is there"
+        raise UsageError("current folder", reason, remedy) from error
+    try:
+        result = app(args=list(words), prog_name="deblur", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+        try:
+            sys.stdout.flush()
+        except OSError:
+            if code == 0:
+                raise
+            console.silence_stdout()  # that has been told
+    except OSError as error:
+        if error.filename is not None or error.errno not in (*console.NO_ROOM, errno.EBADF):
+            raise
+        console.silence_stdout()
+        reason, remedy = "the disk is full", "free some space"
+        if error.errno == errno.EBADF:
+            reason, remedy = "it is closed", "leave it open"
+        raise DeblurError("standard output", reason, remedy) from error
+    return code
+
+
+def print_failure(words: Sequence[str], failure: Failure) -> None:
+    """Prints the document of ``--json`` where nothing else did."""
+    options = words[: words.index("--")] if "--" in words else words
+    if "--json" in options and failure["exit_code"] and not console.json_is_printed:
+        with suppress(OSError):
+            console.print_json(failure)
+
+
+def stop(signal_number: int, frame: FrameType | None) -> None:
     """Lets ``kill`` remove half-written files, as Ctrl-C does."""
     del frame
     raise SystemExit(128 + signal_number)
@@ -271,17 +243,16 @@ def sentence(error: typer.TyperException) -> str:
     text = " ".join(error.format_message().split()).rstrip(".")
     for theirs, ours in (
         (r"Input should be a valid integer.*", "not a whole number"),
-        (r"Input should be a valid (number|float|decimal).*", "not a number"),
+        (r"Input should be a valid number.*", "not a number"),
         (r"Input should be less than or equal to (\S+)", r"more than \1"),
         (r"Input should be greater than or equal to (\S+)", r"less than \1"),
+        (r"Value error, ", ""),
         # Options that are merely somewhat alike, such as --codec for --model, mislead.
         (r"(No such option: )(\S+) \(.*\)", r"\1\2"),
     ):
         text = re.sub(theirs, ours, text)
-    name = getattr(error, "option_name", None)
-    near = difflib.get_close_matches(
-        name or "", getattr(error, "possibilities", None) or (), 1, 0.8
-    )
+    name = getattr(error, "option_name", None) or ""
+    near = difflib.get_close_matches(name, getattr(error, "possibilities", None) or (), 1, 0.8)
     if near:
         text += f" (do you mean {near[0]}?)"
     return text[:1].lower() + text[1:]

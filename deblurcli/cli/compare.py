@@ -8,55 +8,40 @@ from typing import Annotated
 import typer
 
 from deblurcli.cli import console, options
+from deblurcli.cli.options import option
 from deblurcli.errors import UsageError
 
 
+@options.command
 def compare(
+    *,
     before: Annotated[
         Path, typer.Argument(metavar="BEFORE", help="A picture, a video, or a folder.")
     ],
     after: Annotated[Path, typer.Argument(metavar="AFTER", help="The same, restored.")],
     sharp: Annotated[
-        Path | None,
-        typer.Argument(metavar="SHARP", show_default=False, help="The ground truth, if any."),
+        Path | None, typer.Argument(metavar="SHARP", help="The ground truth, if any.")
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.html", help="The page to write.")
-    ] = Path("compare.html"),
-    labels: Annotated[
-        str,
-        typer.Option(
-            "--labels",
-            metavar="A,B[,C]",
-            show_default=False,
-            help="Other names than Before,After,Sharp.",
-        ),
-    ] = "",
-    one_file: Annotated[
-        bool,
-        typer.Option(
-            "--one-file",
-            help="One file in any case: pictures that don't fit at full size are made smaller.",
-        ),
-    ] = False,
+    output: Path = option(Path("compare.html"), "The page to write.", "FILE.html", "-o"),
+    labels: str = option("", "Other names than Before,After,Sharp.", "A,B[,C]"),
+    one_file: bool = option(
+        False, "One file in any case: pictures that don't fit at full size are made smaller."
+    ),
     overwrite: options.Overwrite = False,
     json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
-) -> int:
+) -> None:
     """Put two pictures or videos, or two folders of them, under before/after sliders in one page.
 
     Files in folders belong together when they have the same name; photo-sharp.jpg also belongs
     to photo.jpg. The page needs no network. What is too large for one file lies in a folder
     beside it.
     """
-    console.start(quiet=quiet, verbose=verbose)
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(output, "is no name of a page", "let it end in .html")
 
     from deblurcli.evaluation.comparison import write_comparison
 
-    with console.progress(None, " sliders", quiet=quiet) as bar:
+    with console.progress(None, " sliders") as bar:
 
         def show(done: int, total: int) -> None:
             bar.total = total
@@ -82,12 +67,11 @@ def compare(
                 "reduced": page.reduced,
             }
         )
-    elif not quiet:
-        noun = "slider" if page.sliders == 1 else "sliders"
-        text = f"{page.path}: {page.sliders} {noun}, {page.size_bytes / 2**20:.1f} MiB"
-        if page.folder is not None:
-            text += f" with {page.folder}, which belongs beside it (--one-file does without)"
-        if page.reduced:
-            text += ", pictures reduced (leave out --one-file for their full size)"
-        console.say(text)
-    return 0
+        return
+    noun = "slider" if page.sliders == 1 else "sliders"
+    text = f"{page.path}: {page.sliders} {noun}, {page.size_bytes / 2**20:.1f} MiB"
+    if page.folder is not None:
+        text += f" with {page.folder}, which belongs beside it (--one-file does without)"
+    if page.reduced:
+        text += ", pictures reduced (leave out --one-file for their full size)"
+    console.note(text)

@@ -1,6 +1,7 @@
 """What the command line says, and where: results on stdout, everything else on stderr.
 
-Progress bars show only on a terminal, so that logs and pipes stay clean.
+Progress bars show only on a terminal, so that logs and pipes stay clean. How much is said is the
+level of the package's `logger`.
 """
 
 from __future__ import annotations
@@ -31,20 +32,30 @@ NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
+class StderrHandler(logging.Handler):
+    """Says what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"deblur: {self.format(record)}")
+
+
 def start(*, quiet: bool, verbose: int) -> None:
     """Sets how much is said: with ``-q`` errors only, with ``-v`` also the steps taken.
 
-    ``-vv`` shows the warnings of the libraries underneath as well.
+    ``-vv`` shows the warnings of the libraries underneath as well. Of several processes that
+    torchrun started, the first one speaks.
     """
-    level = logging.ERROR if quiet else (logging.WARNING, logging.INFO)[min(verbose, 1)]
-    handler = _StderrHandler()
-    handler.setFormatter(logging.Formatter("deblur: %(message)s"))
-    logger.handlers = [handler]
-    logger.setLevel(level)
+    quiet = quiet or os.environ.get("RANK", "0") != "0"
+    logger.handlers = [StderrHandler()]
+    logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)
     logger.propagate = False
     if verbose < 2:
         # A library's warning is written for programmers; the user gets one line per problem.
         warnings.simplefilter("ignore")
+
+
+def is_quiet() -> bool:
+    return not logger.isEnabledFor(logging.WARNING)
 
 
 def explain_group(context: typer.Context) -> None:
@@ -65,6 +76,12 @@ def say(text: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """One line for the user that ``-q`` leaves out."""
+    if not is_quiet():
+        say(text)
+
+
 def say_error(error: DeblurError) -> None:
     say(f"deblur: {error}")
 
@@ -81,23 +98,36 @@ def print_json(document: object) -> None:
 
 
 def progress(
-    total: float | None, unit: str, *, description: str | None = None, quiet: bool = False
+    total: float | None,
+    unit: str,
+    *,
+    description: str = "",
+    unit_scale: bool = False,
+    hidden: bool = False,
 ) -> Progress:
-    """Makes a progress bar on stderr; it shows on a terminal only, and if not `quiet`."""
+    """Makes a progress bar on stderr; it shows on a terminal only, and never with ``-q``."""
     from tqdm import tqdm
 
     # Without a total tqdm does not shorten its line to the terminal: there has to be room.
-    shown = not quiet and sys.stderr.isatty()
+    shown = not hidden and not is_quiet() and sys.stderr.isatty()
     room = os.get_terminal_size(sys.stderr.fileno()).columns - 40 if shown else 0
     return tqdm(
         total=total,
         unit=unit,
-        desc=None if description is None or room < 10 else one_line(description)[:room],
+        unit_scale=unit_scale,
+        desc=one_line(description)[:room] if description and room >= 10 else None,
         file=sys.stderr,
         dynamic_ncols=True,
         leave=False,
         disable=not shown,
     )
+
+
+def show_download(size_bytes: int) -> Progress:
+    """Shows a download of weights: by a bar on a terminal, else by a line."""
+    if not sys.stderr.isatty():
+        note(f"downloading weights, {size_bytes / 1e6:.1f} MB")
+    return progress(size_bytes, "B", description="weights", unit_scale=True)
 
 
 def silence_stdout() -> None:
@@ -108,8 +138,3 @@ def silence_stdout() -> None:
 
 def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-class _StderrHandler(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))

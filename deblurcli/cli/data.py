@@ -2,17 +2,282 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
 import typer
 
-from deblurcli.cli import console
-from deblurcli.cli.data_frames import make_from_frames
-from deblurcli.cli.data_synth import make_from_photos
+from deblurcli import __version__
+from deblurcli.cli import console, options
+from deblurcli.cli.options import option
+from deblurcli.errors import DeblurError, UsageError
+
+KINDS = {"linear": ("blur",), "gamma": ("blur_gamma",), "both": ("blur", "blur_gamma")}
+
+Output = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Where the data set goes.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")]
+
+
+@dataclass(frozen=True)
+class PairsReport:
+    """Says what is made, or would be.
+
+    Attributes:
+        output: the folder of the data set.
+        json: as one document.
+    """
+
+    output: Path
+    json: bool
+
+    def plan(self, planned: Iterable[tuple[Path, str]], failures: Sequence[DeblurError]) -> int:
+        """``--dry-run``: what would be made from which source; gives the exit code."""
+        entries = [{"source": str(source), "output": target} for source, target in planned]
+        if self.json:
+            console.print_json({"version": __version__, "planned": entries})
+        else:
+            for entry in entries:
+                print(console.one_line(f"{entry['source']} -> {entry['output']}"))
+        for error in failures:
+            console.say_error(error)
+        return console.EXIT_FAILED if failures else 0
+
+    def end(self, made: int, failures: Sequence[DeblurError], **document: object) -> int:
+        """What was made and what failed; gives the exit code."""
+        for error in failures:
+            console.say_error(error)
+        if self.json:
+            head = {"version": __version__, "output": str(self.output), "made": made}
+            errors = [error.to_json() for error in failures]
+            console.print_json({**head, **document, "failures": errors})
+        else:
+            console.note(f"deblur: made {made} pair{'' if made == 1 else 's'} in {self.output}")
+        return console.EXIT_FAILED if failures else 0
+
+
+def check_range(value: str) -> str:
+    """Raises typer.BadParameter for what is neither ``7`` nor ``7..13``."""
+    if not re.fullmatch(r"\d+(\.\.\d+)?", value):
+        raise typer.BadParameter(f"{value!r} is not a number or a range such as 7..13")
+    return value
+
+
+@options.command
+def make_from_frames(
+    *,
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Videos of 120 frames per second or more, folders of numbered frames, or "
+            "folders that hold such.",
+        ),
+    ],
+    output: Output,
+    frames: str = option(
+        "7..13",
+        "How many successive frames are averaged: odd numbers are drawn from this range.",
+        "N|N..M",
+        parser=check_range,
+    ),
+    blur: Literal["linear", "gamma", "both"] = option(
+        "both",
+        "Average the frames as they are (GOPRO's blur), through the gamma curve as light "
+        "adds up (blur_gamma), or both.",
+    ),
+    gamma: float = option(2.2, "The camera's gamma curve.", min=1.0, max=4.0),
+    every: int | None = option(
+        None,
+        "Begin a pair every so many frames. [default: after the last frame of the pair before]",
+        "FRAMES",
+        min=1,
+    ),
+    split: Literal["train", "test", "val"] = option(
+        "train", "The part of the data set that the pairs go to."
+    ),
+    fps: float | None = option(
+        None,
+        "Frames per second at which it was recorded, where the file doesn't say so: "
+        "slow motion, folders of frames.",
+        min=0.1,
+    ),
+    seed: Seed = 0,
+    existing: options.ExistingOptions,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> int:
+    """Average successive frames of fast video, the middle one as sharp, as the paper did.
+
+    Writes GOPRO's layout: DIR/train/CLIP/blur, blur_gamma and sharp. The same seed gives the
+    same files.
+    """
+    from deblurcli.data.make_pairs.clips import find_clips
+    from deblurcli.data.make_pairs.frame_averaging import LEAST_FPS, SHARP, Averaging, write_pairs
+    from deblurcli.data.make_pairs.pair_folder import PairFolder
+
+    least, _, most = frames.partition("..")
+    averaging = Averaging(int(least), int(most or least), KINDS[blur], gamma, every, seed)
+    clips, failures = find_clips(sources, leave_out=[output])
+    folders = {}
+    for clip in clips:
+        rate = fps or float(clip.fps or LEAST_FPS)
+        if rate < LEAST_FPS:
+            console.logger.warning(
+                "%s: %g frames per second, less than %d: moving things will show as copies "
+                "instead of blur; 'deblur data synth' makes smooth blur from sharp photos, "
+                "--fps tells the true rate of slow motion",
+                clip.source,
+                rate,
+                LEAST_FPS,
+            )
+        folder = folders[clip.name] = PairFolder(
+            output / split / clip.name,
+            (*averaging.kinds, SHARP),
+            {"command": "data frames", "source": clip.source.name, **asdict(averaging)},
+            overwrite=existing.overwrite,
+            skip_existing=existing.skip_existing,
+        )
+        folder.check(clip.files or (clip.source,))
+    report = PairsReport(output, json)
+    if dry_run:
+        mean = averaging.every or (averaging.least_frames + averaging.most_frames) / 2
+        planned = []
+        for clip in clips:
+            target = str(folders[clip.name].root)
+            if clip.frame_count is not None and not json:
+                target += f", about {clip.frame_count / mean:.0f} pairs"
+            planned.append((clip.source, target))
+        return report.plan(planned, failures)
+    made: dict[str, list[dict[str, object]]] = {}
+    counts = [clip.frame_count for clip in clips]
+    total = None if None in counts else sum(count or 0 for count in counts)
+    with console.progress(total, "frame") as bar:
+        for clip in clips:
+            folder, pairs = folders[clip.name], made.setdefault(clip.name, [])
+            failed = len(failures)
+            for result in write_pairs(clip, averaging, folder, bar.update):
+                if isinstance(result, DeblurError):
+                    failures.append(result)
+                    continue
+                pairs.append(
+                    {
+                        "name": result.name,
+                        "first": result.first_frame,
+                        "frames": result.frame_count,
+                    }
+                )
+                bar.set_postfix_str(f"{clip.name} {result.name}")
+            if len(failures) == failed and not folder.holds_any():
+                reason = f"no {averaging.least_frames} frames follow each other in it without a gap"
+                remedy = "give a longer clip, or fewer --frames"
+                failures.append(DeblurError(clip.source, reason, remedy))
+    about = [
+        {
+            "name": clip.name,
+            "source": str(clip.source),
+            "fps": None if clip.fps is None else float(clip.fps),
+            "folder": str(folders[clip.name].root),
+            "pairs": made[clip.name],
+        }
+        for clip in clips
+    ]
+    return report.end(sum(map(len, made.values())), failures, clips=about)
+
+
+@options.command
+def make_from_photos(
+    *,
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="PHOTO...", help="Sharp photos, or folders of them."),
+    ],
+    output: Output,
+    count: int = option(1, "Pairs of each photo.", min=1),
+    size: int = option(512, "Side of the pictures.", "PX", min=16),
+    settings: list[str] | None = option(
+        None,
+        "Change what is drawn: path_px, rotation_degrees, objects, encoded, noise, jpeg, ... as in "
+        "'deblur train --show-recipe'; repeatable.",
+        "NAME=VALUE",
+        "--set",
+    ),
+    seed: Seed = 0,
+    device: options.Device = "auto",
+    existing: options.ExistingOptions,
+    dry_run: options.DryRun = False,
+    json: options.Json = False,
+) -> int:
+    """Blur sharp photos by simulated motion of camera and objects.
+
+    Writes DIR/blur and DIR/sharp, as PNG. The same photos, settings and seed give the same
+    files. ('deblur train' takes sharp photos as they are, and blurs them anew in every step.)
+    """
+    from deblurcli.config import Recipe, change_recipe
+    from deblurcli.data.make_pairs import photo_blurring as blurring
+    from deblurcli.data.make_pairs.pair_folder import PairFolder
+    from deblurcli.devices import choose_device
+
+    # Of a recipe only motion, noise and JPEG have a meaning here.
+    known = {"noise", "jpeg"} | set(asdict(Recipe().motion))
+    changes = []
+    for setting in settings or ():
+        name = setting.removeprefix("motion.").partition("=")[0]
+        if name not in known:
+            remedy = f"one of: {', '.join(sorted(known))}"
+            raise UsageError(f"--set {name}", "there is no such value", remedy)
+        is_motion = name not in ("noise", "jpeg") and not setting.startswith("motion.")
+        changes.append(f"motion.{setting}" if is_motion else setting)
+    recipe = change_recipe(Recipe(), changes)
+    how = blurring.Blurring(count, size, seed, recipe)
+    photos = blurring.find_photos(sources, leave_out=[output])
+    folder = PairFolder(
+        output,
+        blurring.KINDS,
+        # All that decides what the pairs are. More of each photo may be made later, as long as
+        # their names stay: `pair_names` pads the numbers.
+        {
+            "command": "data synth",
+            "photos": [photo.name for photo in photos],
+            "digits": len(str(count)),
+            "size_px": size,
+            "seed": seed,
+            "noise": recipe.noise,
+            "jpeg": recipe.jpeg,
+            "motion": asdict(recipe.motion),
+        },
+        overwrite=existing.overwrite,
+        skip_existing=existing.skip_existing,
+    )
+    folder.check(photo.path for photo in photos)
+    report = PairsReport(output, json)
+    if dry_run:
+        planned = (
+            (photo.path, f"{output / 'blur' / name}.png")
+            for photo in photos
+            for name in blurring.pair_names(photo, how)
+        )
+        return report.plan(planned, [])
+    written: list[str] = []
+    failures: list[DeblurError] = []
+    with console.progress(len(photos) * count, "pair") as bar:
+        for result in blurring.write_pairs(photos, how, choose_device(device), folder):
+            if isinstance(result, DeblurError):
+                failures.append(result)
+            elif result is not None:
+                written.append(result)
+            bar.update()
+    return report.end(len(written), failures, pairs=written)
+
 
 app = typer.Typer(
     help="Make pairs of blurred and sharp pictures to train on or to measure with.",
     rich_markup_mode=None,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(console.explain_group)
 app.command("frames")(make_from_frames)

@@ -60,6 +60,7 @@ def sections(
         name, text = record
         # Python's types are no words for users, and a range is said by the metavar or the help.
         name = re.sub(r"<(int|float)( range)?>", "N", re.sub(r" <(list\[.*\]|str|path)>", "", name))
+        name = re.sub(r"[<\[]([\w|]+)[>\]]$", r"\1", name)
         text = re.sub(r"(; )?([-\d.]+<=?)?x[<>]=?[-\d.]+(?=\]$)", "", text)
         row = (name, text.removesuffix("[]").rstrip())
         if parameter.param_type_name == "argument":

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing, nullcontext, redirect_stdout
-from typing import Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 import typer
 
 from deblurcli import __version__
-from deblurcli.cli import options
+from deblurcli.cli import console, options
+from deblurcli.cli.options import Region, Shard, complete, complete_path, option
 from deblurcli.errors import UsageError
 
 EPILOG = """\b
@@ -24,52 +27,161 @@ Examples:
 """
 
 
-def _complete(context: typer.Context, incomplete: str) -> list[str]:
+@dataclass(frozen=True)
+class InputOptions:
+    """What is restored."""
+
+    heading: ClassVar[str] = options.INPUT
+    recursive: options.Recursive = False
+    mask: Path | None = option(
+        None,
+        "A picture of a photo's size: only what is white in it is restored.",
+        "FILE",
+        complete=complete_path,
+    )
+    region: Region | None = option(
+        None,
+        "Only this part of each photo is restored: left, top, width and height in pixels.",
+        "X,Y,W,H",
+        parser=Region.parse,
+    )
+    skip_sharp: bool = option(
+        False, "Leave photos alone that are sharp already; with --dry-run, tell which."
+    )
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go and in which form, and which photos are accepted."""
+
+    heading: ClassVar[str] = options.OUTPUT
+    output: str | None = option(
+        None,
+        "File or folder to write; - is standard output.",
+        "PATH",
+        "-o",
+        complete=complete_path,
+    )
+    format: options.Format = None
+    strip: options.Strip = False
+    damaged: Literal["refuse", "keep"] = option(
+        "refuse", "What becomes of damaged JPEG and PNG photos; keep restores what is left."
+    )
+    max_pixels: int = option(
+        500_000_000,
+        "Refuse photos with more pixels, and files of more than 8 bytes for each.",
+        "N",
+        min=1,
+    )
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """What is done with videos, animations and numbered frames."""
+
+    heading: ClassVar[str] = options.VIDEO
+    video: bool = option(
+        False, "Also the videos in folders, animated pictures, and a folder of numbered frames."
+    )
+    fps: float | None = option(
+        None,
+        "Frames per second of a folder of numbered frames; else 30.",
+        "N",
+        parser=options.parse_fps,
+    )
+    frames: bool = option(
+        False, "Write a folder of frames for each video: PNG, or JPEG with --format jpg."
+    )
+    start: float | None = option(
+        None,
+        "Where to begin in a video: seconds, or 1:30.",
+        "TIME",
+        parser=options.parse_seconds,
+    )
+    end: float | None = option(
+        None, "Where to end in a video.", "TIME", parser=options.parse_seconds
+    )
+    codec: str | None = option(
+        None,
+        "Video codec; else what suits the container and the input.",
+        "h264|hevc|vp9|av1|...",
+        complete=complete("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "ffv1"),
+    )
+    crf: int | None = option(
+        None, "Quality on the codec's own scale, smaller is better; H.264: 16.", "N"
+    )
+    preset: str | None = option(
+        None, "Speed against size, by the codec's own names; H.264: medium.", "NAME"
+    )
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """Which part of a batch is done, and by whom."""
+
+    heading: ClassVar[str] = options.RUN
+    dry_run: options.DryRun = False
+    shard: Shard | None = option(
+        None,
+        "Do only the I-th of N parts of the batch: one for each machine.",
+        "I/N",
+        parser=Shard.parse,
+    )
+    engine: Literal["local", "ray"] = option(
+        "local", "Where the batch runs: here, or on a Ray cluster (RAY_ADDRESS names it)."
+    )
+    workers: int | None = option(
+        None, "Workers for --engine ray; else one for each GPU or for every 4 CPUs.", "N", min=1
+    )
+
+
+def complete_word(context: typer.Context, incomplete: str) -> list[str]:
     """Command names for the first word, and paths for every word."""
     commands = [] if context.params.get("paths") else list(getattr(context.command, "commands", {}))
-    return options.complete(*commands)(incomplete) + options.complete_path(incomplete)
+    return complete(*commands)(incomplete) + complete_path(incomplete)
 
 
-def _print_version(wanted: bool) -> None:
+def print_version(wanted: bool) -> None:
+    """What ``--version`` does."""
     if wanted:
         print(f"deblur {__version__}")
         raise typer.Exit
 
 
-@options.grouped
+@options.command
 def restore(
     *,
     paths: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="PATH...",
-            show_default=False,
-            autocompletion=_complete,
+            autocompletion=complete_word,
             help="Photos, videos and folders; - is standard input.",
         ),
     ] = None,
-    inputs: options.InputOptions,
-    targets: options.OutputOptions,
-    clips: options.VideoOptions,
-    network: options.NetworkOptions,
-    batch: options.BatchOptions,
-    console: options.ConsoleOptions,
+    inputs: InputOptions,
+    targets: OutputOptions,
+    existing: options.ExistingOptions,
+    clips: VideoOptions,
+    weights: options.Weights = "default",
+    compute: options.ComputeOptions,
+    batch: BatchOptions,
+    json: options.Json = False,
     version: Annotated[
         bool,
         typer.Option(
-            "--version", is_eager=True, callback=_print_version, help="Show the version and exit."
+            "--version", is_eager=True, callback=print_version, help="Show the version and exit."
         ),
     ] = False,
 ) -> int:
     """Remove motion blur from photos and videos: PATH... are restored, or a COMMAND is run."""
-    console.start()
-    targets.check()
+    del version
     if not paths:
         raise UsageError("PATH", "missing", "name a photo or a folder, see 'deblur --help'")
     if batch.workers is not None and batch.engine == "local":
         raise UsageError("--workers", "is for --engine ray", "leave it out")
     if targets.output == "-" and not batch.dry_run:
-        if console.json:
+        if json:
             raise UsageError("--json", "standard output carries the photo", "give another -o")
         if sys.stdout.isatty():
             raise UsageError(
@@ -78,6 +190,7 @@ def restore(
 
     from deblurcli.batch.plan import ClipOptions, check_options_apply, plan
     from deblurcli.batch.run import RunOptions, run
+    from deblurcli.batch.selection import Selection
     from deblurcli.cli.run_report import RunReport
     from deblurcli.io.photos import ReadOptions
 
@@ -87,43 +200,57 @@ def restore(
         recursive=inputs.recursive,
         videos=clips.video,
         to_frames=clips.frames,
-        suffix=targets.suffix,
-        overwrite=targets.overwrite,
-        skip_existing=targets.skip_existing,
-        shard=(batch.shard.number, batch.shard.count),
+        suffix=targets.format,
+        overwrite=existing.overwrite,
+        skip_existing=existing.skip_existing,
+        shard=batch.shard or (1, 1),
     )
     wishes = ClipOptions(
-        clips.fps,
-        clips.codec,
-        clips.crf,
-        clips.preset,
-        clips.start,
-        clips.end,
-        clips.frames,
-        targets.suffix or ".png",
+        fps=clips.fps,
+        codec=clips.codec,
+        crf=clips.crf,
+        preset=clips.preset,
+        start=clips.start,
+        end=clips.end,
+        to_frames=clips.frames,
+        frame_suffix=targets.format or ".png",
     )
     check_options_apply(planned, wishes)
-    report = RunReport(planned, console)
+    report = RunReport(planned, json=json)
     if batch.dry_run:
-        return report.list_jobs(network.load(quiet=console.quiet) if inputs.skip_sharp else None)
+        return report.list_jobs(compute.load(weights) if inputs.skip_sharp else None)
+    selection = None
+    if inputs.mask is not None or inputs.region is not None:
+        if planned.kinds - {"photo"}:
+            name = "--region" if inputs.mask is None else "--mask"
+            raise UsageError(name, "is for photos, but there are videos", "leave the videos out")
+        selection = Selection.read(inputs.mask, inputs.region)
     run_options = RunOptions(
-        targets.overwrite,
-        targets.strip,
-        targets.format,
-        wishes,
-        ReadOptions(targets.max_pixels, keep_damaged=targets.damaged == "keep"),
-        inputs.select(planned.kinds),
-        inputs.skip_sharp,
-        targets.skip_existing,
+        overwrite=existing.overwrite,
+        skip_existing=existing.skip_existing,
+        strip=targets.strip,
+        format=targets.format,
+        clips=wishes,
+        reading=ReadOptions(targets.max_pixels, keep_damaged=targets.damaged == "keep"),
+        selection=selection,
+        skip_sharp=inputs.skip_sharp,
     )
     with report:
         if batch.engine == "ray":
             from deblurcli.batch import ray
+            from deblurcli.weights import hub
 
-            choice = network.choose(quiet=console.quiet)
+            path = hub.find(weights, offline=compute.offline, show_progress=console.show_download)
+            choice = ray.NetworkChoice(
+                str(path.absolute()),
+                compute.device,
+                compute.precision,
+                compute.tile,
+                compute.strength,
+            )
             running = ray.run(planned.jobs, run_options, choice, workers=batch.workers)
         elif planned.jobs:
-            report.deblurrer = network.load(quiet=console.quiet)
+            report.deblurrer = compute.load(weights)
             running = run(planned.jobs, report.deblurrer, run_options, report.show_frame)
         else:
             return report.exit_code

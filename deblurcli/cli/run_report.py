@@ -11,7 +11,6 @@ from deblurcli import __version__
 from deblurcli.batch.estimate import estimate_blur
 from deblurcli.batch.run import Outcome
 from deblurcli.cli import console
-from deblurcli.cli.options import ConsoleOptions
 from deblurcli.errors import DeblurError
 from deblurcli.io import photos
 
@@ -32,16 +31,16 @@ class RunReport:
         outcomes: what became of each job so far.
     """
 
-    def __init__(self, plan: Plan, wanted: ConsoleOptions) -> None:
-        self.plan, self.json, self.quiet = plan, wanted.json, wanted.quiet
+    def __init__(self, plan: Plan, *, json: bool = False) -> None:
+        self.plan, self.json = plan, json
         self.deblurrer: Deblurrer | None = None
         self.outcomes = [Outcome(job, "skipped") for job in plan.done]
         self.outcomes += [Outcome(job, "failed", error) for job, error in plan.failed]
         self.start = time.perf_counter()
-        self._before = {job: _mark(job) for job in plan.jobs}
+        self._before = {job: written_at(job) for job in plan.jobs}
         unit = "photo" if all(job.kind == "photo" for job in plan.jobs) else "file"
-        hidden = self.quiet or (len(plan.jobs) == 1 and unit == "file")
-        self._bar = console.progress(len(plan.jobs), unit, quiet=hidden)
+        is_one_clip = len(plan.jobs) == 1 and unit == "file"
+        self._bar = console.progress(len(plan.jobs), unit, hidden=is_one_clip)
         self._frames: console.Progress | None = None  # of the clip that is being restored
         self._clip_start = self._last_line = self.start
 
@@ -49,13 +48,37 @@ class RunReport:
         return self
 
     def __exit__(self, kind: object, stopped: BaseException | None, trace: object) -> None:
-        self._close_frames()
+        self._close_bar_of_frames()
         self._bar.close()
-        self._add_written()
+        # Photos that were on their way to the disk when the run was stopped count, too.
+        known = {outcome.job for outcome in self.outcomes}
+        for job in self.plan.jobs:
+            if job not in known and written_at(job) not in (None, self._before[job]):
+                self.outcomes.append(Outcome(job, "done"))
         self.say_failures()
-        self._say_summary()
-        if self.json:
-            console.print_json(self._document(stopped))
+        seconds = time.perf_counter() - self.start
+        statuses = [outcome.status for outcome in self.outcomes]
+        counts = {status: statuses.count(status) for status in ("done", "skipped", "failed")}
+        if len(statuses) > 1:
+            said = ", ".join(f"{count} {status}" for status, count in counts.items())
+            console.note(f"deblur: {said} in {seconds:.1f} s")
+        elif counts["done"] and self.outcomes[0].job.target is not None:
+            console.note(f"deblur: wrote {self.outcomes[0].job.target_name} in {seconds:.1f} s")
+        if not self.json:
+            return
+        document: dict[str, object] = {
+            "version": __version__,
+            "seconds": round(seconds, 3),
+            "counts": counts,
+            "jobs": [to_json(outcome) for outcome in self.outcomes],
+        }
+        if self.deblurrer is not None:
+            document["weights"] = str(self.deblurrer.weights_path)
+            document["device"] = str(self.deblurrer.device)
+        if stopped is not None:
+            ended = isinstance(stopped, SystemExit | KeyboardInterrupt)
+            document["stopped"] = "interrupted" if ended else str(stopped) or repr(stopped)
+        console.print_json(document)
 
     @property
     def exit_code(self) -> int:
@@ -63,40 +86,34 @@ class RunReport:
 
     def show_frame(self, job: Job, done: int, total: int | None) -> None:
         """A frame of a clip is done."""
+        now = time.perf_counter()
         if self._frames is None:
             name = Path(job.source_name).name
-            self._frames = console.progress(total, "frame", description=name, quiet=self.quiet)
-            self._clip_start = self._last_line = time.perf_counter()
+            self._frames = console.progress(total, "frame", description=name)
+            self._clip_start = self._last_line = now
         self._frames.update(done - self._frames.n)
-        now = time.perf_counter()
-        if not (self.quiet or sys.stderr.isatty()) and now - self._last_line >= SECONDS_OF_A_LINE:
+        if not sys.stderr.isatty() and now - self._last_line >= SECONDS_OF_A_LINE:
             self._last_line = now
             rate = done / (now - self._clip_start)
             line = f"{done} frames, {rate:.2f} a second"
             if total:
                 minutes = max(0, total - done) / rate / 60
                 line = f"{done} of {total} frames, {rate:.2f} a second, {minutes:.0f} min left"
-            console.say(f"deblur: {job.source_name}: {line}")
-
-    def _close_frames(self) -> None:
-        if self._frames is not None:
-            self._frames.close()
-            self._frames = None
+            console.note(f"deblur: {job.source_name}: {line}")
 
     def add(self, outcome: Outcome) -> None:
         """A job has ended."""
-        self._close_frames()
+        self._close_bar_of_frames()
         self.outcomes.append(outcome)
         self._bar.update()
-        if not self.quiet:
-            for note in outcome.notes:
-                console.say(f"deblur: {outcome.job.source_name}: {note}")
+        for note in outcome.notes:
+            console.note(f"deblur: {outcome.job.source_name}: {note}")
 
     def list_jobs(self, deblurrer: Deblurrer | None) -> int:
         """``--dry-run``; with a network, how blurred each photo is, too."""
         planned = []
         for job in self.plan.jobs:
-            about = _job_json(job, "planned")
+            document = name_of(job) | {"status": "planned"}
             line = f"{job.source_name} -> {job.target_name}"
             if deblurrer is not None and job.source is not None and job.kind == "photo":
                 try:
@@ -104,13 +121,13 @@ class RunReport:
                 except DeblurError as error:
                     self.outcomes.append(Outcome(job, "failed", error))
                     continue
-                about["estimate"] = estimate.to_json()
+                document["estimate"] = estimate.to_json()
                 line += f"  ({estimate.verdict}, change {estimate.change:.2f})"
-            planned.append(about)
+            planned.append(document)
             if not self.json:
                 print(console.one_line(line), flush=True)
         if self.json:
-            console.print_json({"jobs": planned + [_outcome_json(o) for o in self.outcomes]})
+            console.print_json({"jobs": planned + [to_json(o) for o in self.outcomes]})
         self.say_failures()
         return self.exit_code
 
@@ -119,49 +136,14 @@ class RunReport:
             if outcome.error is not None:
                 console.say_error(outcome.error)
 
-    def _add_written(self) -> None:
-        """Photos that were on their way to the disk when the run was stopped."""
-        known = {outcome.job for outcome in self.outcomes}
-        self.outcomes += [
-            Outcome(job, "done")
-            for job in self.plan.jobs
-            if job not in known and _mark(job) not in (None, self._before[job])
-        ]
-
-    def _say_summary(self) -> None:
-        if self.quiet:
-            return
-        seconds = time.perf_counter() - self.start
-        done = [o for o in self.outcomes if o.status == "done"]
-        if len(self.outcomes) == 1:
-            for outcome in done:
-                if outcome.job.target is not None:
-                    console.say(f"deblur: wrote {outcome.job.target_name} in {seconds:.1f} s")
-        elif self.outcomes:
-            counts = [f"{self._count(s)} {s}" for s in ("done", "skipped", "failed")]
-            console.say(f"deblur: {', '.join(counts)} in {seconds:.1f} s")
-
-    def _count(self, status: str) -> int:
-        return sum(outcome.status == status for outcome in self.outcomes)
-
-    def _document(self, stopped: BaseException | None) -> dict[str, object]:
-        document: dict[str, object] = {
-            "version": __version__,
-            "seconds": round(time.perf_counter() - self.start, 3),
-            "counts": {status: self._count(status) for status in ("done", "skipped", "failed")},
-            "jobs": [_outcome_json(outcome) for outcome in self.outcomes],
-        }
-        if self.deblurrer is not None:
-            document["weights"] = str(self.deblurrer.weights_path)
-            document["device"] = str(self.deblurrer.device)
-        if stopped is not None:
-            ended = isinstance(stopped, SystemExit | KeyboardInterrupt)
-            document["stopped"] = "interrupted" if ended else str(stopped) or repr(stopped)
-        return document
+    def _close_bar_of_frames(self) -> None:
+        if self._frames is not None:
+            self._frames.close()
+            self._frames = None
 
 
-def _mark(job: Job) -> tuple[int, int] | None:
-    """Changes when a photo is written; None where there is none, and for clips."""
+def written_at(job: Job) -> tuple[int, int] | None:
+    """What changes when a photo is written; None where there is none, and for clips."""
     if job.target is None or job.kind != "photo":
         return None
     try:
@@ -171,17 +153,18 @@ def _mark(job: Job) -> tuple[int, int] | None:
     return status.st_ino, status.st_mtime_ns
 
 
-def _job_json(job: Job, status: str) -> dict[str, object]:
+def name_of(job: Job) -> dict[str, object]:
+    """Which job it is, for programs."""
     return {
         "source": None if job.source is None else str(job.source),
         "target": None if job.target is None else str(job.target),
         "kind": job.kind,
-        "status": status,
     }
 
 
-def _outcome_json(outcome: Outcome) -> dict[str, object]:
-    document = _job_json(outcome.job, outcome.status)
+def to_json(outcome: Outcome) -> dict[str, object]:
+    """What became of a job, for programs."""
+    document = name_of(outcome.job) | {"status": outcome.status}
     if outcome.status == "done":
         document["seconds"] = round(outcome.seconds, 3)
     if outcome.status == "done" or outcome.notes:

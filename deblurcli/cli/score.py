@@ -10,12 +10,13 @@ import typer
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
+from deblurcli.cli.options import option
 from deblurcli.errors import DeblurError, UsageError
 
 FIELDS = ("path", "verdict", "change", "blur_px")
 
 
-@options.grouped
+@options.command
 def score(
     *,
     paths: Annotated[
@@ -25,15 +26,13 @@ def score(
         ),
     ],
     recursive: options.Recursive = False,
-    csv: Annotated[
-        bool, typer.Option("--csv", help="Print a table for spreadsheets: " + ",".join(FIELDS))
-    ] = False,
-    sort: Annotated[bool, typer.Option("--sort", help="The most blurred photos first.")] = False,
+    csv: bool = option(False, f"Print a table for spreadsheets: {','.join(FIELDS)}"),
+    sort: bool = option(False, "The most blurred photos first."),
     weights: options.Weights = "default",
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     offline: options.Offline = False,
-    talk: options.ConsoleOptions,
+    json: options.Json = False,
 ) -> int:
     """Tell which photos are blurred by motion, by the network's own answer on parts of them.
 
@@ -41,8 +40,7 @@ def score(
     as sharp and is best left alone, from 0.55 on as blurred, and restoring helps. BLUR is the
     length of motion blur, in pixels, at which photos change so much; 8 is 8 or more.
     """
-    talk.start()
-    if csv and talk.json:
+    if csv and json:
         raise UsageError("--csv", "contradicts --json", "give one of them")
 
     from deblurcli.batch.estimate import estimate_blur
@@ -50,12 +48,17 @@ def score(
     from deblurcli.io import photos
 
     found = find_photos(paths, recursive=recursive)
-    network = options.NetworkOptions(weights, device, precision, offline=offline)
-    deblurrer = network.load(quiet=talk.quiet)
+    deblurrer = options.ComputeOptions(device, precision, offline=offline).load(weights)
     rows: list[dict[str, float | str]] = []
     errors: list[DeblurError] = []
     width = max(len(console.one_line(str(path))) for path in found)
-    with console.progress(len(found), "photo", quiet=talk.quiet) as bar:
+
+    def show(row: dict[str, float | str]) -> None:
+        path = console.one_line(str(row["path"]))
+        facts = f"change {row['change']:4.2f}  blur {row['blur_px']:4.1f} px"
+        print(f"{path:<{width}}  {row['verdict']:<16}  {facts}", flush=True)
+
+    with console.progress(len(found), "photo") as bar:
         for path in found:
             try:
                 estimate = estimate_blur(deblurrer, photos.read(path).pixels)
@@ -66,13 +69,13 @@ def score(
                 console.say_error(error)
             else:
                 rows.append({"path": str(path), **estimate.to_json()})
-                if not (talk.json or csv or sort):
+                if not (json or csv or sort):
                     bar.clear()
-                    print(_line(rows[-1], width), flush=True)
+                    show(rows[-1])
             bar.update()
     if sort:
         rows.sort(key=lambda row: row["change"], reverse=True)
-    if talk.json:
+    if json:
         failures = [error.to_json() for error in errors]
         console.print_json({"version": __version__, "photos": rows, "failures": failures})
     elif csv:
@@ -81,11 +84,5 @@ def score(
         writer.writerows(rows)
     elif sort:
         for row in rows:
-            print(_line(row, width))
+            show(row)
     return console.EXIT_FAILED if errors else 0
-
-
-def _line(row: dict[str, float | str], width: int) -> str:
-    path = console.one_line(str(row["path"]))
-    facts = f"change {row['change']:4.2f}  blur {row['blur_px']:4.1f} px"
-    return f"{path:<{width}}  {row['verdict']:<16}  {facts}"

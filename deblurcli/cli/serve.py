@@ -2,61 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import secrets
 import socket
-from typing import TYPE_CHECKING, Annotated
-
-import typer
 
 from deblurcli.cli import console, options
+from deblurcli.cli.options import option
 from deblurcli.errors import UsageError, not_installed
 
-if TYPE_CHECKING:
-    from deblurcli.deblurrer import Deblurrer
 
-
-@options.grouped
+@options.command
 def serve(
     *,
-    host: Annotated[
-        str,
-        typer.Option(
-            "--host",
-            metavar="ADDRESS",
-            help="Where to listen; any other than this computer's own asks for a token.",
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port; 0 takes a free one.")
-    ] = 8765,
-    max_megabytes: Annotated[
-        float,
-        typer.Option(
-            "--max-megabytes",
-            metavar="N",
-            parser=options.number(0, above=True),
-            help="The largest upload.",
-        ),
-    ] = 100,
-    max_megapixels: Annotated[
-        float,
-        typer.Option(
-            "--max-megapixels",
-            metavar="N",
-            parser=options.number(0, 500, above=True),
-            help="The largest photo.",
-        ),
-    ] = 100,
-    network: options.NetworkOptions,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
-) -> int:
+    host: str = option(
+        "127.0.0.1",
+        "Where to listen; any other than this computer's own asks for a token.",
+        "ADDRESS",
+    ),
+    port: int = option(8765, "Port; 0 takes a free one.", "N", min=0, max=65535),
+    max_megabytes: float = option(100, "The largest upload.", "N", min=0.001, max=100_000),
+    max_megapixels: float = option(100, "The largest photo.", "N", min=0.001, max=500),
+    weights: options.Weights = "default",
+    compute: options.ComputeOptions,
+) -> None:
     """Show a page in the browser: drop photos on it, compare, download.
 
     Photos stay in this computer's memory and are forgotten when the page has them. Ctrl-C ends it.
     """
-    console.start(quiet=quiet, verbose=verbose)
     try:
         import uvicorn
 
@@ -64,13 +35,10 @@ def serve(
     except ImportError as error:
         raise not_installed("serve", error.name or "starlette", "serve") from error
 
-    def load(weights: str) -> Deblurrer:
-        return dataclasses.replace(network, weights=weights).load(quiet=quiet)
-
-    load(network.weights)  # what is wrong with them is said now
+    compute.load(weights)  # what is wrong with them is said now
     token = None if host in LOCAL_HOSTS else secrets.token_urlsafe(16)
     limits = ServeOptions(token, int(max_megabytes * 1e6), int(max_megapixels * 1e6))
-    app = make_app(load, network.weights, limits)
+    app = make_app(compute.load, weights, limits)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listening = socket.create_server((host, port), family=family, backlog=256)
@@ -84,4 +52,3 @@ def serve(
         console.say(f"deblur: open {address} in a browser; Ctrl-C ends it")
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
         server.run(sockets=[listening])
-    return 0

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import logging
 import math
 import os
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING, Literal
 
 from deblurcli.cli import console, options
+from deblurcli.cli.options import option
 from deblurcli.errors import NothingToDoError, UsageError, not_installed
 
 if TYPE_CHECKING:
     from deblurcli.config import RunConfig
     from deblurcli.data.dataset import Source
     from deblurcli.data.layouts import Pair
-    from deblurcli.models.network import RestorationNetwork
-    from deblurcli.training import TrainingStatus, Validation
-
-_log = logging.getLogger("deblurcli")
-
-TRACKERS = ("tensorboard", "wandb", "none")
-BLURS = ("linear", "gamma", "both")
+    from deblurcli.training import TrainingStatus
 
 # What a resumed run may change: how long and where it trains, and how its rate goes on.
 MAY_CHANGE = {
@@ -50,195 +43,109 @@ Several GPUs:
 """
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """What `RunConfig` holds beside the recipe; None leaves it as the run was begun."""
+
+    data: list[str] | None = option(
+        None, "What to train on; repeatable. [required]", "DIR[=WEIGHT]"
+    )
+    validation: list[Path] | None = option(
+        None,
+        "Pairs to measure on, never trained on; repeatable. [default: every tenth scene of --data, "
+        "held out]",
+        "DIR",
+        "--val",
+    )
+    weights: str | None = option(None, "Start from these weights.", "NAME|FILE")
+    steps: int | None = option(None, "Train so many steps.", "N", min=1)
+    minutes: float | None = option(
+        None,
+        "Train so many minutes. [default: until Ctrl-C, without --steps]",
+        "N",
+        min=0.01,
+    )
+    validate_every: int | None = option(
+        None, "Steps between validations. [default: 1000]", "N", min=1
+    )
+    validate_limit: int | None = option(
+        None, "Most pairs of each set; 0: all. [default: 10]", "N", min=0
+    )
+    snapshot_every: int | None = option(
+        None, "Steps between weights files that are kept. [default: none]", "N", min=1
+    )
+    workers: int | None = option(
+        None,
+        "Processes that prepare data. [default: beside a GPU most cores, else 0]",
+        "N",
+        min=0,
+    )
+    seed: int | None = option(None, "Decides everything random. [default: 0]", "N", min=0)
+    track: Literal["tensorboard", "wandb", "none"] | None = option(
+        None, "What logs the run, where installed. [default: tensorboard]"
+    )
+    device: options.Device = "auto"
+    precision: options.Precision = "auto"
+
+    def apply(self, config: RunConfig) -> RunConfig:
+        """`config` with what was given; folders by their whole paths, for runs to go on from
+        anywhere."""
+        from deblurcli.data.dataset import parse_source
+
+        given = {name: value for name, value in vars(self).items() if value not in (None, "auto")}
+        if self.data is not None:
+            sources = [parse_source(text) for text in self.data]
+            folders = [(os.path.abspath(folder), weight) for folder, weight in sources]  # noqa: PTH100
+            texts = (f + ("" if weight == 1 else f"={weight:g}") for f, weight in folders)
+            given["data"] = tuple(texts)
+        if self.validation is not None:
+            given["validation"] = tuple(map(os.path.abspath, self.validation))
+        return replace(config, **given)
+
+
+@options.command
 def train(
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data",
-            metavar="DIR[=WEIGHT]",
-            show_default=False,
-            help="What to train on; repeatable. [required]",
-        ),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The run's folder.")
-    ] = Path("runs/deblur"),
-    validation: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--val",
-            metavar="DIR",
-            show_default=False,
-            help="Pairs to measure on, never trained on; repeatable. "
-            "[default: every tenth scene of --data, held out]",
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="default|paper|FILE",
-            show_default=False,
-            help="Set of all settings, also as a .json, .toml or .yaml file. [default: default]",
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            show_default=False,
-            help="Change one value of the recipe, also motion.NAME=VALUE; repeatable.",
-        ),
-    ] = None,
-    blur: Annotated[
-        str | None,
-        typer.Option(
-            "--blur",
-            metavar="|".join(BLURS),
-            show_default=False,
-            callback=options.one_of((*BLURS, None)),
-            help="Which of GOPRO's two kinds of blur. [default: as the recipe says]",
-        ),
-    ] = None,
-    show_recipe: Annotated[
-        bool,
-        typer.Option("--show-recipe", help="Print all values, as --recipe FILE.json reads them."),
-    ] = False,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            "--steps", metavar="N", min=1, show_default=False, help="Train so many steps."
-        ),
-    ] = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            "--minutes",
-            metavar="N",
-            min=0.01,
-            show_default=False,
-            help="Train so many minutes. [default: until Ctrl-C, without --steps]",
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --output, as it was begun.")
-    ] = False,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights", metavar="NAME|FILE", show_default=False, help="Start from these weights."
-        ),
-    ] = None,
-    device: options.Device = "auto",
-    precision: options.Precision = "auto",
-    validate_every: Annotated[
-        int | None,
-        typer.Option(
-            "--validate-every",
-            metavar="N",
-            min=1,
-            show_default=False,
-            help="Steps between validations. [default: 1000]",
-        ),
-    ] = None,
-    validate_limit: Annotated[
-        int | None,
-        typer.Option(
-            "--validate-limit",
-            metavar="N",
-            min=0,
-            show_default=False,
-            help="Most pairs of each set; 0: all. [default: 10]",
-        ),
-    ] = None,
-    snapshot_every: Annotated[
-        int | None,
-        typer.Option(
-            "--snapshot-every",
-            metavar="N",
-            min=1,
-            show_default=False,
-            help="Steps between weights files that are kept. [default: none]",
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers",
-            metavar="N",
-            min=0,
-            show_default=False,
-            help="Processes that prepare data. [default: beside a GPU most cores, else 0]",
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed",
-            metavar="N",
-            min=0,
-            show_default=False,
-            help="Decides everything random. [default: 0]",
-        ),
-    ] = None,
-    track: Annotated[
-        str | None,
-        typer.Option(
-            "--track",
-            metavar="|".join(TRACKERS),
-            show_default=False,
-            callback=options.one_of((*TRACKERS, None)),
-            help="What logs the run, where installed. [default: tensorboard]",
-        ),
-    ] = None,
-    json_: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
+    *,
+    run: RunOptions,
+    output: Path = option(Path("runs/deblur"), "The run's folder.", "DIR", "-o"),
+    resume: bool = option(False, "Go on with the run in --output, as it was begun."),
+    recipe: str | None = option(
+        None,
+        "Set of all settings, also as a .json, .toml or .yaml file. [default: default]",
+        "default|paper|FILE",
+    ),
+    settings: list[str] | None = option(
+        None,
+        "Change one value of the recipe, also motion.NAME=VALUE; repeatable.",
+        "NAME=VALUE",
+        "--set",
+    ),
+    blur: Literal["linear", "gamma", "both"] | None = option(
+        None, "Which of GOPRO's two kinds of blur. [default: as the recipe says]"
+    ),
+    show_recipe: bool = option(False, "Print all values, as --recipe FILE.json reads them."),
+    json: options.Json = False,
 ) -> None:
     """Train a network; Ctrl-C saves, --resume goes on."""
-    # Of several processes the first one speaks.
-    quiet = quiet or os.environ.get("RANK", "0") != "0"
-    console.start(quiet=quiet, verbose=verbose)
     from deblurcli.config import RunConfig, change_recipe, load_recipe
 
-    given: dict[str, object] = {
-        "data": data and tuple(_absolute(text) for text in data),
-        "validation": validation and tuple(os.path.abspath(path) for path in validation),  # noqa: PTH100
-        "weights": weights,
-        "seed": seed,
-        "steps": steps,
-        "minutes": minutes,
-        "validate_every": validate_every,
-        "validate_limit": validate_limit,
-        "snapshot_every": snapshot_every,
-        "workers": workers,
-        "device": None if device == "auto" else device,
-        "precision": None if precision == "auto" else precision,
-        "track": track,
-    }
-    settings = [*(settings or []), *([f"blur={blur}"] if blur else [])]
+    changes = [*(settings or []), *([f"blur={blur}"] if blur else [])]
     stored = RunConfig()
     if resume:
-        if weights:
+        if run.weights:
             raise UsageError(
                 "--weights", "can't go with --resume, which has its own", "leave one of them out"
             )
         with suppress(FileNotFoundError):
             stored = RunConfig.load(output / "config.json")
     begun = stored.recipe if recipe is None else load_recipe(recipe)
-    config = dataclasses.replace(
-        stored,
-        recipe=change_recipe(begun, settings),
-        **{name: value for name, value in given.items() if value is not None},  # type: ignore[arg-type]
-    )
+    config = run.apply(replace(stored, recipe=change_recipe(begun, changes)))
     if show_recipe:
-        console.print_json(dataclasses.asdict(config.recipe))
+        console.print_json(asdict(config.recipe))
         return
     if not config.data:
         raise UsageError("train", "nothing to train on", "give --data DIR")
-    if resume and stored.data:
-        changed = stored.differences(config)
+    if resume and stored.data and (changed := stored.differences(config)):
         for name, (before, now) in changed.items():
             if name not in MAY_CHANGE:
                 raise UsageError(
@@ -246,34 +153,20 @@ def train(
                     f"the run was begun with {before}, not {now}",
                     f"leave it out, or start anew with --weights {output / 'last.safetensors'}",
                 )
-        if changed and not quiet:
-            words = (f"{name} {now} instead of {was}" for name, (was, now) in changed.items())
-            console.say(f"deblur: goes on with {', '.join(words)}")
-    if config.steps is None and config.minutes is None and not quiet:
-        console.say(
+        words = (f"{name} {now} instead of {was}" for name, (was, now) in changed.items())
+        console.note(f"deblur: goes on with {', '.join(words)}")
+    if config.steps is None and config.minutes is None:
+        console.note(
             "deblur: trains until Ctrl-C at a constant rate, as neither --steps nor --minutes is "
             "given; --resume with one of them lets the rate fall at the end"
         )
-    _train(config, settings, output, resume=resume, as_json=json_, quiet=quiet)
+    train_as(config, changes, output, resume=resume, json=json)
 
 
-def _absolute(text: str) -> str:
-    """``DIR=WEIGHT`` with the folder's whole path, so that a run goes on from anywhere."""
-    from deblurcli.data.dataset import parse_source
-
-    folder, weight = parse_source(text)
-    return os.path.abspath(folder) + ("" if weight == 1 else f"={weight:g}")  # noqa: PTH100
-
-
-def _train(
-    config: RunConfig,
-    settings: list[str],
-    output: Path,
-    *,
-    resume: bool,
-    as_json: bool,
-    quiet: bool,
+def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
+    config: RunConfig, changes: Sequence[str], output: Path, *, resume: bool, json: bool
 ) -> None:
+    """Trains, and shows and says how it goes; `changes` are what was asked of the network."""
     try:
         from deblurcli.training import RunFolder, Trainer, Validation
     except ModuleNotFoundError as error:
@@ -282,32 +175,30 @@ def _train(
 
     from deblurcli.config import change_recipe
     from deblurcli.devices import choose_device, choose_precision
+    from deblurcli.training.progress import draw_curves, draw_sheet
     from deblurcli.training.train_step import describe_network
+    from deblurcli.weights import hub
+    from deblurcli.weights.files import load_generator
 
     place = choose_device(config.device)
     if place.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", place.index or 0)))
     wanted = config.recipe.precision if config.precision == "auto" else config.precision
     number_format = choose_precision(wanted, place)
-    sources, pairs, notes = find_data(config, quiet=quiet)
+    sources, pairs, notes = find_data(config)
     folder = RunFolder(output)
-    initial: RestorationNetwork | None = None
-    if resume:
-        initial = folder.load_network()
-    elif config.weights is not None:
-        from deblurcli.cli.fetching import find_weights
-        from deblurcli.weights.files import load_generator
-
-        initial, _ = load_generator(find_weights(config.weights, quiet=quiet))
+    initial = folder.load_network() if resume else None
+    if initial is None and config.weights is not None:
+        initial, _ = load_generator(hub.find(config.weights, show_progress=console.show_download))
     if initial is not None:
         described = describe_network(config.recipe, initial.config)
-        if change_recipe(described, settings) != described:
+        if change_recipe(described, changes) != described:
             raise UsageError(
                 "--set",
                 "describes another network than the one to start from",
                 "leave out network, scales, channels, blocks, depths, unshuffle and block",
             )
-        config = dataclasses.replace(config, recipe=described)
+        config = replace(config, recipe=described)
     trainer = Trainer(
         config,
         sources,
@@ -327,64 +218,41 @@ def _train(
         validate = Validation(
             pairs, limit=config.validate_limit, device=device, precision=config.precision
         )
-    with console.progress(100, "%", description="training", quiet=quiet) as bar:
-        shown = [0.0]
+    with console.progress(100, "%", description="training") as bar:
 
         def report(status: TrainingStatus) -> None:
-            percent = round(100 * status.progress, 2)
-            bar.update(percent - shown.pop())
-            shown.append(percent)
+            bar.update(round(100 * status.progress, 2) - bar.n)
             bar.set_postfix_str(describe(status))
-            _log.info("%s", describe(status))
+            console.logger.info("%s", describe(status))
 
         samples = validate.sample_sheets if validate else None
         status = trainer.run(validate, report=report, samples=samples)
     trainer.close()
-    if trainer.accelerator.is_main_process:
-        _finish(output, status, validate, trainer.networks.ema_model, as_json=as_json, quiet=quiet)
-
-
-def _finish(
-    output: Path,
-    status: TrainingStatus,
-    validate: Validation | None,
-    network: RestorationNetwork,
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Draws curves and samples, and says how it ended."""
-    from deblurcli.training.progress import draw_curves, draw_sheet
-
-    made = []
+    if not trainer.accelerator.is_main_process:
+        return
+    pictures = []
     try:
         blurred = validate.measure_blurred() if validate else {}
-        draw_curves(output / "metrics.csv", output / "curves.png", blurred)
-        made.append(str(output / "curves.png"))
+        draw_curves(folder.metrics, output / "curves.png", blurred)
+        pictures.append(str(output / "curves.png"))
     except ImportError:  # a run without matplotlib has done its work all the same
-        _log.info("no curves.png without matplotlib: pip install 'deblurcli[train]'")
+        console.logger.info("no curves.png without matplotlib: pip install 'deblurcli[train]'")
     if validate is not None:
-        samples = validate.restore_samples(network)
-        draw_sheet(samples, output / "samples.png")
-        made.append(str(output / "samples.png"))
-    if as_json:
-        figures = {**dataclasses.asdict(status), "folder": str(output), "pictures": made}
-        console.print_json(
-            {
-                name: None if isinstance(value, float) and not math.isfinite(value) else value
-                for name, value in figures.items()
-            }
-        )
-    elif not quiet:
-        best = "best.safetensors" if validate else "last.safetensors"
-        console.say(
-            f"deblur: {describe(status)}; use it: deblur photo.jpg --weights {output / best}"
-        )
+        triples = validate.restore_samples(trainer.networks.ema_model)
+        draw_sheet(triples, output / "samples.png")
+        pictures.append(str(output / "samples.png"))
+    if json:
+        document = {**asdict(status), "folder": str(output), "pictures": pictures}
+        for name, value in document.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                document[name] = None  # JSON has no word for it
+        console.print_json(document)
+    else:
+        best = output / ("best.safetensors" if validate else "last.safetensors")
+        console.note(f"deblur: {describe(status)}; use it: deblur photo.jpg --weights {best}")
 
 
-def find_data(
-    config: RunConfig, *, quiet: bool
-) -> tuple[list[Source], list[Pair], tuple[str, ...]]:
+def find_data(config: RunConfig) -> tuple[list[Source], list[Pair], tuple[str, ...]]:
     """What to train on, the pairs to validate on, and what the model card says of the data.
 
     Says what each folder was understood as. No picture is both trained on and validated on.
@@ -422,14 +290,12 @@ def find_data(
             sources.append(Source(photos=tuple(large), weight=weight))
             said = note = f"{len(large)} sharp photos of {Path(folder).name}, blur synthesised"
         notes.append(note)
-        if not quiet:
-            console.say(f"deblur: {folder}: {said}")
+        console.note(f"deblur: {folder}: {said}")
     for path in config.validation:
         pairs = keep_blur(find_pairs(path, "test"), recipe.blur, path)
         held += pairs
-        if not quiet:
-            kinds = ", ".join(sorted({pair.kind for pair in pairs}))
-            console.say(f"deblur: {path}: {len(pairs)} pairs ({kinds}) to validate on")
+        kinds = ", ".join(sorted({pair.kind for pair in pairs}))
+        console.note(f"deblur: {path}: {len(pairs)} pairs ({kinds}) to validate on")
     sharp = (p for s in sources for p in (*s.photos, *(pair.sharp for pair in s.pairs)))
     trained = {path.resolve() for path in sharp}
     for pair in held:
@@ -441,7 +307,7 @@ def find_data(
             )
     check_pairs(held, SSIM_MIN_PX, "give larger pictures")
     if not held:
-        _log.warning("nothing to validate on: no best weights will be chosen; give --val")
+        console.logger.warning("nothing to validate on: no best weights will be chosen; give --val")
     return sources, held, tuple(notes)
 
 

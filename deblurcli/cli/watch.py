@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from deblurcli.cli import console, options
+from deblurcli.cli.options import option
 from deblurcli.errors import UsageError
 
 
-@options.grouped
+@options.command
 def watch(
     *,
     folder: Annotated[
@@ -26,49 +27,42 @@ def watch(
         typer.Option("--output", "-o", metavar="FOLDER", help="Where results are written."),
     ],
     recursive: options.Recursive = False,
-    video: Annotated[bool, typer.Option("--video", help="Also videos that arrive.")] = False,
+    video: bool = option(False, "Also videos that arrive."),
     format: options.Format = None,  # noqa: A002  (the option's name)
     strip: options.Strip = False,
-    settle: Annotated[
-        float,
-        typer.Option(
-            "--settle",
-            metavar="SECONDS",
-            parser=options.number(0.1, 3600),
-            help="A file is complete when it has not changed for so long.",
-        ),
-    ] = 2.0,
-    network: options.NetworkOptions,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
-) -> int:
+    settle: float = option(
+        2.0,
+        "A file is complete when it has not changed for so long.",
+        "SECONDS",
+        min=0.1,
+        max=3600,
+    ),
+    weights: options.Weights = "default",
+    compute: options.ComputeOptions,
+) -> None:
     """Restore photos as they arrive in a folder, once they are completely written.
 
     What lies there already and has no result yet is restored first. Ctrl-C ends it; started
     again, it goes on with what arrived in between.
     """
-    console.start(quiet=quiet, verbose=verbose)
     if not Path(folder).is_dir():
         raise UsageError(folder or "''", "no such folder", "give the folder where files arrive")
-    suffix = options.OutputOptions(format=format).suffix
 
     from deblurcli.batch.run import RunOptions, run
     from deblurcli.batch.watch import arrivals
 
-    deblurrer = network.load(quiet=quiet)
+    deblurrer = compute.load(weights)
     run_options = RunOptions(strip=strip, format=format)
-    if not quiet:
-        console.say(f"deblur: watching {folder}; Ctrl-C ends it")
+    console.note(f"deblur: watching {folder}; Ctrl-C ends it")
     for jobs in arrivals(
-        folder, output, recursive=recursive, videos=video, suffix=suffix, settle_seconds=settle
+        folder, output, recursive=recursive, videos=video, suffix=format, settle_seconds=settle
     ):
         with closing(run(jobs, deblurrer, run_options)) as running:
             for outcome in running:
                 if outcome.error is not None:
                     console.say_error(outcome.error)
-                elif not quiet:
-                    seconds = f"{outcome.seconds:.1f} s"
-                    console.say(f"deblur: wrote {outcome.job.target_name} in {seconds}")
-                    for note in outcome.notes:
-                        console.say(f"deblur: {outcome.job.source_name}: {note}")
-    return 0
+                    continue
+                seconds = f"{outcome.seconds:.1f} s"
+                console.note(f"deblur: wrote {outcome.job.target_name} in {seconds}")
+                for note in outcome.notes:
+                    console.note(f"deblur: {outcome.job.source_name}: {note}")

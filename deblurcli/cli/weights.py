@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -11,8 +12,8 @@ from urllib.parse import urlsplit
 import typer
 
 from deblurcli.cli import console, options
-from deblurcli.cli.fetching import download_bar, find_weights
-from deblurcli.errors import DeblurError, UsageError, WeightsError
+from deblurcli.cli.options import option
+from deblurcli.errors import DeblurError, UsageError, WeightsError, already_exists
 from deblurcli.weights import hub
 from deblurcli.weights.download import Wanted, fetch
 from deblurcli.weights.manifest import Entry, check_name, describe, read_manifest, register
@@ -21,39 +22,31 @@ app = typer.Typer(
     help="List, get, check, import and export weights.",
     rich_markup_mode=None,
     invoke_without_command=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.callback()(console.explain_group)
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME|FILE", help="A name from 'deblur weights list', or a file.")
 ]
-Names = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="NAME...", show_default=False, help="Names; the default if none."),
+Licence = Annotated[
+    str, typer.Option("--licence", metavar="SPDX", help="Its licence, if you know it.")
 ]
 
 
-app.callback()(console.explain_group)
-
-
 @app.command("list")
-def list_weights(
-    json: options.Json = False, quiet: options.Quiet = False, verbose: options.Verbose = 0
-) -> None:
+@options.command
+def list_weights(*, json: options.Json = False) -> None:
     """Shows what there is and what is here.
 
     The name with a star is what --weights default stands for. STATE is intact (its sha256 is
     right), damaged (it is wrong; such a file is never used), absent, or unlisted (no manifest
     knows its sha256, as of a file of your own).
     """
-    console.start(quiet=quiet, verbose=verbose)
-    default = hub.catalogue().default
-    found = hub.listings()
+    default, found = hub.catalogue().default, hub.listings()
     if json:
         rows = [
             {
-                **listing.entry.__dict__,
-                "sources": list(listing.entry.sources),
+                **asdict(listing.entry),
                 "default": listing.entry.name == default,
                 "state": listing.state,
                 "place": listing.place or None,
@@ -67,48 +60,52 @@ def list_weights(
         console.say(f"no weights; they would be looked for in {hub.storage_folder()}")
         return
     table = [("NAME", "NETWORK", "GMACS", "SIZE", "STATE", "LICENCE")]
+    below = [""]
     for listing in found:
         entry, network = listing.entry, listing.entry.network
-        facts = [network.get("body", "?"), f"{network.get('parameters', 0) / 1e6:.2f} M"]
-        if "scales" in network:
-            facts.insert(1, f"K={network['scales']}")
+        levels = f", K={network['scales']}" if "scales" in network else ""
+        millions = network.get("parameters", 0) / 1e6
         table.append(
             (
                 entry.name + (" *" if entry.name == default else ""),
-                ", ".join(facts),
+                f"{network.get('body', '?')}{levels}, {millions:.2f} M",
                 f"{network['gmacs']:.1f}" if "gmacs" in network else "-",
                 f"{entry.bytes / 1e6:.1f} MB" if entry.bytes else "-",
                 listing.state,
                 entry.licence,
             )
         )
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells, about in zip(table, (None, *found), strict=True):
-        print("  ".join(map(str.ljust, cells, widths)).rstrip())
-        if about is None:
-            continue
-        if about.path:
-            print(f"    {about.path}")
-        elif about.entry.sources:
-            print(f"    not here; get it: deblur weights pull {about.entry.name}")
-        scores = about.entry.scores.items()
+        about = str(listing.path or "")
+        if not listing.path and entry.sources:
+            about = f"not here; get it: deblur weights pull {entry.name}"
+        scores = entry.scores.items()
         figures = [f"{name} {v['psnr_db']:.2f} dB" for name, v in scores if "psnr_db" in v]
         if figures:
             text = f"PSNR: {', '.join(figures)}"
-            print(textwrap.indent(textwrap.fill(text, 76, break_long_words=False), "    "))
+            about += "\n" + textwrap.fill(text, 76, break_long_words=False)
+        below.append(textwrap.indent(about.strip("\n"), "    "))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells, about in zip(table, below, strict=True):
+        print("  ".join(map(str.ljust, cells, widths)).rstrip())
+        if about:
+            print(about)
 
 
 @app.command()
+@options.command
 def pull(
-    names: Names = None,
+    *,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="Names; the default if none.")
+    ] = None,
     offline: options.Offline = False,
     json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Downloads what is not here yet; prints where it lies."""
-    console.start(quiet=quiet, verbose=verbose)
-    found = {n: find_weights(n, offline=offline, quiet=quiet) for n in names or ["default"]}
+    found = {
+        name: hub.find(name, offline=offline, show_progress=console.show_download)
+        for name in names or ["default"]
+    }
     if json:
         console.print_json([{"name": n, "path": str(p)} for n, p in found.items()])
     else:
@@ -116,9 +113,9 @@ def pull(
 
 
 @app.command()
-def path(name: Name = "default", json: options.Json = False) -> None:
+@options.command
+def path(*, name: Name = "default", json: options.Json = False) -> None:
     """Prints where intact weights lie; downloads nothing."""
-    console.start(quiet=False, verbose=0)
     found = hub.find(name, offline=True)
     if json:
         console.print_json({"name": name, "path": str(found)})
@@ -127,29 +124,24 @@ def path(name: Name = "default", json: options.Json = False) -> None:
 
 
 @app.command()
+@options.command
 def verify(
+    *,
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="NAME|FILE...", show_default=False, help="All that are here if none is named."
-        ),
+        typer.Argument(metavar="NAME|FILE...", help="All that are here if none is named."),
     ] = None,
     json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> int:
     """Checks files byte for byte; exit code 4 if one is wrong.
 
     What is compared is the sha256 that the manifest gives for the file.
     """
-    console.start(quiet=quiet, verbose=verbose)
-    known, default = hub.listings(), hub.catalogue().default
+    known = {listing.entry.name: listing for listing in hub.listings()}
+    default = hub.catalogue().default or "default"
     rows: list[tuple[str, str, Path | None]] = []
-    if not names:
-        rows = [(about.entry.name, about.state, about.path) for about in known if about.path]
-    for name in names or ():
-        wanted = default if name == "default" else name
-        listed = next((about for about in known if about.entry.name == wanted), None)
+    for name in names or [name for name, listing in known.items() if listing.path]:
+        listed = known.get(default if name == "default" else name)
         if listed is not None:
             rows.append((listed.entry.name, listed.state, listed.path))
             continue
@@ -176,23 +168,18 @@ def verify(
 
 
 @app.command("add")
+@options.command
 def add_weights(
+    *,
     source: Annotated[
         str,
         typer.Argument(metavar="URL|FILE", help="A checkpoint (.pth, .ckpt) or a .safetensors."),
     ],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="What to call it.")],
-    sha256: Annotated[
-        str | None,
-        typer.Option("--sha256", metavar="HASH", show_default=False, help="What it must have."),
-    ] = None,
-    licence: Annotated[
-        str, typer.Option("--licence", metavar="SPDX", help="Its licence, if you know it.")
-    ] = "unknown",
+    sha256: str | None = option(None, "What it must have.", "HASH"),
+    licence: Licence = "unknown",
     overwrite: options.Overwrite = False,
     json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Takes in a network for --weights NAME, of deblurcli or of others.
 
@@ -200,8 +187,7 @@ def add_weights(
     at scale 1. Nothing in the file is executed. Without --sha256 it is taken as it comes; from
     then on it is only used while it stays as it is.
     """
-    console.start(quiet=quiet, verbose=verbose)
-    target = _place_for(name, overwrite=overwrite)
+    target = place_for(name, overwrite=overwrite)
     suffix = Path(urlsplit(source).path).suffix
     if suffix not in (hub.SUFFIX, *hub.CHECKPOINT_SUFFIXES):
         remedy = "give a .pth, .ckpt or .safetensors; for DeepDeblur-PyTorch: deblur weights import"
@@ -211,171 +197,61 @@ def add_weights(
     incoming = target.with_name(f".{name}{suffix}")
     wanted = Wanted(incoming, sha256.lower() if sha256 else None)
     try:
-        fetch(wanted, [source], show_progress=download_bar(quiet=quiet))
+        fetch(wanted, [source], show_progress=console.show_download)
         from deblurcli.weights.files import ModelCard, import_foreign
 
         card = ModelCard(name=name, licence=licence, notes=f"from {source}")
         import_foreign(incoming, target, None if suffix == hub.SUFFIX else card, overwrite=True)
     finally:
         incoming.unlink(missing_ok=True)
-    entry = register(target, name=name)
-    if json:
-        console.print_json({**entry.__dict__, "path": str(target)})
-    else:
-        print(target)
-    if not quiet:
-        console.say(f"use it: deblur photo.jpg --weights {name}")
+    say_made(register(target, name=name), target, name, json=json)
 
 
 @app.command("import")
+@options.command
 def import_weights(
+    *,
     file: Annotated[
         Path,
         typer.Argument(metavar="FILE", help="A DeepDeblur-PyTorch model-N.pt, or its zip archive."),
     ],
-    name: Annotated[
-        str, typer.Option("--name", metavar="NAME", help="What to call them for --weights.")
-    ] = "deepdeblur",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE.safetensors",
-            show_default=False,
-            help="Write here instead of where --weights NAME finds it.",
-        ),
-    ] = None,
-    licence: Annotated[
-        str,
-        typer.Option("--licence", metavar="SPDX", help="Licence of the weights, if you know it."),
-    ] = "unknown",
+    name: str = option("deepdeblur", "What to call them for --weights.", "NAME"),
+    output: Path | None = option(
+        None, "Write here instead of where --weights NAME finds it.", "FILE.safetensors", "-o"
+    ),
+    licence: Licence = "unknown",
     overwrite: options.Overwrite = False,
     json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
 ) -> None:
     """Imports a checkpoint that the paper's authors publish.
 
     It becomes a safetensors file for --weights. Nothing in the file is executed. The imported
     network gives the same output as the original.
     """
-    console.start(quiet=quiet, verbose=verbose)
-    target = output or _place_for(name, overwrite=overwrite)
+    target = output or place_for(name, overwrite=overwrite)
     from deblurcli.weights.import_deepdeblur import import_published
 
     import_published(file, target, name=name, licence=licence, overwrite=overwrite)
     entry = register(target, name=name) if output is None else describe(target, name=target.stem)
+    say_made(entry, target, str(output or name), json=json)
+
+
+def say_made(entry: Entry, target: Path, name: str, *, json: bool) -> None:
+    """Says where new weights lie, and by which name they are used."""
     if json:
-        console.print_json({**entry.__dict__, "path": str(target)})
+        console.print_json({**asdict(entry), "path": str(target)})
     else:
         print(target)
-    if not quiet:
-        console.say(f"use it: deblur photo.jpg --weights {target if output else name}")
+    console.note(f"use it: deblur photo.jpg --weights {name}")
 
 
-@app.command("export")
-def export_weights(
-    name: Name,
-    target: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write.")],
-    overwrite: options.Overwrite = False,
-    offline: options.Offline = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    verbose: options.Verbose = 0,
-) -> None:
-    """Writes an ONNX model for other runtimes.
+def place_for(name: str, *, overwrite: bool) -> Path:
+    """The file that ``--weights NAME`` will find, in a folder that exists.
 
-    Input "blurred" and output "sharp" are (batch, 3, height, width) float32 in [0, 1], of any
-    size. The model is checked against PyTorch before the file gets its name.
+    Raises:
+        UsageError: the name is that of other weights, or no name.
+        WeightsError: the folder can't be made.
     """
-    console.start(quiet=quiet, verbose=verbose)
-    if target.suffix != ".onnx":
-        raise UsageError(target, "not a name of an ONNX file", "end it in .onnx")
-    if os.path.lexists(target) and not overwrite:  # before the work, not after it
-        raise UsageError(target, "exists already", "give another name, or --overwrite")
-    source = find_weights(name, offline=offline, quiet=quiet)
-    from deblurcli.weights.export_onnx import export_onnx
-    from deblurcli.weights.files import load_generator
-
-    network, card = load_generator(source)
-    if not quiet:
-        console.say("exporting and checking; this can take a minute")
-    difference = export_onnx(network, card, target, overwrite=overwrite)
-    if json:
-        console.print_json({"path": str(target), "largest_difference": difference})
-    else:
-        print(target)
-    if not quiet:
-        console.say(f"differs from PyTorch by at most {difference:.1g} of the full range")
-
-
-@app.command("register")
-def register_weights(
-    file: Annotated[Path, typer.Argument(metavar="FILE.safetensors")],
-    name: Annotated[
-        str | None,
-        typer.Option("--name", metavar="NAME", show_default=False, help="Else the file's name."),
-    ] = None,
-    source: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--source",
-            metavar="URL",
-            show_default=False,
-            help="Where the file can be downloaded; repeat for more, best first.",
-        ),
-    ] = None,
-    packaged: Annotated[
-        bool | None,
-        typer.Option(show_default=False, help="Whether deblurcli's package carries the file."),
-    ] = None,
-    default: Annotated[
-        bool, typer.Option("--default", help="Make it the folder's default.")
-    ] = False,
-    json: options.Json = False,
-) -> None:
-    """Writes a file's entry in the manifest beside it.
-
-    From then on the file is only used while its sha256 is what it is now. Network, scores and
-    licence are taken from the file itself.
-    """
-    console.start(quiet=False, verbose=0)
-    sources = tuple(source) if source else None
-    _refuse_taken_name(file, name)
-    entry = register(file, name=name, sources=sources, packaged=packaged, default=default)
-    if json:
-        console.print_json(entry.__dict__)
-    else:
-        print(f"{entry.name}  {entry.sha256}")
-    if default and _place_of(file) and (first := hub.catalogue().default) != entry.name:
-        console.say(
-            f"--weights default stays {first}, of a folder that is searched first; "
-            f"to use these by default, set DEBLUR_WEIGHTS={entry.name}"
-        )
-
-
-def _refuse_taken_name(file: Path, name: str | None) -> None:
-    """Raises UsageError for a name by which --weights would find another file."""
-    manifest = read_manifest(file.parent)
-    old = manifest.entry_of_file(file.name)
-    wanted = name or (old.name if old else file.stem)
-    others: list[Entry] = [entry for entry in manifest.entries if entry.file != file.name]
-    if _place_of(file) in ("DEBLUR_WEIGHTS_DIR", "cache"):
-        others += [e for e in hub.catalogue().entries if e not in manifest.entries]
-    # A copy of what is shipped may keep its name.
-    if any(entry.name == wanted and not entry.matches(file) for entry in others):
-        raise UsageError(wanted, "the name of other weights", "give another --name")
-
-
-def _place_of(file: Path) -> str | None:
-    """Which place it is where --weights would find the file by its name, if any."""
-    folder = file.parent.resolve()
-    return next((p for p, place in hub.places().items() if place.resolve() == folder), None)
-
-
-def _place_for(name: str, *, overwrite: bool) -> Path:
-    """The file that ``--weights NAME`` will find, in a folder that exists."""
     check_name(name)
     target = hub.storage_folder() / f"{name}{hub.SUFFIX}"
     own = {entry.name for entry in read_manifest(target.parent).entries}
@@ -393,3 +269,84 @@ def _place_for(name: str, *, overwrite: bool) -> Path:
             "set DEBLUR_WEIGHTS_DIR to a folder that you may write to, or give -o",
         ) from error
     return target
+
+
+@app.command("export")
+@options.command
+def export_weights(
+    *,
+    name: Name,
+    target: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write.")],
+    overwrite: options.Overwrite = False,
+    offline: options.Offline = False,
+    json: options.Json = False,
+) -> None:
+    """Writes an ONNX model for other runtimes.
+
+    Input "blurred" and output "sharp" are (batch, 3, height, width) float32 in [0, 1], of any
+    size. The model is checked against PyTorch before the file gets its name.
+    """
+    if target.suffix != ".onnx":
+        raise UsageError(target, "not a name of an ONNX file", "end it in .onnx")
+    if os.path.lexists(target) and not overwrite:  # before the work, not after it
+        raise already_exists(target, "give another name, or --overwrite")
+    source = hub.find(name, offline=offline, show_progress=console.show_download)
+    from deblurcli.weights.export_onnx import export_onnx
+    from deblurcli.weights.files import load_generator
+
+    network, card = load_generator(source)
+    console.note("exporting and checking; this can take a minute")
+    difference = export_onnx(network, card, target, overwrite=overwrite)
+    if json:
+        console.print_json({"path": str(target), "largest_difference": difference})
+    else:
+        print(target)
+    console.note(f"differs from PyTorch by at most {difference:.1g} of the full range")
+
+
+@app.command("register")
+@options.command
+def register_weights(
+    *,
+    file: Annotated[Path, typer.Argument(metavar="FILE.safetensors")],
+    name: str | None = option(None, "Else the file's name.", "NAME"),
+    source: list[str] | None = option(
+        None, "Where the file can be downloaded; repeat for more, best first.", "URL"
+    ),
+    packaged: bool | None = option(
+        None,
+        "Whether deblurcli's package carries the file.",
+        None,
+        "--packaged/--no-packaged",
+    ),
+    default: bool = option(False, "Make it the folder's default."),
+    json: options.Json = False,
+) -> None:
+    """Writes a file's entry in the manifest beside it.
+
+    From then on the file is only used while its sha256 is what it is now. Network, scores and
+    licence are taken from the file itself.
+    """
+    # Where --weights finds files by their names, no two files may have one name.
+    folder = file.parent.resolve()
+    place = next((p for p, other in hub.places().items() if other.resolve() == folder), None)
+    manifest = read_manifest(file.parent)
+    old = manifest.entry_of_file(file.name)
+    wanted = name or (old.name if old else file.stem)
+    others = [entry for entry in manifest.entries if entry.file != file.name]
+    if place in ("DEBLUR_WEIGHTS_DIR", "cache"):
+        others += [e for e in hub.catalogue().entries if e not in manifest.entries]
+    # A copy of what is shipped may keep its name.
+    if any(entry.name == wanted and not entry.matches(file) for entry in others):
+        raise UsageError(wanted, "the name of other weights", "give another --name")
+    sources = tuple(source) if source else None
+    entry = register(file, name=name, sources=sources, packaged=packaged, default=default)
+    if json:
+        console.print_json(asdict(entry))
+    else:
+        print(f"{entry.name}  {entry.sha256}")
+    if default and place and (first := hub.catalogue().default) != entry.name:
+        console.say(
+            f"--weights default stays {first}, of a folder that is searched first; "
+            f"to use these by default, set DEBLUR_WEIGHTS={entry.name}"
+        )

@@ -21,7 +21,6 @@ from deblurcli import __version__
 from deblurcli.batch.plan import Job, Plan
 from deblurcli.batch.run import Outcome
 from deblurcli.cli import main
-from deblurcli.cli.options import ConsoleOptions
 from deblurcli.cli.run_report import RunReport
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.io.photos import read
@@ -341,10 +340,7 @@ def test_photos_on_their_way_when_a_run_is_stopped_are_counted(
         for job in plan.jobs:
             cast(Path, job.target).write_bytes(b"old")
 
-    with (
-        pytest.raises(SystemExit),
-        RunReport(plan, ConsoleOptions(json=True, quiet=True)) as report,
-    ):
+    with pytest.raises(SystemExit), RunReport(plan, json=True) as report:
         for job in plan.jobs[:2]:
             part = tmp_path / "part"
             part.write_bytes(b"new")

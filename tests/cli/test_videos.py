@@ -14,7 +14,6 @@ from video_clips import COUNTER, TONE, ffmpeg, ffprobe, needs_ffmpeg
 
 from deblurcli.batch.plan import Job, Plan
 from deblurcli.cli import run_report
-from deblurcli.cli.options import ConsoleOptions
 
 Deblur = Callable[..., Any]
 MakePhoto = Callable[..., Path]
@@ -95,7 +94,7 @@ def test_a_log_hears_of_a_long_clip(
 ) -> None:
     job = Job(tmp_path / "film.mp4", tmp_path / "out.mp4", "video")
     monkeypatch.setattr(run_report, "SECONDS_OF_A_LINE", 0.0)
-    with run_report.RunReport(Plan(jobs=[job]), ConsoleOptions()) as report:
+    with run_report.RunReport(Plan(jobs=[job])) as report:
         report.show_frame(job, 30, 3000)
         report.show_frame(job, 60, None)
     told = capsys.readouterr().err
