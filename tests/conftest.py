@@ -97,6 +97,22 @@ def deblur(tiny_weights: Path) -> Deblur:
 
 
 @pytest.fixture
+def deblur_here(
+    tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Deblur:
+    """Runs ``deblur`` like the fixture `deblur`, but in this process, which saves seconds."""
+    from deblurcli.cli import main
+
+    def run(*words: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setenv("DEBLUR_WEIGHTS", os.fspath(tiny_weights))
+        capsys.readouterr()  # what was said before
+        code = main([os.fspath(word) for word in words])
+        return subprocess.CompletedProcess(words, code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
 def make_photo() -> Callable[..., Path]:
     """Writes a small picture with some structure in it, and gives its path."""
 

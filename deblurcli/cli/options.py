@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -162,12 +163,11 @@ def parse_tile(text: str) -> str:
 
 def parse_seconds(text: str) -> float:
     """Reads a time as people write it: ``90``, ``90.5``, ``1:30`` or ``0:01:30.5``."""
+    if not re.fullmatch(r"(\d+:){0,2}(\d+\.?\d*|\.\d+)", text):
+        raise typer.BadParameter(f"{text!r} is no time such as 90.5 or 1:30")
     seconds = 0.0
     for part in text.split(":"):
-        try:
-            seconds = 60 * seconds + parse_number(part, 0, 1e9)
-        except typer.BadParameter:
-            raise typer.BadParameter(f"{text!r} is no time such as 90.5 or 1:30") from None
+        seconds = 60 * seconds + float(part)
     return seconds
 
 

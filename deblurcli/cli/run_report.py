@@ -86,12 +86,12 @@ class RunReport:
 
     def show_frame(self, job: Job, done: int, total: int | None) -> None:
         """A frame of a clip is done."""
-        now = time.perf_counter()
         if self._frames is None:
             name = Path(job.source_name).name
             self._frames = console.progress(total, "frame", description=name)
-            self._clip_start = self._last_line = now
+            self._clip_start = self._last_line = time.perf_counter()
         self._frames.update(done - self._frames.n)
+        now = time.perf_counter()
         if not sys.stderr.isatty() and now - self._last_line >= SECONDS_OF_A_LINE:
             self._last_line = now
             rate = done / (now - self._clip_start)

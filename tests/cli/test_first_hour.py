@@ -1,4 +1,4 @@
-"""What a new user meets: the real ``deblur`` in a process of its own."""
+"""What a new user meets."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_photo: MakePhoto)
 
 
 @pytest.mark.parametrize("words", [[""], ["photo.jpg", ""], ["photo.jpg", "-o", ""]])
-def test_an_unset_variable_restores_nothing(here: Path, deblur: Deblur, words: list[str]) -> None:
-    done = deblur(*words)
+def test_an_unset_variable_restores_nothing(
+    here: Path, deblur_here: Deblur, words: list[str]
+) -> None:
+    done = deblur_here(*words)
     assert done.returncode == 2
     assert done.stderr == "deblur: '': an empty name; check the variable that it comes from\n"
     assert sorted(path.name for path in here.iterdir()) == ["folder", "photo.jpg"]
@@ -58,7 +60,7 @@ def test_a_terminal_gets_no_bytes(here: Path) -> None:
     assert "would fill the terminal with bytes; send it on: -o - > sharp.jpg" in done.stderr
 
 
-def test_the_content_names_the_ending(here: Path, deblur: Deblur) -> None:
+def test_the_content_names_the_ending(here: Path, deblur_here: Deblur) -> None:
     results = {
         "s.xyz": "s-sharp.jpg",
         "photo.jpeg_large": "photo-sharp.jpg",
@@ -67,21 +69,21 @@ def test_the_content_names_the_ending(here: Path, deblur: Deblur) -> None:
     }
     for name in results:
         Path(name).write_bytes(Path("photo.jpg").read_bytes())
-    done = deblur(*results)
+    done = deblur_here(*results)
     assert done.returncode == 0, done.stderr
     for result in results.values():
         with Image.open(result) as image:
             assert image.format == "JPEG"
-    done = deblur(*results, "-o", "out/", "--dry-run")
+    done = deblur_here(*results, "-o", "out/", "--dry-run")
     assert done.stdout.splitlines() == [
         f"{name} -> out/{result.replace('-sharp', '')}" for name, result in results.items()
     ]
 
 
 @needs_ffmpeg
-def test_a_video_of_an_odd_name_is_one(here: Path, deblur: Deblur) -> None:
+def test_a_video_of_an_odd_name_is_one(here: Path, deblur_here: Deblur) -> None:
     ffmpeg("-f", "lavfi", "-i", COUNTER.replace("d=1", "d=0.2"), "-f", "avi", "clip.download")
-    done = deblur("clip.download", "--dry-run")
+    done = deblur_here("clip.download", "--dry-run")
     assert done.stdout == "clip.download -> clip-sharp.mp4\n"
 
 
@@ -244,14 +246,16 @@ def test_version_as_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_completion_offers_values(
-    here: Path, deblur: Deblur, words: str, offered: list[str]
+    here: Path,
+    deblur_here: Deblur,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    offered: list[str],
 ) -> None:
-    environment = {
-        "_DEBLUR_COMPLETE": "complete_bash",
-        "COMP_WORDS": f"deblur {words}",
-        "COMP_CWORD": str(len(words.split(" "))),
-    }
-    assert deblur(env=environment).stdout.splitlines() == offered
+    monkeypatch.setenv("_DEBLUR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", f"deblur {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split(" "))))
+    assert deblur_here().stdout.splitlines() == offered
 
 
 def in_a_terminal(columns: int, *words: str) -> list[str]:

@@ -99,13 +99,13 @@ def encoded(photo: Path) -> bytes:
 
 
 def test_a_photo_comes_back_as_the_command_writes_it(
-    server: Server, tmp_path: Path, make_photo: MakePhoto, tiny_weights: Path, deblur: Any
+    server: Server, tmp_path: Path, make_photo: MakePhoto, deblur_here: Any
 ) -> None:
     photo = make_photo(tmp_path / "a b.png")
     about = server.upload("a%20b.png", encoded(photo), "&strength=0.5")
     assert (about["state"], about["result_name"]) == ("done", "a b-sharp.png")
     code, result = server.ask(f"api/photos/{about['id']}/result")
-    done = deblur(photo, "-o", tmp_path / "c.png", "--strength", "0.5", "--weights", tiny_weights)
+    done = deblur_here(photo, "-o", tmp_path / "c.png", "--strength", "0.5")
     assert (code, done.returncode) == (200, 0)
     ours, commands = Image.open(io.BytesIO(result)), Image.open(tmp_path / "c.png")
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(commands))

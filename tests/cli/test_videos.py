@@ -45,16 +45,16 @@ def test_one_clip(clip: Path, tmp_path: Path, deblur: Deblur, tiny_weights: Path
 
 
 def test_a_folder_of_photos_and_clips(
-    clip: Path, tmp_path: Path, deblur: Deblur, make_photo: MakePhoto, tiny_weights: Path
+    clip: Path, tmp_path: Path, deblur_here: Deblur, make_photo: MakePhoto
 ) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
     make_photo(folder / "photo.jpg")
     (folder / "clip.mp4").write_bytes(clip.read_bytes())
     (folder / "broken.mov").write_bytes(b"no video")
     _animate(folder / "dance.gif")
-    words = (folder, "-o", out, "--weights", tiny_weights, "--json")
+    words = (folder, "-o", out, "--json")
 
-    done = deblur(*words, "--video")
+    done = deblur_here(*words, "--video")
     assert done.returncode == 1
     jobs = {Path(job["source"]).name: job for job in json.loads(done.stdout)["jobs"]}
     assert {name: (job["kind"], job["status"]) for name, job in jobs.items()} == {
@@ -67,23 +67,21 @@ def test_a_folder_of_photos_and_clips(
     with Image.open(out / "dance.gif") as animation:
         assert animation.n_frames == 4
 
-    again = deblur(*words, "--video", "--skip-existing")
+    again = deblur_here(*words, "--video", "--skip-existing")
     statuses = [job["status"] for job in json.loads(again.stdout)["jobs"]]
     assert sorted(statuses) == ["failed", "skipped", "skipped", "skipped"]
 
-    without = deblur(folder, "--dry-run")
+    without = deblur_here(folder, "--dry-run")
     assert "clip.mp4" not in without.stdout
     assert "dance.gif" in without.stdout  # as a photo: its first frame
 
 
-def test_numbered_frames_and_back(
-    clip: Path, tmp_path: Path, deblur: Deblur, tiny_weights: Path
-) -> None:
+def test_numbered_frames_and_back(clip: Path, tmp_path: Path, deblur_here: Deblur) -> None:
     frames = tmp_path / "frames"
-    done = deblur(clip, "--frames", "-o", frames, "--weights", tiny_weights)
+    done = deblur_here(clip, "--frames", "-o", frames)
     assert done.returncode == 0, done.stderr
     assert len(list(frames.iterdir())) == 10
-    done = deblur(frames, "--video", "--fps", "20", "--weights", tiny_weights)
+    done = deblur_here(frames, "--video", "--fps", "20")
     assert done.returncode == 0, done.stderr
     video = ffprobe(tmp_path / "frames-sharp.mp4").video
     assert (video["nb_read_frames"], video["avg_frame_rate"]) == ("10", "20/1")
@@ -104,45 +102,47 @@ def test_a_log_hears_of_a_long_clip(
 
 
 def test_frames_as_jpeg_with_a_gap_and_a_rate_of_television(
-    clip: Path, tmp_path: Path, deblur: Deblur
+    clip: Path, tmp_path: Path, deblur_here: Deblur
 ) -> None:
     frames, target = tmp_path / "frames", tmp_path / "out.mp4"
-    done = deblur(clip, "--frames", "--format", "jpg", "-o", frames)
+    done = deblur_here(clip, "--frames", "--format", "jpg", "-o", frames)
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in frames.iterdir())
     assert names == [f"frame-{n:06}.jpg" for n in range(1, 11)]
     (frames / "frame-000004.jpg").unlink()
-    done = deblur(frames, "--video", "--fps", "24000/1001", "-o", target)
+    done = deblur_here(frames, "--video", "--fps", "24000/1001", "-o", target)
     assert done.returncode == 0, done.stderr
     assert "numbers are missing in 1 place(s), the first after frame-000003.jpg" in done.stderr
     video = ffprobe(target).video
     assert (video["nb_read_frames"], video["avg_frame_rate"]) == ("9", "24000/1001")
-    done = deblur(clip, "--frames", "--format", "webp", "-o", tmp_path / "webp")
+    done = deblur_here(clip, "--frames", "--format", "webp", "-o", tmp_path / "webp")
     assert (done.returncode, "png or jpg" in done.stderr) == (2, True)
 
 
-def test_files_are_known_by_their_content_too(clip: Path, tmp_path: Path, deblur: Deblur) -> None:
+def test_files_are_known_by_their_content_too(
+    clip: Path, tmp_path: Path, deblur_here: Deblur
+) -> None:
     for name in ("recording", "clip.vob", "GL01.LRV"):
         (tmp_path / name).write_bytes(clip.read_bytes())
     _animate(tmp_path / "dance.gif")
-    done = deblur(tmp_path / "recording", "--end", "0.1")
+    done = deblur_here(tmp_path / "recording", "--end", "0.1")
     assert done.returncode == 0, done.stderr
     assert ffprobe(tmp_path / "recording-sharp.mp4").video["nb_read_frames"] == "3"
-    done = deblur(tmp_path, "--video", "--dry-run")
+    done = deblur_here(tmp_path, "--video", "--dry-run")
     assert {"clip-sharp.mp4", "GL01-sharp.mp4"} <= set(done.stdout.replace("/", " ").split())
-    done = deblur(tmp_path / "dance.gif", "-o", tmp_path / "dance.mp4", "--crf", "10")
+    done = deblur_here(tmp_path / "dance.gif", "-o", tmp_path / "dance.mp4", "--crf", "10")
     assert done.returncode == 0, done.stderr
     video = ffprobe(tmp_path / "dance.mp4").video
     assert (video["nb_read_frames"], video["pix_fmt"]) == ("4", "yuv420p")
 
 
 def test_a_damaged_clip_is_restored_as_far_as_it_goes(
-    clip: Path, tmp_path: Path, deblur: Deblur, tiny_weights: Path
+    clip: Path, tmp_path: Path, deblur_here: Deblur
 ) -> None:
     ffmpeg("-i", clip, "-c", "copy", "-movflags", "faststart", tmp_path / "fast.mp4")
     data = (tmp_path / "fast.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 7 // 10])
-    done = deblur(tmp_path / "cut.mp4", "-o", tmp_path / "out.mp4", "--weights", tiny_weights)
+    done = deblur_here(tmp_path / "cut.mp4", "-o", tmp_path / "out.mp4")
     assert done.returncode == 1
     assert "ends after" in done.stderr
     assert "what could be decoded" in done.stderr
@@ -156,23 +156,22 @@ def test_a_damaged_clip_is_restored_as_far_as_it_goes(
         (["--crf", "99"], 2, "--crf: 99 is outside 0 to 51 of libx264"),
         (["--start", "1:2:3:4"], 2, "no time such as"),
         (["--fps", "25"], 2, "--fps: there is no folder of numbered frames"),
-        (["--fps", "0"], 2, "0 is not more than 0"),
-        (["--fps", "nan"], 2, "nan is not more than 0"),
+        (["--fps", "0"], 2, "0 is not at least 0.001"),
+        (["--fps", "nan"], 2, "nan is not at least 0.001"),
         (["-o", "-"], 2, "a video does not fit through a pipe"),
     ],
 )
 def test_what_makes_no_sense_is_said_in_one_line(
     clip: Path,
     tmp_path: Path,
-    deblur: Deblur,
-    tiny_weights: Path,
+    deblur_here: Deblur,
     words: list[str],
     code: int,
     message: str,
 ) -> None:
     if "-o" not in words:
         words = [*words, "-o", str(tmp_path / "out.mp4")]
-    done = deblur(clip, *words, "--weights", tiny_weights)
+    done = deblur_here(clip, *words)
     assert done.returncode == code
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -353,9 +353,9 @@ def test_frames_command_names_what_failed_and_does_the_rest(tmp_path: Path, debl
     [
         (["--frames", "8"], "no odd number"),
         (["--frames", "seven"], "is not a number or a range"),
-        (["--blur", "motion"], "is not one of linear, gamma, both"),
+        (["--blur", "motion"], "is not one of 'linear', 'gamma', 'both'"),
         (["--overwrite", "--skip-existing"], "contradicts --skip-existing"),
-        (["--split", "dev"], "is not one of train, test, val"),
+        (["--split", "dev"], "is not one of 'train', 'test', 'val'"),
     ],
 )
 def test_frames_command_refuses(
