@@ -50,11 +50,7 @@ class DefaultCommandGroup(TyperGroup):
     allow_interspersed_args = True
 
     def make_context(
-        self,
-        info_name: str | None,
-        args: list[str],
-        parent: Context | None = None,
-        **extra: object,
+        self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: object
     ) -> Context:
         if args == ["help", "--man"]:
             print(man_page(self), end="")

@@ -165,11 +165,7 @@ def make_from_frames(
                     failures.append(result)
                     continue
                 pairs.append(
-                    {
-                        "name": result.name,
-                        "first": result.first_frame,
-                        "frames": result.frame_count,
-                    }
+                    {"name": result.name, "first": result.first_frame, "frames": result.frame_count}
                 )
                 bar.set_postfix_str(f"{clip.name} {result.name}")
             if len(failures) == failed and not folder.holds_any():
@@ -193,8 +189,7 @@ def make_from_frames(
 def make_from_photos(
     *,
     sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="PHOTO...", help="Sharp photos, or folders of them."),
+        list[Path], typer.Argument(metavar="PHOTO...", help="Sharp photos, or folders of them.")
     ],
     output: Output,
     count: int = option(1, "Pairs of each photo.", min=1),

@@ -276,8 +276,7 @@ Precision = Annotated[
     typer.Option("--precision", rich_help_panel=NETWORK, help="Number format of the computation."),
 ]
 Overwrite = Annotated[
-    bool,
-    typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace outputs that exist."),
+    bool, typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace outputs that exist.")
 ]
 Format = Annotated[
     str | None,
@@ -294,9 +293,7 @@ Format = Annotated[
 Strip = Annotated[
     bool,
     typer.Option(
-        "--strip",
-        rich_help_panel=OUTPUT,
-        help="Leave out private metadata: place, camera, dates.",
+        "--strip", rich_help_panel=OUTPUT, help="Leave out private metadata: place, camera, dates."
     ),
 ]
 DryRun = Annotated[

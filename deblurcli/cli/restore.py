@@ -56,11 +56,7 @@ class OutputOptions:
 
     heading: ClassVar[str] = options.OUTPUT
     output: str | None = option(
-        None,
-        "File or folder to write; - is standard output.",
-        "PATH",
-        "-o",
-        complete=complete_path,
+        None, "File or folder to write; - is standard output.", "PATH", "-o", complete=complete_path
     )
     format: options.Format = None
     strip: options.Strip = False
@@ -93,10 +89,7 @@ class VideoOptions:
         False, "Write a folder of frames for each video: PNG, or JPEG with --format jpg."
     )
     start: float | None = option(
-        None,
-        "Where to begin in a video: seconds, or 1:30.",
-        "TIME",
-        parser=options.parse_seconds,
+        None, "Where to begin in a video: seconds, or 1:30.", "TIME", parser=options.parse_seconds
     )
     end: float | None = option(
         None, "Where to end in a video.", "TIME", parser=options.parse_seconds

@@ -60,10 +60,7 @@ class RunOptions:
     weights: str | None = option(None, "Start from these weights.", "NAME|FILE")
     steps: int | None = option(None, "Train so many steps.", "N", min=1)
     minutes: float | None = option(
-        None,
-        "Train so many minutes. [default: until Ctrl-C, without --steps]",
-        "N",
-        min=0.01,
+        None, "Train so many minutes. [default: until Ctrl-C, without --steps]", "N", min=0.01
     )
     validate_every: int | None = option(
         None, "Steps between validations. [default: 1000]", "N", min=1
@@ -75,10 +72,7 @@ class RunOptions:
         None, "Steps between weights files that are kept. [default: none]", "N", min=1
     )
     workers: int | None = option(
-        None,
-        "Processes that prepare data. [default: beside a GPU most cores, else 0]",
-        "N",
-        min=0,
+        None, "Processes that prepare data. [default: beside a GPU most cores, else 0]", "N", min=0
     )
     seed: int | None = option(None, "Decides everything random. [default: 0]", "N", min=0)
     track: Literal["tensorboard", "wandb", "none"] | None = option(

@@ -23,19 +23,14 @@ def watch(
         ),
     ],
     output: Annotated[
-        str,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Where results are written."),
+        str, typer.Option("--output", "-o", metavar="FOLDER", help="Where results are written.")
     ],
     recursive: options.Recursive = False,
     video: bool = option(False, "Also videos that arrive."),
     format: options.Format = None,  # noqa: A002  (the option's name)
     strip: options.Strip = False,
     settle: float = option(
-        2.0,
-        "A file is complete when it has not changed for so long.",
-        "SECONDS",
-        min=0.1,
-        max=3600,
+        2.0, "A file is complete when it has not changed for so long.", "SECONDS", min=0.1, max=3600
     ),
     weights: options.Weights = "default",
     compute: options.ComputeOptions,

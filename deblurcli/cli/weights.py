@@ -314,10 +314,7 @@ def register_weights(
         None, "Where the file can be downloaded; repeat for more, best first.", "URL"
     ),
     packaged: bool | None = option(
-        None,
-        "Whether deblurcli's package carries the file.",
-        None,
-        "--packaged/--no-packaged",
+        None, "Whether deblurcli's package carries the file.", None, "--packaged/--no-packaged"
     ),
     default: bool = option(False, "Make it the folder's default."),
     json: options.Json = False,
