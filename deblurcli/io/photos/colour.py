@@ -12,13 +12,10 @@ Profiles are littlecms' matter, through imagecodecs, which converts 16-bit sampl
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
-from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from deblurcli.io.photos.photo import ColourSpace, Picture, Samples, bands
+from deblurcli.io.photos.photo import ColourSpace, Picture, Samples, bands, has_only_greys
 
 _SAME_WITHIN = 2  # of 255: profiles this near to sRGB are sRGB, in one of its many editions
 
@@ -47,7 +44,7 @@ class Grey:
         curve: sRGB values, from 0 to 1, of evenly spaced grey values.
     """
 
-    def __init__(self, curve: npt.NDArray[np.float64]) -> None:
+    def __init__(self, curve: Samples) -> None:
         self._curve = curve
         self._places = np.linspace(0, 1, len(curve))
 
@@ -83,11 +80,13 @@ class Icc:
     _CMYK_ROUNDS = 4
 
     def __init__(self, profile: bytes, channels: int) -> None:
-        if profile[16:20] != {1: b"GRAY", 3: b"RGB ", 4: b"CMYK"}[channels]:
+        import imagecodecs
+
+        self._profile, self._srgb = profile, imagecodecs.cms_profile("srgb")
+        signature = {1: b"GRAY", 3: b"RGB ", 4: b"CMYK"}[channels]
+        self._space = signature.decode().strip().lower()
+        if profile[16:20] != signature:
             raise ValueError("the profile is for another kind of picture")
-        self._profile = profile
-        self._space: Literal["gray", "rgb", "cmyk"]
-        self._space = "gray" if channels == 1 else "rgb" if channels == 3 else "cmyk"
         try:
             probe = self.to_srgb(np.zeros((1, 1, channels), np.uint8))
             if channels > 1:
@@ -96,36 +95,11 @@ class Icc:
             raise ValueError(f"littlecms can't use the profile: {error}") from error
 
     def to_srgb(self, native: Samples) -> Samples:
-        return self._convert(native, self._profile, self._srgb, self._space, "rgb")
+        samples = native[..., 0] if self._space == "gray" else native
+        return _convert(samples, self._profile, self._srgb, self._space, "rgb")
 
-    def _from_srgb(self, pixels: Samples) -> npt.NDArray[np.int32]:
-        native = self._convert(pixels, self._srgb, self._profile, "rgb", self._space)
-        return native.astype(np.int32)
-
-    @cached_property
-    def _srgb(self) -> bytes:
-        import imagecodecs
-
-        return imagecodecs.cms_profile("srgb")
-
-    def _convert(
-        self, samples: Samples, profile: bytes, to_profile: bytes, space: str, to_space: str
-    ) -> Samples:
-        from imagecodecs import CMS, cms_transform
-
-        flags = int(CMS.FLAGS.BLACKPOINTCOMPENSATION)
-        if samples.dtype == np.uint16:
-            flags |= CMS.FLAGS.NOOPTIMIZE  # littlecms' tables are good for 8 bits only
-        converted: Samples = cms_transform(
-            samples[..., 0] if space == "gray" else samples,
-            profile,
-            to_profile,
-            colorspace=space,
-            outcolorspace=to_space,
-            intent=CMS.INTENT.RELATIVE_COLORIMETRIC,
-            flags=flags,
-        )
-        return converted
+    def _from_srgb(self, pixels: Samples) -> Samples:
+        return _convert(pixels, self._srgb, self._profile, "rgb", self._space).astype(np.int32)
 
     def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
         result, wanted = native, self._from_srgb(restored)
@@ -162,28 +136,45 @@ class PlainCmyk:
 
 
 def _mean(pixels: Samples) -> Samples:
-    total = pixels.sum(axis=2, dtype=np.uint32)
-    mean: Samples = ((total + 1) // 3).astype(pixels.dtype)
+    mean: Samples = ((pixels.sum(axis=2, dtype=np.uint32) + 1) // 3).astype(pixels.dtype)
     return mean
 
 
-def _add(native: Samples, change: npt.NDArray[Any]) -> Samples:
+def _add(native: Samples, change: Samples) -> Samples:
     top = np.iinfo(native.dtype).max
     result: Samples = np.clip(np.rint(native + change), 0, top).astype(native.dtype)
     return result
 
 
-# Of the numbers of ITU-T H.273: chromaticities of red, green and blue, and of white.
-D65 = (0.3127, 0.3290)
-SRGB_PRIMARIES: tuple[float, ...] = (0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
+def _convert(samples: Samples, profile: bytes, to_profile: bytes, space: str, to: str) -> Samples:
+    from imagecodecs import CMS, cms_transform
+
+    flags = int(CMS.FLAGS.BLACKPOINTCOMPENSATION)
+    if samples.dtype == np.uint16:
+        flags |= CMS.FLAGS.NOOPTIMIZE  # littlecms' tables are good for 8 bits only
+    return cms_transform(
+        samples,
+        profile,
+        to_profile,
+        colorspace=space,
+        outcolorspace=to,
+        intent=CMS.INTENT.RELATIVE_COLORIMETRIC,
+        flags=flags,
+    )
+
+
+# Of the numbers of ITU-T H.273: x and y of white, red, green and blue.
+_D65 = (0.3127, 0.3290)
+SRGB_PRIMARIES: tuple[float, ...] = (*_D65, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
+_BT601_525 = (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070)
 _PRIMARIES = {
-    1: (SRGB_PRIMARIES, D65),
-    5: ((0.640, 0.330, 0.290, 0.600, 0.150, 0.060), D65),  # BT.601, 625 lines
-    6: ((0.630, 0.340, 0.310, 0.595, 0.155, 0.070), D65),  # BT.601, 525 lines
-    7: ((0.630, 0.340, 0.310, 0.595, 0.155, 0.070), D65),
-    9: ((0.708, 0.292, 0.170, 0.797, 0.131, 0.046), D65),  # BT.2020
-    11: ((0.680, 0.320, 0.265, 0.690, 0.150, 0.060), (0.314, 0.351)),  # P3 of cinemas
-    12: ((0.680, 0.320, 0.265, 0.690, 0.150, 0.060), D65),  # Display P3
+    1: SRGB_PRIMARIES,
+    5: (*_D65, 0.640, 0.330, 0.290, 0.600, 0.150, 0.060),  # BT.601, 625 lines
+    6: _BT601_525,
+    7: _BT601_525,
+    9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
+    11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # P3 of cinemas
+    12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
 }
 _CODED_LIKE_SRGB = (1, 6, 13, 14, 15)  # software shows BT.709's curve as that of sRGB
 _GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0}
@@ -191,17 +182,17 @@ _PQ, _HLG = 16, 18
 _UNSPECIFIED = 2
 
 
-def make_profile(
-    gamma: float | None,
-    primaries: tuple[float, ...] = SRGB_PRIMARIES,
-    white: tuple[float, float] = D65,
-) -> bytes:
+def are_srgb_primaries(primaries: tuple[float, ...]) -> bool:
+    """Whether x and y of white, red, green and blue are those of sRGB, as far as one sees."""
+    return bool(np.allclose(primaries, SRGB_PRIMARIES, rtol=0, atol=0.005))
+
+
+def make_profile(gamma: float | None, primaries: tuple[float, ...] = SRGB_PRIMARIES) -> bytes:
     """The ICC profile of an RGB space.
 
     Args:
         gamma: the exponent of its curve; None is the curve of sRGB.
-        primaries: x and y of red, green and blue.
-        white: x and y of white.
+        primaries: x and y of white, red, green and blue.
 
     Raises:
         ValueError: these are no colours.
@@ -216,7 +207,11 @@ def make_profile(
         curve = np.rint(linear * 65535).astype(np.uint16)
     try:
         return imagecodecs.cms_profile(
-            "rgb", whitepoint=white, primaries=primaries, transferfunction=curve, gamma=gamma
+            "rgb",
+            whitepoint=primaries[:2],
+            primaries=primaries[2:],
+            transferfunction=curve,
+            gamma=gamma,
         )
     except RuntimeError as error:
         raise ValueError(str(error)) from error
@@ -229,16 +224,16 @@ def make_grey_profile(gamma: float) -> bytes:
     return imagecodecs.cms_profile("gray", gamma=gamma)
 
 
-def with_cicp(picture: Picture, cicp: tuple[int, int] | None) -> Picture:
+def with_cicp(picture: Picture, cicp: tuple[int, int]) -> Picture:
     """A picture with the colours that the numbers of ITU-T H.273 describe.
 
     They become an ICC profile, which every format can hold, but for PQ and HLG. An ICC profile
     that the picture has already counts for more.
 
     Args:
-        cicp: primaries and transfer curve; None changes nothing.
+        cicp: primaries and transfer curve.
     """
-    if cicp is None or picture.icc is not None or picture.samples.shape[2] != 3:
+    if picture.icc is not None or picture.samples.shape[2] != 3:
         return picture
     primaries, transfer = (1 if number == _UNSPECIFIED else number for number in cicp)
     if transfer in (_PQ, _HLG):
@@ -247,7 +242,7 @@ def with_cicp(picture: Picture, cicp: tuple[int, int] | None) -> Picture:
         return picture.noted(f"colours of unknown kind (CICP {cicp[0]}/{cicp[1]}): taken for sRGB")
     if primaries == 1 and transfer in _CODED_LIKE_SRGB:
         return picture
-    return replace(picture, icc=make_profile(_GAMMAS.get(transfer), *_PRIMARIES[primaries]))
+    return replace(picture, icc=make_profile(_GAMMAS.get(transfer), _PRIMARIES[primaries]))
 
 
 def choose_space(samples: Samples, profile: bytes | None) -> tuple[ColourSpace, bool]:
@@ -257,8 +252,7 @@ def choose_space(samples: Samples, profile: bytes | None) -> tuple[ColourSpace, 
         the space, and whether the profile could be used; if not, the samples are taken for
         what they would be without one.
     """
-    channels = samples.shape[2]
-    space = None
+    channels, space = samples.shape[2], None
     if profile:
         try:
             space = Icc(profile, channels)
@@ -275,20 +269,13 @@ def choose_space(samples: Samples, profile: bytes | None) -> tuple[ColourSpace, 
                 curve = np.maximum.accumulate(measured)
         return Grey(curve), True
     # Greys are greys in every RGB space; only their curve may differ a bit.
-    if _is_neutral(samples):
+    if has_only_greys(samples[::64]) and all(has_only_greys(samples[r]) for r in bands(samples)):
         return Neutral(), True
     axis = np.linspace(0, 255, 9).astype(np.uint8)
     grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(1, -1, 3)
     if space is None or np.abs(space.to_srgb(grid).astype(int) - grid).max() <= _SAME_WITHIN:
         return Srgb(), True
     return space, True
-
-
-def _is_neutral(samples: Samples) -> bool:
-    return all(
-        bool((band[..., 0] == band[..., 1]).all() and (band[..., 1] == band[..., 2]).all())
-        for band in (samples[::64], *(samples[rows] for rows in bands(samples)))
-    )
 
 
 def convert_to_srgb(space: ColourSpace, native: Samples) -> Samples:

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
+
+import numpy as np
+
+from deblurcli.io.photos.photo import Samples, to_uint8
 
 ByteOrder = Literal["<", ">"]
 
@@ -24,33 +27,25 @@ EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
 WIDTH_PX, HEIGHT_PX = 0xA002, 0xA003
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 
-SHORT, LONG, UNDEFINED, BYTE, ASCII, RATIONAL = 3, 4, 7, 1, 2, 5
+BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 1, 2, 3, 4, 5, 7
+# From 16 on only BigTIFF has them.
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_BIG_TYPE_BYTES = {**_TYPE_BYTES, 16: 8, 17: 8, 18: 8}
+_TYPE_BYTES |= {16: 8, 17: 8, 18: 8}
+_INTEGER_CODES = {BYTE: "B", SHORT: "H", LONG: "I", 13: "I", 16: "Q"}
 _NESTED = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY)
 _MAX_FIELDS = 4096
 _MAX_FIELD_BYTES = 256 << 20
-
-
-class ExifError(ValueError):
-    """The data are not EXIF data, or damaged."""
+_THUMBNAIL_PX = 160
 
 
 @dataclass(frozen=True)
 class Field:
-    """One field of a directory: its type's number, its raw bytes, or the directory below it."""
+    """One field: its type's number, its raw bytes and where they lay, or the directory below."""
 
     type: int
     data: bytes
     directory: Directory | None = None
-
-    def integers(self, order: ByteOrder) -> tuple[int, ...]:
-        """The values of a field of whole numbers; empty for other types."""
-        code = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q"}.get(self.type)
-        if code is None:
-            return ()
-        count = len(self.data) // struct.calcsize(order + code)
-        return struct.unpack_from(f"{order}{count}{code}", self.data)
+    place: int = 0
 
 
 Directory = dict[int, Field]
@@ -58,144 +53,145 @@ Directory = dict[int, Field]
 
 @dataclass
 class Tags:
-    """A directory with all those below it, and the byte order of its fields."""
+    """A directory with all those below it, and the byte order of its fields.
+
+    Attributes:
+        thumbnail: the directory that follows; empty if there is none, or a damaged one.
+        thumbnail_pointer: where it is said in which place that directory lies.
+    """
 
     order: ByteOrder = "<"
     fields: Directory = field(default_factory=dict)
+    thumbnail: Directory = field(default_factory=dict)
+    thumbnail_pointer: int = 0
 
     def integers(self, tag: int) -> tuple[int, ...]:
         """The values of a field of whole numbers; empty where there is none."""
-        item = self.fields.get(tag)
-        return item.integers(self.order) if item is not None else ()
-
-    def ratios(self, tag: int) -> tuple[float, ...]:
-        """The values of a field of ratios; empty where there is none."""
-        item = self.fields.get(tag)
-        if item is None or item.type != RATIONAL or len(item.data) % 8:
-            return ()
-        pairs = struct.iter_unpack(self.order + "II", item.data)
-        return tuple(above / below if below else 0.0 for above, below in pairs)
+        return _integers(self.order, self.fields.get(tag))
 
     def integer(self, tag: int, default: int) -> int:
         """The first value of a field of whole numbers."""
         return next(iter(self.integers(tag)), default)
 
+    def ratios(self, tag: int) -> tuple[float, ...]:
+        """The values of a field of ratios; empty where there is none."""
+        item = self.fields.get(tag)
+        if item is None or item.type != RATIONAL:
+            return ()
+        pairs = struct.iter_unpack(self.order + "II", item.data)
+        return tuple(above / below if below else 0.0 for above, below in pairs)
+
+    @property
+    def orientation(self) -> int:
+        """Of the pixels, 1 to 8; 1 where it is not said or makes no sense."""
+        values = self.integers(ORIENTATION)
+        return values[0] if len(values) == 1 and 1 <= values[0] <= 8 else 1
+
     @property
     def dpi(self) -> tuple[float, float] | None:
         """The resolution, horizontally and vertically; None if it is not given in full."""
-        x, y = self.ratios(X_RESOLUTION)[:1], self.ratios(Y_RESOLUTION)[:1]
+        x, y = sum(self.ratios(X_RESOLUTION)[:1]), sum(self.ratios(Y_RESOLUTION)[:1])
         factor = {2: 1.0, 3: 2.54}.get(self.integer(RESOLUTION_UNIT, 2))
-        if not (x and y and x[0] and y[0] and factor):
-            return None
-        return x[0] * factor, y[0] * factor
+        return (x * factor, y * factor) if x and y and factor else None
 
 
-def dpi_in_exif(data: bytes | None) -> tuple[float, float] | None:
-    """The resolution that EXIF data give, if they are intact and give one."""
-    try:
-        return read_tags(io.BytesIO(data)).dpi if data is not None else None
-    except ExifError:
-        return None
+def _integers(order: ByteOrder, item: Field | None) -> tuple[int, ...]:
+    if item is None or item.type not in _INTEGER_CODES:
+        return ()
+    count = len(item.data) // _TYPE_BYTES[item.type]
+    return struct.unpack(f"{order}{count}{_INTEGER_CODES[item.type]}", item.data)
 
 
 def read_tags(file: BinaryIO) -> Tags:
     """Reads the first directory of a TIFF file or of EXIF data, and those below it.
 
-    Damaged fields and directories are left out.
+    Damaged fields and directories below are left out.
 
     Raises:
-        ExifError: there is no directory to read at all.
+        ValueError: there is no whole first directory.
     """
     file.seek(0)
     header = file.read(16)
-    order: ByteOrder
-    if header[:4] in (b"II*\0", b"II+\0"):
-        order = "<"
-    elif header[:4] in (b"MM\0*", b"MM\0+"):
-        order = ">"
-    else:
-        raise ExifError("no TIFF header")
-    big = b"+" in header[2:4]
-    try:
-        (start,) = struct.unpack_from(order + ("Q" if big else "I"), header, 8 if big else 4)
-        return Tags(order, _read_directory(file, order, start, big, depth=0))
-    except (struct.error, OverflowError, OSError) as error:
-        raise ExifError(str(error)) from error
-
-
-def _read_directory(
-    file: BinaryIO, order: ByteOrder, start: int, big: bool, depth: int
-) -> Directory:
-    file.seek(start)
-    (count,) = struct.unpack(order + ("Q" if big else "H"), file.read(8 if big else 2))
-    if count > _MAX_FIELDS:
-        raise ExifError("too many fields")
+    orders: dict[bytes, ByteOrder] = {b"II*\0": "<", b"II+\0": "<", b"MM\0*": ">", b"MM\0+": ">"}
+    order = orders.get(header[:4])
+    if order is None:
+        raise ValueError("no TIFF header")
+    big = b"+" in header[:4]
+    count = struct.Struct(order + ("Q" if big else "H"))
     entry = struct.Struct(order + ("HHQ8s" if big else "HHI4s"))
-    table = file.read(count * entry.size)
-    sizes = _BIG_TYPE_BYTES if big else _TYPE_BYTES
-    fields: Directory = {}
-    for tag, type_, length, inline in entry.iter_unpack(
-        table[: len(table) // entry.size * entry.size]
-    ):
-        size = length * sizes.get(type_, 0)
-        if not size or size > _MAX_FIELD_BYTES or tag in fields:
-            continue
-        data = inline[:size]
-        if size > len(inline):
-            (offset,) = struct.unpack(order + ("Q" if big else "I"), inline)
+    pointer = struct.Struct(order + ("Q" if big else "I"))
+    unreadable = (struct.error, OverflowError, OSError, ValueError)
+
+    def read_directory(start: int, depth: int = 0) -> tuple[Directory, int]:
+        """A directory, and where the pointer to the next one lies."""
+        file.seek(start)
+        (length,) = count.unpack(file.read(count.size))
+        table = file.read(min(length, _MAX_FIELDS) * entry.size)
+        if len(table) < length * entry.size:
+            raise ValueError("a directory beyond the end")
+        fields: Directory = {}
+        end = start + count.size
+        for tag, type_, values, inline in entry.iter_unpack(table):
+            end += entry.size
+            size, place, data = values * _TYPE_BYTES.get(type_, 0), end - len(inline), inline
+            if not 0 < size <= _MAX_FIELD_BYTES or tag in fields:
+                continue
             try:
-                file.seek(offset)
-                data = file.read(size)
-            except (OSError, OverflowError):
+                if size > len(inline):
+                    (place,) = pointer.unpack(inline)
+                    file.seek(place)
+                    data = file.read(size)
+                found = Field(type_, data[:size], place=place)
+                if tag in _NESTED and depth < 2:
+                    (below,) = _integers(order, found)
+                    found = Field(LONG, b"", read_directory(below, depth + 1)[0])
+            except unreadable:
                 continue
-            if len(data) < size:
-                continue
-        found = Field(type_, data)
-        if tag in _NESTED and depth < 2:
-            try:
-                (below,) = found.integers(order)
-                found = Field(LONG, b"", _read_directory(file, order, below, big, depth + 1))
-            except (ValueError, struct.error, OverflowError, OSError):
-                continue
-        fields[tag] = found
-    return fields
+            if found.directory is not None or len(found.data) == size:
+                fields[tag] = found
+        return fields, end
+
+    try:
+        fields, end = read_directory(*pointer.unpack_from(header, 8 if big else 4))
+    except unreadable as error:
+        raise ValueError(str(error)) from error
+    try:
+        file.seek(end)
+        (start,) = pointer.unpack(file.read(pointer.size))
+        thumbnail = read_directory(start, depth=2)[0] if start else {}
+    except unreadable:
+        thumbnail = {}
+    return Tags(order, fields, thumbnail, end)
 
 
 def directory_bytes(fields: Directory, order: ByteOrder, start: int) -> bytes:
     """A directory as it lies at byte `start` of a classic TIFF file, those below it included.
 
     Raises:
-        ExifError: it would reach beyond 4 GiB.
+        struct.error: it would reach beyond 4 GiB.
     """
-    kept = [(tag, fields[tag]) for tag in sorted(fields)]
-    table_bytes = 2 + 12 * len(kept) + 4
-    table, data = [struct.pack(order + "H", len(kept))], bytearray()
-    try:
-        for tag, item in kept:
-            if item.directory is not None:
-                place = start + table_bytes + len(data)
-                data += directory_bytes(item.directory, order, place)
-                table.append(struct.pack(order + "HHII", tag, LONG, 1, place))
-                continue
-            type_, raw = _without_big_types(item, order)
-            count = len(raw) // _TYPE_BYTES[type_]
-            if len(raw) > 4:
-                place = start + table_bytes + len(data)
-                value = struct.pack(order + "I", place)
-                data += raw + b"\0" * (len(raw) % 2)
-            else:
-                value = raw.ljust(4, b"\0")
-            table.append(struct.pack(order + "HHI4s", tag, type_, count, value))
-    except struct.error as error:
-        raise ExifError(f"too large: {error}") from error
+    place = start + 2 + 12 * len(fields) + 4
+    table, data = [struct.pack(order + "H", len(fields))], bytearray()
+    for tag, item in sorted(fields.items()):
+        type_, raw = item.type, item.data
+        if item.directory is not None:
+            raw = directory_bytes(item.directory, order, place + len(data))
+            table.append(struct.pack(order + "HHII", tag, LONG, 1, place + len(data)))
+            data += raw
+            continue
+        if type_ == 16:
+            values = _integers(order, item)
+            type_, raw = LONG, struct.pack(f"{order}{len(values)}I", *values)
+        elif type_ > 16:
+            type_ = UNDEFINED
+        value = raw.ljust(4, b"\0")
+        if len(raw) > 4:
+            value = struct.pack(order + "I", place + len(data))
+            data += raw + b"\0" * (len(raw) % 2)
+        table.append(
+            struct.pack(order + "HHI4s", tag, type_, len(raw) // _TYPE_BYTES[type_], value)
+        )
     return b"".join([*table, b"\0\0\0\0", data])
-
-
-def _without_big_types(item: Field, order: ByteOrder) -> tuple[int, bytes]:
-    if item.type == 16:  # LONG8, known to BigTIFF only
-        values = item.integers(order)
-        return LONG, struct.pack(f"{order}{len(values)}I", *values)
-    return (item.type, item.data) if item.type in _TYPE_BYTES else (UNDEFINED, item.data)
 
 
 def exif_bytes(tags: Tags) -> bytes:
@@ -204,97 +200,74 @@ def exif_bytes(tags: Tags) -> bytes:
     return header + directory_bytes(tags.fields, tags.order, len(header))
 
 
-class ExifEditor:
-    """Changes EXIF data in place: nothing moves, so that offsets in maker notes stay right.
+def readable_exif(data: bytes | None) -> bytes | None:
+    """EXIF data from the TIFF header on, however the format wraps them; None for damaged ones."""
+    data = data or b""
+    while data.startswith(b"Exif\0\0"):
+        data = data[6:]
+    try:
+        read_tags(io.BytesIO(data))
+    except ValueError:
+        return None
+    return data
 
-    Args:
-        data: EXIF data, beginning with the TIFF header.
 
-    Raises:
-        ExifError: the data are damaged.
+def read_exif(data: bytes | None) -> Tags:
+    """The tags of EXIF data; none for damaged ones."""
+    exif = readable_exif(data)
+    return Tags() if exif is None else read_tags(io.BytesIO(exif))
+
+
+def make_upright(data: bytes) -> tuple[bytes, int]:
+    """Readable EXIF data that call the pixels upright, and the orientation (1 to 8) until now.
+
+    Where that swaps the sides, width and height are swapped, too.
     """
+    tags, result = read_tags(io.BytesIO(data)), bytearray(data)
+    for directory in (tags.fields, tags.thumbnail):
+        if ORIENTATION in directory:
+            _set_integer(result, tags.order, directory[ORIENTATION], 1)
+    below = tags.fields.get(EXIF_DIRECTORY, Field(LONG, b"")).directory or {}
+    if tags.orientation >= 5 and WIDTH_PX in below and HEIGHT_PX in below:
+        width, height = (sum(_integers(tags.order, below[tag])) for tag in (WIDTH_PX, HEIGHT_PX))
+        _set_integer(result, tags.order, below[WIDTH_PX], height)
+        _set_integer(result, tags.order, below[HEIGHT_PX], width)
+    return bytes(result), tags.orientation
 
-    def __init__(self, data: bytes) -> None:
-        if data[:4] not in (b"II*\0", b"MM\0*"):
-            raise ExifError("no TIFF header")
-        self.data = bytearray(data)
-        self.order: ByteOrder = "<" if data[:2] == b"II" else ">"
-        self._main, after = self._places(self._integer("I", 4))
-        self._next_pointer = after
-        self._thumbnail: dict[int, int] = {}
-        try:
-            second = self._integer("I", after)
-            if second:
-                self._thumbnail, _ = self._places(second)
-        except ExifError:
-            pass  # a damaged thumbnail hurts nobody
 
-    def _integer(self, code: str, place: int) -> int:
-        try:
-            (value,) = struct.unpack_from(self.order + code, self.data, place)
-        except struct.error as error:
-            raise ExifError(str(error)) from error
-        return int(value)
+def _set_integer(data: bytearray, order: ByteOrder, item: Field, value: int) -> None:
+    """Writes a field of one number where it lies, if the number is of that kind and size."""
+    code = _INTEGER_CODES.get(item.type, "x")
+    if len(item.data) == struct.calcsize(order + code) <= 4 and value < 256 ** len(item.data):
+        struct.pack_into(order + code, data, item.place, value)
 
-    def _places(self, start: int) -> tuple[dict[int, int], int]:
-        """Where each field's entry lies in the directory at `start`, and where the table ends."""
-        count = self._integer("H", start)
-        after = start + 2 + 12 * count
-        if count > _MAX_FIELDS or after > len(self.data):
-            raise ExifError("directory beyond the end")
-        places = {self._integer("H", start + 2 + 12 * i): start + 2 + 12 * i for i in range(count)}
-        return places, after
 
-    def _get(self, place: int) -> int:
-        return self._integer("H" if self._integer("H", place + 2) == SHORT else "I", place + 8)
+def renew_thumbnail(data: bytes, pixels: Samples) -> bytes:
+    """Readable EXIF data whose thumbnail shows ``(H, W, 3)`` sRGB pixels.
 
-    def _set(self, place: int, value: int) -> None:
-        code = "H" if self._integer("H", place + 2) == SHORT else "I"
-        struct.pack_into(self.order + code, self.data, place + 8, value)
+    The new one takes the place of the old one, which is taken out where that is no JPEG file or
+    too small for any new one.
+    """
+    from PIL import Image
 
-    @property
-    def orientation(self) -> int:
-        """1 to 8; 1 where the data don't say or make no sense."""
-        place = self._main.get(ORIENTATION)
-        value = 1 if place is None else self._get(place)
-        return value if 1 <= value <= 8 else 1
-
-    def set_upright(self) -> None:
-        """Says that the pixels are upright now, and swaps width and height if they were."""
-        turned = self.orientation >= 5
-        for places in (self._main, self._thumbnail):
-            if ORIENTATION in places:
-                self._set(places[ORIENTATION], 1)
-        if turned and EXIF_DIRECTORY in self._main:
-            try:
-                places, _ = self._places(self._get(self._main[EXIF_DIRECTORY]))
-                width, height = self._get(places[WIDTH_PX]), self._get(places[HEIGHT_PX])
-                self._set(places[WIDTH_PX], height)
-                self._set(places[HEIGHT_PX], width)
-            except (ExifError, KeyError, struct.error):
-                pass  # it does not give them
-
-    def replace_thumbnail(self, make: Callable[[int], bytes | None]) -> None:
-        """Puts another thumbnail in the place of the one there is, or takes it out.
-
-        Args:
-            make: given the bytes there are for it, gives a JPEG file, or None for no thumbnail.
-        """
-        if not self._integer("I", self._next_pointer):
-            return
-        try:
-            start = self._get(self._thumbnail[THUMBNAIL_OFFSET])
-            room = self._get(self._thumbnail[THUMBNAIL_BYTES])
-            is_jpeg = bytes(self.data[start : start + 2]) == b"\xff\xd8"
-        except (KeyError, ExifError):
-            start, room, is_jpeg = 0, 0, False
-        if start + room > len(self.data):
-            is_jpeg = False
-        made = make(room) if is_jpeg else None
-        if made is not None and len(made) <= room:
-            self.data[start : start + room] = made.ljust(room, b"\0")
-            self._set(self._thumbnail[THUMBNAIL_BYTES], len(made))
-            return
-        if is_jpeg:  # what the old picture showed is nobody's business any more
-            self.data[start : start + room] = bytes(room)
-        struct.pack_into(self.order + "I", self.data, self._next_pointer, 0)
+    tags, result = read_tags(io.BytesIO(data)), bytearray(data)
+    end = tags.thumbnail_pointer
+    if not any(result[end : end + 4]):
+        return data
+    items = [tags.thumbnail.get(tag) for tag in (THUMBNAIL_OFFSET, THUMBNAIL_BYTES)]
+    start, room = (sum(_integers(tags.order, item)[:1]) for item in items)
+    if result[start : start + 2] == b"\xff\xd8" and start + room <= len(result):
+        step = max(1, max(pixels.shape[:2]) // (4 * _THUMBNAIL_PX))
+        image = Image.fromarray(to_uint8(np.ascontiguousarray(pixels[::step, ::step])))
+        image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+        for quality in (85, 70, 50, 30):
+            file = io.BytesIO()
+            image.save(file, "JPEG", quality=quality)
+            made = file.getvalue()
+            if len(made) <= room and items[1] is not None:
+                result[start : start + room] = made.ljust(room, b"\0")
+                _set_integer(result, tags.order, items[1], len(made))
+                return bytes(result)
+        result[start : start + room] = bytes(room)  # nobody shall see what the old one shows
+    result[end : end + 4] = bytes(4)
+    return bytes(result)

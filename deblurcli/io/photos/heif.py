@@ -1,30 +1,90 @@
 """HEIC files through libheif, AVIF files through libavif, with all their bits.
 
-For HEIC, Pillow's plugin is not used: it cuts 10 bits to 8 and edits the metadata. In both the
-pixels' orientation is a matter of the container; that in EXIF does not count.
+For HEIC, Pillow's plugin is not used: it cuts 10 bits to 8 and edits the metadata. What AVIF
+files say of their picture is read by libheif, too. In both the pixels' orientation is a matter
+of the container; that in EXIF does not count.
 
-Source: ISO/IEC 23008-12 (HEIF), 6.5.10 and annex A.
+Source: ISO/IEC 14496-12 (boxes), ISO/IEC 23008-12 (HEIF), 6.5.10 and annex A.
 """
 
 from __future__ import annotations
 
 import io
+import re
+import struct
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from deblurcli.io.photos.boxes import read_main_picture
 from deblurcli.io.photos.colour import with_cicp
-from deblurcli.io.photos.metadata import (
-    Metadata,
-    exif_from,
-    readable_exif,
-    with_upright_xmp,
+from deblurcli.io.photos.exif import read_exif, readable_exif
+from deblurcli.io.photos.metadata import Metadata
+from deblurcli.io.photos.photo import (
+    ANIMATED,
+    Encoding,
+    Picture,
+    ReadOptions,
+    Samples,
+    join_alpha,
+    split_alpha,
 )
-from deblurcli.io.photos.photo import Encoding, Picture, ReadOptions, join_alpha, split_alpha
 from deblurcli.io.photos.pillow import opened, to_array
 
 _QUALITY = 90
+_CROP = re.compile(rb"\0\0\0\x28clap(.{32})", re.DOTALL)
+_EXIF_ITEM = re.compile(rb"(infe.{8}(?:..)?)Exif", re.DOTALL)
+_GAIN_MAP_ITEM = re.compile(rb"infe.{8}(?:..)?tmap", re.DOTALL)
+
+
+class Container:
+    """A HEIC or AVIF file, and what it says of its main picture.
+
+    Attributes:
+        data: the file.
+        image: the main picture as pillow-heif has it; its size is what is shown of it, upright.
+        bits: per channel.
+
+    Raises:
+        PhotoError: too large.
+        Exception: whatever pillow-heif raises for damaged files.
+    """
+
+    def __init__(self, file: BinaryIO, options: ReadOptions) -> None:
+        import pillow_heif
+
+        self.data = file.read()
+        images = pillow_heif.open_heif(io.BytesIO(self.data), convert_hdr_to_8bit=False)
+        self.image = images[images.primary_index]
+        self.info = dict[str, Any](self.image.info)
+        self.bits: int = self.info["bit_depth"]
+        self._pictures = len(images)
+        options.check_size(*self.image.size, len(self.data))
+
+    def picture(self, format_: str, samples: Samples, orientation: int) -> Picture:
+        """The picture with these samples, which lie in the file in this EXIF orientation."""
+        info = self.info
+        colours, alpha = split_alpha(samples)
+        picture = Picture(
+            format_,
+            colours,
+            alpha,
+            icc=info.get("icc_profile") or None,
+            metadata=Metadata(readable_exif(info.get("exif")), info.get("xmp") or None),
+            encoding=Encoding(chroma=str(info.get("chroma", 420)), bits=self.bits),
+            orientation=orientation,
+        )
+        if nclx := info.get("nclx_profile"):
+            cicp = nclx["color_primaries"], nclx["transfer_characteristics"]
+            picture = with_cicp(picture, cicp)
+        extras = set()
+        others = [name for name in info.get("aux", {}) if "gainmap" not in name]
+        if _GAIN_MAP_ITEM.search(self.data) or len(others) < len(info.get("aux", {})):
+            extras.add("a gain map")
+        if info.get("depth_images"):
+            extras.add("a depth map")
+        if others or self._pictures > 1:
+            extras.add("further pictures")
+        return picture.without_extras(extras)
 
 
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
@@ -34,32 +94,11 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         PhotoError: too large.
         Exception: whatever pillow-heif raises for damaged files.
     """
-    import pillow_heif
-
-    encoded_bytes = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    container = pillow_heif.open_heif(file, convert_hdr_to_8bit=False)
-    image = container[container.primary_index]
-    options.check_size(*image.size, encoded_bytes)
-    samples = np.array(image)  # upright, of its final size
+    container = Container(file, options)
+    samples = np.array(container.image)
     height, width = samples.shape[:2]
-    samples = samples.reshape(height, width, -1)[:, : image.size[0]]
-    samples, alpha = split_alpha(samples)
-    info: dict[str, Any] = image.info
-    file.seek(0)
-    main = read_main_picture(file.read())
-    if len(container) > 1:
-        main.extras.add("further pictures")
-    picture = Picture(
-        "HEIF",
-        samples,
-        alpha,
-        icc=info.get("icc_profile") or None,
-        metadata=Metadata(exif=exif_from(info.get("exif")), xmp=info.get("xmp") or None),
-        encoding=Encoding(chroma=str(info.get("chroma", 420)), bits=info.get("bit_depth", 8)),
-        orientation=1,
-    )
-    return with_cicp(picture, main.cicp).without_extras(main.extras)
+    samples = samples.reshape(height, width, -1)[:, : container.image.size[0]]
+    return container.picture("HEIF", samples, orientation=1)
 
 
 def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
@@ -67,69 +106,58 @@ def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
 
     Raises:
         PhotoError: too large.
-        Exception: whatever Pillow and imagecodecs raise for damaged files.
+        Exception: whatever pillow-heif, Pillow and imagecodecs raise for damaged files.
     """
     import imagecodecs
 
-    data = file.read()
-    main = read_main_picture(data)
-    for_pillow = bytearray(data)
-    for place in main.exif_places:  # Pillow would complain of damaged ones on stderr
-        for_pillow[place : place + 4] = b"none"
-    with opened(io.BytesIO(for_pillow), "AVIF", options) as image:
-        options.check_size(*image.size, len(data))
-        info, animated = dict(image.info), getattr(image, "n_frames", 1) > 1
-        deep = main.bits > 8 and not animated
-        samples = imagecodecs.avif_decode(data) if deep else to_array(image)
-    if deep:
-        # 10 bits fill 16 by repetition, as libheif does it: white stays white.
-        samples = samples << (16 - main.bits) | samples >> (2 * main.bits - 16)
-    if main.crop is not None:
-        left, top, width, height = main.crop
-        samples = samples[top : top + height, left : left + width]
-    samples, alpha = split_alpha(samples)
-    picture = Picture(
-        "AVIF",
-        samples,
-        alpha,
-        icc=info.get("icc_profile"),
-        metadata=Metadata(exif=exif_from(main.exif), xmp=info.get("xmp")),
-        encoding=Encoding(bits=main.bits),
-        orientation=main.orientation,
-        notes=("animated: only the first frame is restored",) if animated else (),
-    )
-    return with_cicp(picture, main.cicp).without_extras(main.extras)
+    container = Container(file, options)
+    # Pillow would complain of damaged EXIF data on stderr, and mix them with the orientation.
+    without_exif = _EXIF_ITEM.sub(rb"\1none", container.data)
+    with opened(io.BytesIO(without_exif), "AVIF", options) as image:
+        width, height = image.size
+        orientation = read_exif(image.info.get("exif")).orientation
+        animated, bits = getattr(image, "n_frames", 1) > 1, container.bits
+        if bits == 8 or animated:
+            samples = to_array(image)
+        else:  # 10 bits fill 16 by repetition, as libheif does it: white stays white
+            samples = imagecodecs.avif_decode(container.data)
+            samples = samples << (16 - bits) | samples >> (2 * bits - 16)
+    crop = _CROP.search(container.data)
+    if crop and sorted(container.image.size) != sorted((width, height)):
+        # Width, height and the distance of the centres, each as a fraction.
+        numbers = struct.unpack(">IIIIiIiI", crop[1])
+        fractions = zip(numbers[::2], numbers[1::2], strict=True)
+        shown_width, shown_height, x, y = (above / below for above, below in fractions)
+        left, top = round((width - shown_width) / 2 + x), round((height - shown_height) / 2 + y)
+        samples = samples[top : top + int(shown_height), left : left + int(shown_width)]
+    picture = container.picture("AVIF", samples, orientation)
+    return picture.noted(ANIMATED) if animated else picture
 
 
 def encode(picture: Picture) -> list[bytes]:
     """The pieces of a HEIC file; 16-bit samples are written with 10 bits, or 12."""
     import pillow_heif
 
-    metadata, encoding = picture.metadata, picture.encoding
     samples = join_alpha(picture)
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[samples.shape[2]]
-    if samples.dtype == np.uint16:
-        mode += ";16"
     # x265 is three times as slow by default, for one percent of the bytes.
-    options: dict[str, Any] = {"quality": _QUALITY, "enc_params": {"preset": "fast"}}
-    if samples.dtype == np.uint16:
-        options["bit_depth"] = 12 if encoding.bits > 10 else 10
+    options: dict[str, object] = {"quality": _QUALITY, "enc_params": {"preset": "fast"}}
     if mode.startswith("RGB"):
-        options["chroma"] = encoding.chroma
+        options["chroma"] = picture.encoding.chroma
         if picture.cicp is not None:
             primaries, transfer = picture.cicp
-            options |= {
-                "color_primaries": primaries,
-                "transfer_characteristics": transfer,
-                "matrix_coefficients": 9 if primaries == 9 else 6,
-            }
+            options["color_primaries"] = primaries
+            options["transfer_characteristics"] = transfer
+            options["matrix_coefficients"] = 9 if primaries == 9 else 6
+    if samples.dtype == np.uint16:
+        mode += ";16"
+        options["bit_depth"] = 12 if picture.encoding.bits > 10 else 10
     if picture.icc:
         options |= {"icc_profile": picture.icc, "icc_profile_type": "prof"}
-    if exif := readable_exif(metadata.exif):
-        options["exif"] = b"Exif\0\0" + exif
-    if metadata.xmp:  # what it says of the orientation would be taken for that of the pixels
-        options["xmp"] = with_upright_xmp(metadata).xmp
+    if picture.metadata.exif:
+        options["exif"] = b"Exif\0\0" + picture.metadata.exif
+    if picture.metadata.xmp:  # what it says of the orientation would count for the pixels
+        options["xmp"] = picture.metadata.with_upright_xmp().xmp
     file = io.BytesIO()
-    height, width = samples.shape[:2]
-    pillow_heif.encode(mode, (width, height), samples.tobytes(), file, **options)
+    pillow_heif.encode(mode, samples.shape[1::-1], samples.tobytes(), file, **options)
     return [file.getvalue()]

@@ -8,18 +8,17 @@ Source: ITU-T T.81, annex B (segments); XMP specification part 3, 1.1.3 (in JPEG
 
 from __future__ import annotations
 
-import functools
 import io
 import re
 import struct
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-from deblurcli.io.photos.exif import dpi_in_exif
-from deblurcli.io.photos.metadata import Metadata, exif_from, without_stale_resources
+from deblurcli.io.photos.exif import read_exif, readable_exif
+from deblurcli.io.photos.metadata import Metadata, without_stale_resources
 from deblurcli.io.photos.photo import (
     DAMAGED,
     Encoding,
@@ -33,17 +32,14 @@ from deblurcli.io.photos.pillow import opened, to_array, to_image
 Warn = Callable[[str], None]
 """Told, in a few plain words, what the format could not hold."""
 
-Segment = tuple[int, bytes]
-"""A marker's number and what follows its length."""
-
 _MIN_QUALITY = 92
 _QUALITY_FROM_OTHER_FORMATS = 95
 _MAX_SEGMENT_BYTES = 65533
 
-_APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
+_APP0, _APP1, _APP2, _APP13, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
-_END_MARKER = b"\xff\xd9"
+_START_MARKER, _END_MARKER = b"\xff\xd8", b"\xff\xd9"
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _JFIF = b"JFIF\0"
 _EXIF = b"Exif\0\0"
@@ -62,6 +58,22 @@ _REWRITTEN = {
 }
 
 
+class Segment(NamedTuple):
+    """A marker's number and what follows its length."""
+
+    marker: int
+    body: bytes
+
+    @property
+    def is_metadata(self) -> bool:
+        """Whether decoders can do without it."""
+        return _APP0 <= self.marker <= _APP15 or self.marker == _COMMENT
+
+    def to_bytes(self) -> bytes:
+        """As it lies in a file."""
+        return struct.pack(">BBH", 0xFF, self.marker, len(self.body) + 2) + self.body
+
+
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
     """Reads a JPEG file, or the first picture of an MPO file.
 
@@ -69,53 +81,50 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         PhotoError: too large, or of a kind that is not supported.
         Exception: whatever Pillow raises for damaged files.
     """
-    data = file.read()
-    segments, pixels, rest = _split(data)
-    frame = next((body for marker, body in segments if marker in _FRAMES), b"")
-    if len(frame) < 6:
+    segments, pixels, rest = _split(file.read())
+    frame = next((s for s in segments if s.marker in _FRAMES), Segment(0, b""))
+    if len(frame.body) < 6:
         raise ValueError("its size is missing")
-    precision, height, width = struct.unpack_from(">BHH", frame)
+    precision, height, width = struct.unpack_from(">BHH", frame.body)
     if precision != 8:
         raise PhotoError(f"{precision}-bit JPEG is not supported", "convert it to 16-bit TIFF")
     options.check_size(width, height, len(pixels))
-    del data
     notes: tuple[str, ...] = ()
-    if not (_has_all_scans(segments) and _is_intact(pixels)):
+    if not (_has_all_scans(segments, frame) and _is_intact(pixels)):
         if not options.keep_damaged:
             raise ValueError("truncated, or its pixels are damaged")
         notes = (DAMAGED,)
         pixels += _END_MARKER
     with opened(io.BytesIO(pixels), "JPEG", options) as image:
         assert isinstance(image, JpegImageFile)
-        tables = [tuple(table) for _, table in sorted(image.quantization.items())]
+        luma, *chroma = [tuple(table) for _, table in sorted(image.quantization.items())]
         encoding = Encoding(
             # One for each chroma channel: the finer of the two for both.
-            tables=tuple([tables[0], tuple(map(min, *tables[1:]))] if len(tables) > 2 else tables),
+            tables=(luma, tuple(map(min, *chroma, *chroma))) if chroma else (luma,),
             subsampling=max(0, get_sampling(image)),
             progressive=bool(image.info.get("progressive")),
         )
         dpi = image.info.get("dpi")
         array = to_array(image)
-        is_cmyk = image.mode == "CMYK"
-    samples, _ = (array, None) if is_cmyk else split_alpha(array)
+        samples = array if image.mode == "CMYK" else split_alpha(array)[0]
 
     def found(marker: int, prefix: bytes) -> list[bytes]:
         """What follows the prefix in each of these segments."""
-        bodies = (body for number, body in segments if number == marker)
+        bodies = (segment.body for segment in segments if segment.marker == marker)
         return [body[len(prefix) :] for body in bodies if body.startswith(prefix)]
 
-    exif = exif_from(b"".join(found(_APP1, _EXIF)[:1]))
+    exif = readable_exif(b"".join(found(_APP1, _EXIF)[:1]))
     metadata = Metadata(
         exif=exif,
         xmp=next(iter(found(_APP1, _XMP)), None),
         photoshop=without_stale_resources(b"".join(found(_APP13, _PHOTOSHOP))),
         comment=next(iter(reversed(found(_COMMENT, b""))), None),
-        dpi=dpi or dpi_in_exif(exif),
+        dpi=dpi or read_exif(exif).dpi,
         parts=tuple(
-            (marker, body)
-            for marker, body in segments
-            if (_APP0 <= marker <= _APP0 + 15 or marker == _COMMENT)
-            and not body.startswith(_REWRITTEN.get(marker, ()))
+            segment.to_bytes()
+            for segment in segments
+            if segment.is_metadata
+            and not segment.body.startswith(_REWRITTEN.get(segment.marker, ()))
         ),
     )
     # Each piece of a profile begins with its number and how many there are.
@@ -128,7 +137,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         or found(_APP2, _ISO_GAIN)
     ):
         extras.add("a gain map")
-    elif found(_APP2, _MPF) or b"\xff\xd8\xff" in rest:
+    elif found(_APP2, _MPF) or _START_MARKER + b"\xff" in rest:
         extras.add("further pictures")
     if b"ftyp" in rest:
         extras.add("a video")
@@ -157,28 +166,27 @@ def _split(data: bytes) -> tuple[list[Segment], bytes, bytes]:
         if marker == _SCAN and not start:
             start = found.start()
         if marker == _SCAN or not start:
-            segments.append((marker, data[found.end() + 2 : place]))
+            segments.append(Segment(marker, data[found.end() + 2 : place]))
     if not start:
         raise EOFError
     plain = b"".join(
-        _segment_bytes(marker, body)
-        for marker, body in segments
-        if not (_APP0 <= marker <= _APP0 + 15 or marker in (_COMMENT, _SCAN))
+        segment.to_bytes()
+        for segment in segments
+        if not (segment.is_metadata or segment.marker == _SCAN)
         # These two say what the samples mean, if they are whole.
-        or (marker == _APP0 and body.startswith(_JFIF) and len(body) >= 14)
-        or (marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12)
+        or (segment.marker == _APP0 and segment.body.startswith(_JFIF) and len(segment.body) >= 14)
+        or (segment.marker == _APP14 and segment.body[:5] == b"Adobe" and len(segment.body) >= 12)
     )
-    return segments, b"\xff\xd8" + plain + data[start:pixels_end], data[pixels_end:]
+    return segments, _START_MARKER + plain + data[start:pixels_end], data[pixels_end:]
 
 
-def _has_all_scans(segments: list[Segment]) -> bool:
+def _has_all_scans(segments: list[Segment], frame: Segment) -> bool:
     """Whether each coefficient of each component is given to its last bit, as T.81, G.1 has it."""
-    marker, frame = next(segment for segment in segments if segment[0] in _FRAMES)
-    missing = {number: set(range(64)) for number in frame[6 : 6 + 3 * frame[5] : 3]}
-    for _, scan in (segment for segment in segments if segment[0] == _SCAN):
+    missing = {number: set(range(64)) for number in frame.body[6 : 6 + 3 * frame.body[5] : 3]}
+    for scan in (segment.body for segment in segments if segment.marker == _SCAN):
         numbers, rest = scan[1 : 1 + 2 * scan[0] : 2], scan[1 + 2 * scan[0] :]
         for number in numbers:
-            if marker != _PROGRESSIVE:
+            if frame.marker != _PROGRESSIVE:
                 missing.pop(number, None)
             elif number in missing and rest[2] & 15 == 0:
                 missing[number] -= set(range(rest[0], rest[1] + 1))
@@ -199,10 +207,6 @@ def _is_intact(pixels: bytes) -> bool:
         return True  # a kind of JPEG that FFmpeg does not know
 
 
-def _segment_bytes(marker: int, body: bytes) -> bytes:
-    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
-
-
 def encode(picture: Picture, warn: Warn) -> list[bytes]:
     """The pieces of a JPEG file.
 
@@ -215,40 +219,35 @@ def encode(picture: Picture, warn: Warn) -> list[bytes]:
         warn: told which metadata are too long for JPEG and were left out.
     """
     encoding, metadata = picture.encoding, picture.metadata
-    options: dict[str, Any] = {"quality": _QUALITY_FROM_OTHER_FORMATS, "subsampling": 0}
+    options: dict[str, object] = {"quality": _QUALITY_FROM_OTHER_FORMATS, "subsampling": 0}
     if encoding.tables:
-        own = (encoding.tables * 2)[:2]
-        finest = zip(own, _standard_tables(_MIN_QUALITY), strict=True)
+        plain = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(plain, "JPEG", quality=_MIN_QUALITY)
+        plain.seek(0)
+        pairs = zip(
+            (encoding.tables * 2)[:2], JpegImageFile(plain).quantization.values(), strict=True
+        )
+        finest = [list(map(min, *pair)) for pair in pairs]
         # The quality only makes Pillow take a large enough buffer.
-        options = {
-            "quality": 100,
-            "qtables": [list(map(min, *pair)) for pair in finest],
-            "subsampling": encoding.subsampling,
-        }
+        options = {"quality": 100, "qtables": finest, "subsampling": encoding.subsampling}
     if metadata.dpi is not None:
         options["dpi"] = tuple(min(65535, max(1, round(dpi))) for dpi in metadata.dpi)
-    if picture.icc:
-        options["icc_profile"] = picture.icc
-    if metadata.exif is not None:
-        options["exif"] = _EXIF + metadata.exif
-    if metadata.xmp is not None:
-        options["xmp"] = metadata.xmp
-    if metadata.comment is not None and metadata.parts is None:
-        options["comment"] = metadata.comment
-    for name, title, extra_bytes in (
-        ("exif", "EXIF data", 0),
-        ("xmp", "XMP data", len(_XMP)),
-        ("comment", "comments", 0),
+    for name, title, data, prefix in (
+        ("exif", "EXIF data", metadata.exif, _EXIF),
+        ("xmp", "XMP data", metadata.xmp, _XMP),
+        ("comment", "comments", metadata.comment if metadata.parts is None else None, b""),
     ):
-        if len(options.get(name, b"")) + extra_bytes > _MAX_SEGMENT_BYTES:
-            warn(f"the {title} of {len(options[name]) // 1000} KB don't fit into JPEG: left out")
-            del options[name]
-    segments = list(metadata.parts or ())
+        if data is not None and len(prefix + data) > _MAX_SEGMENT_BYTES:
+            warn(f"the {title} of {len(data) // 1000} KB don't fit into JPEG: left out")
+        elif data is not None:
+            options[name] = prefix + data if name == "exif" else data
+    extra = list(metadata.parts or ())
     if metadata.photoshop is not None:
         room = _MAX_SEGMENT_BYTES - len(_PHOTOSHOP)
-        pieces = range(0, len(metadata.photoshop), room)
-        segments += [(_APP13, _PHOTOSHOP + metadata.photoshop[i : i + room]) for i in pieces]
-    options["extra"] = b"".join(_segment_bytes(*segment) for segment in segments)
+        for start in range(0, len(metadata.photoshop), room):
+            piece = _PHOTOSHOP + metadata.photoshop[start : start + room]
+            extra.append(Segment(_APP13, piece).to_bytes())
+    options |= {"icc_profile": picture.icc, "extra": b"".join(extra)}
     image, file = to_image(picture), io.BytesIO()
     try:
         image.save(file, "JPEG", progressive=encoding.progressive, **options)
@@ -256,12 +255,3 @@ def encode(picture: Picture, warn: Warn) -> list[bytes]:
         file = io.BytesIO()
         image.save(file, "JPEG", **options)
     return [file.getvalue()]
-
-
-@functools.lru_cache
-def _standard_tables(quality: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(file, "JPEG", quality=quality)
-    file.seek(0)
-    tables = JpegImageFile(file).quantization
-    return tuple(tables[0]), tuple(tables[1])

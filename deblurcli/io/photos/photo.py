@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from deblurcli.io.photos.metadata import Metadata, without_claims
+from deblurcli.io.photos.metadata import Metadata
 
 Samples = npt.NDArray[Any]
 """``(H, W, C)`` uint8 or uint16, C = 1 (grey), 3 (RGB) or 4 (CMYK, 0 = no ink)."""
@@ -21,7 +21,7 @@ MAX_PIXELS = 500_000_000
 """Pictures with more are refused: no camera makes them, and decoding takes gigabytes."""
 
 DAMAGED = "damaged: only what could be read is restored"
-"""The note of a picture that was read though it is damaged."""
+ANIMATED = "animated: only the first frame is restored"
 
 _METADATA_BYTES = 256 << 20
 
@@ -50,10 +50,14 @@ class ReadOptions:
     max_pixels: int = MAX_PIXELS
     keep_damaged: bool = False
 
-    @property
-    def max_bytes(self) -> int:
-        """Of a file, and of what comes through a pipe: more than an uncompressed picture takes."""
-        return 8 * self.max_pixels + _METADATA_BYTES
+    def check_file_size(self, file_bytes: int) -> None:
+        """Raises PhotoError for more bytes than an uncompressed picture with metadata takes."""
+        max_bytes = 8 * self.max_pixels + _METADATA_BYTES
+        if file_bytes > max_bytes:
+            raise PhotoError(
+                f"more than the {max_bytes / 1e6:.0f} MB allowed",
+                "scale it down, or allow more with --max-pixels",
+            )
 
     def check_size(self, width: int, height: int, encoded_bytes: int = 0) -> None:
         """Raises PhotoError for a picture that is too large.
@@ -127,7 +131,7 @@ class Picture:
 
     format: str
     samples: Samples
-    alpha: npt.NDArray[Any] | None = None
+    alpha: Samples | None = None
     icc: bytes | None = None
     metadata: Metadata = field(default_factory=Metadata)
     encoding: Encoding = field(default_factory=Encoding)
@@ -144,8 +148,28 @@ class Picture:
         names = ", ".join(sorted(extras))
         if not names:
             return self
-        picture = replace(self, metadata=without_claims(self.metadata))
+        picture = replace(self, metadata=self.metadata.without_claims())
         return picture.noted(f"also holds {names}: only the main picture is kept")
+
+    def turned(self, orientation: int) -> Picture:
+        """A picture of this EXIF orientation turned upright."""
+        if orientation == 1:
+            return self
+
+        def turn(values: Samples) -> Samples:
+            if orientation >= 5:
+                values = values.swapaxes(0, 1)
+            if orientation in (3, 4, 7, 8):
+                values = values[::-1]
+            if orientation in (2, 3, 6, 7):
+                values = values[:, ::-1]
+            return np.ascontiguousarray(values)
+
+        metadata = self.metadata.with_upright_xmp()
+        if orientation >= 5 and metadata.dpi is not None:
+            metadata = replace(metadata, dpi=metadata.dpi[::-1])
+        alpha = None if self.alpha is None else turn(self.alpha)
+        return replace(self, samples=turn(self.samples), alpha=alpha, metadata=metadata)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +182,7 @@ class Photo:
         space: the colour space of the picture's samples.
     """
 
-    pixels: npt.NDArray[Any]
+    pixels: Samples
     picture: Picture = field(repr=False)
     space: ColourSpace = field(repr=False)
 
@@ -173,7 +197,7 @@ class Photo:
         return self.picture.notes
 
 
-def split_alpha(values: npt.NDArray[Any]) -> tuple[Samples, npt.NDArray[Any] | None]:
+def split_alpha(values: Samples) -> tuple[Samples, Samples | None]:
     """Colours ``(H, W, 1 or 3)`` and alpha of ``(H, W)`` or ``(H, W, 1 to 4)`` values."""
     values = values.reshape(*values.shape[:2], -1)
     if values.shape[2] % 2:
@@ -181,14 +205,14 @@ def split_alpha(values: npt.NDArray[Any]) -> tuple[Samples, npt.NDArray[Any] | N
     return np.ascontiguousarray(values[..., :-1]), np.ascontiguousarray(values[..., -1])
 
 
-def join_alpha(picture: Picture) -> npt.NDArray[Any]:
+def join_alpha(picture: Picture) -> Samples:
     """All channels of a picture in one array, alpha last."""
     if picture.alpha is None:
         return picture.samples
     return np.concatenate([picture.samples, picture.alpha[..., None]], axis=2)
 
 
-def to_uint8(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def to_uint8(values: Samples) -> npt.NDArray[np.uint8]:
     """16-bit values rounded to 8 bits; 8-bit ones as they are."""
     if values.dtype == np.uint8:
         return values
@@ -198,7 +222,14 @@ def to_uint8(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return result
 
 
-def bands(values: npt.NDArray[Any]) -> list[slice]:
+def has_only_greys(values: Samples) -> bool:
+    """Whether all of ``(..., 3)`` red, green and blue are alike."""
+    return bool(
+        (values[..., 0] == values[..., 1]).all() and (values[..., 1] == values[..., 2]).all()
+    )
+
+
+def bands(values: Samples) -> list[slice]:
     """Rows to work on at a time, so that intermediate results stay small."""
     rows = max(1, (1 << 19) // max(1, values.shape[1]))
     return [slice(start, start + rows) for start in range(0, values.shape[0], rows)]

@@ -6,24 +6,28 @@ import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from deblurcli.io.photos.metadata import Metadata, exif_from, readable_exif
+from deblurcli.io.photos.exif import readable_exif
+from deblurcli.io.photos.metadata import Metadata
 from deblurcli.io.photos.photo import (
+    ANIMATED,
     Encoding,
     PhotoError,
     Picture,
     ReadOptions,
+    Samples,
     bands,
+    has_only_greys,
     split_alpha,
 )
 
 _AVIF_QUALITY = 90
 _WEBP_QUALITY = 95
+_WEBP_LOSSLESS_EFFORT = 75
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "CMYK"}
 
 
@@ -36,66 +40,58 @@ def opened(file: BinaryIO, format_: str, options: ReadOptions) -> Iterator[Image
     if format_ not in Image.OPEN:
         Image.init()
     make, _ = Image.OPEN[format_]
-    with make(file, "") as image:
+    try:
+        opened_image = make(file, "")
+    except Image.DecompressionBombError as error:  # a frame of GIF far beyond the picture
+        raise ValueError(str(error)) from error
+    with opened_image as image:
         options.check_size(*image.size)
         yield image
 
 
-def read(file: BinaryIO, format_: str, options: ReadOptions) -> Picture:
+def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
     """Reads the first frame of a WebP, BMP or GIF file.
 
     Raises:
         PhotoError: too large, or of a kind that is not supported.
         Exception: whatever Pillow raises for damaged files.
     """
-    encoded_bytes = file.seek(0, io.SEEK_END)
-    encoding = Encoding(lossless=format_ == "WEBP" and _is_lossless_webp(file))
+    file_bytes = file.seek(0, io.SEEK_END)
+    lossless, icc = False, None
+    if format_ == "WEBP":  # Pillow does not say how the first frame is encoded
+        place, kind = 12, b""
+        while kind not in (b"VP8L", b"VP8 ", b"ANMF") and place < file_bytes:
+            file.seek(place)
+            kind, size = struct.unpack("<4sI", file.read(8))
+            place += 8 + size + size % 2
+        lossless = kind == b"VP8L"
+    elif format_ == "BMP":  # nor does it look for the profile that a header of version 5 names
+        file.seek(14)
+        header = file.read(124)
+        if len(header) == 124 and header[:4] == b"\x7c\0\0\0" and header[56:60] == b"DEBM":
+            offset, size = struct.unpack_from("<II", header, 112)
+            file.seek(14 + offset)
+            icc = file.read(min(size, 1 << 24))
     file.seek(0)
     with opened(file, format_, options) as image:
         if format_ == "WEBP":  # Pillow reads all of it
-            options.check_size(*image.size, encoded_bytes)
+            options.check_size(*image.size, file_bytes)
         info = dict(image.info)
-        metadata = Metadata(
-            exif=exif_from(info.get("exif")),
-            xmp=_as_bytes(info.get("xmp")),
-            comment=_as_bytes(info.get("comment")),
-            dpi=info.get("dpi"),
-        )
-        animated = getattr(image, "n_frames", 1) > 1
+        notes = (ANIMATED,) if getattr(image, "n_frames", 1) > 1 else ()
         samples, alpha = split_alpha(to_array(image))
-    notes = ("animated: only the first frame is restored",) if animated else ()
-    icc = _icc_of_bmp(file) if format_ == "BMP" else info.get("icc_profile") or None
-    return Picture(format_, samples, alpha, icc, metadata, encoding, notes=notes)
+    comment = info.get("comment")
+    metadata = Metadata(
+        exif=readable_exif(info.get("exif")),
+        xmp=info.get("xmp") or None,
+        comment=comment.encode() if isinstance(comment, str) else comment or None,
+        dpi=info.get("dpi"),
+    )
+    icc = icc or info.get("icc_profile") or None
+    return Picture(format_, samples, alpha, icc, metadata, Encoding(lossless=lossless), notes=notes)
 
 
-def _is_lossless_webp(file: BinaryIO) -> bool:
-    place, head = 12, bytes(8)
-    while len(head) == 8:
-        file.seek(place)
-        head = file.read(8)
-        if head[:4] in (b"VP8L", b"VP8 ", b"ANMF"):
-            return head[:4] == b"VP8L"
-        place += 8 + (int.from_bytes(head[4:8], "little") + 1) // 2 * 2
-    return False
-
-
-def _icc_of_bmp(file: BinaryIO) -> bytes | None:
-    """The profile that a header of version 5 names; Pillow does not look for it."""
-    file.seek(14)
-    header = file.read(124)
-    if len(header) < 124 or header[:4] != b"\x7c\0\0\0" or header[56:60] != b"DEBM":
-        return None
-    offset, size = struct.unpack_from("<II", header, 112)
-    file.seek(14 + offset)
-    return file.read(min(size, 1 << 24)) or None
-
-
-def _as_bytes(value: Any) -> bytes | None:
-    return value.encode() if isinstance(value, str) else value or None
-
-
-def to_array(image: Image.Image) -> npt.NDArray[np.uint8]:
-    """The pixels as ``(H, W)`` grey or ``(H, W, C)`` grey with alpha, RGB, RGBA or CMYK.
+def to_array(image: Image.Image) -> Samples:
+    """The pixels as ``(H, W)`` grey or ``(H, W, C)`` grey with alpha, RGB, RGBA or CMYK uint8.
 
     They are copied in bands to save memory.
     """
@@ -104,37 +100,29 @@ def to_array(image: Image.Image) -> npt.NDArray[np.uint8]:
         raise PhotoError(f"pixels of kind {mode} are not supported", "convert it to PNG")
     image.load()
     if mode != "CMYK":
-        see_through = image.has_transparency_data
-        is_grey = mode in ("1", "L", "LA", "La") or (
-            mode == "P" and not see_through and _has_grey_palette(image)
-        )
+        see_through, is_grey = image.has_transparency_data, mode in ("1", "L", "LA", "La")
+        if mode == "P" and not see_through:
+            is_grey = has_only_greys(np.array(image.getpalette("RGB")).reshape(-1, 3))
         mode = ("L" if is_grey else "RGB") + ("A" if see_through else "")
     width, height = image.size
-    channels = len(Image.new(mode, (1, 1)).getbands())
-    array = np.empty((height, width) if channels == 1 else (height, width, channels), np.uint8)
+    shape = np.asarray(Image.new(mode, (1, 1))).shape[2:]
+    array = np.empty((height, width, *shape), np.uint8)
     for rows in bands(array):
-        band = image.crop((0, rows.start, width, min(height, rows.stop)))
-        array[rows] = np.asarray(band if band.mode == mode else band.convert(mode))
+        array[rows] = image.crop((0, rows.start, width, min(height, rows.stop))).convert(mode)
     return array
-
-
-def _has_grey_palette(image: Image.Image) -> bool:
-    colours = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
-    return bool((colours == colours[:, :1]).all())
 
 
 def to_image(picture: Picture) -> Image.Image:
     """A picture of 8 bits as Pillow's image, with its alpha."""
     samples = np.ascontiguousarray(picture.samples)
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[samples.shape[2]]
-    height, width = samples.shape[:2]
-    image = Image.frombuffer(mode, (width, height), samples, "raw", mode, 0, 1)
+    image = Image.frombuffer(mode, samples.shape[1::-1], samples, "raw", mode, 0, 1)
     if picture.alpha is not None:
         image.putalpha(Image.fromarray(picture.alpha))
     return image
 
 
-class _RawExif(Image.Exif):
+class RawExif(Image.Exif):
     """EXIF data that Pillow, writing AVIF, takes as they are instead of writing them anew."""
 
     def __init__(self, data: bytes) -> None:
@@ -151,44 +139,31 @@ class _RawExif(Image.Exif):
 def encode(picture: Picture) -> list[bytes]:
     """The pieces of a WebP, AVIF, BMP or GIF file."""
     image, metadata = to_image(picture), picture.metadata
-    if picture.format == "BMP" and picture.alpha is not None:
+    options: dict[str, object] = {}
+    if picture.format == "WEBP":
+        lossless = picture.encoding.lossless
+        quality = _WEBP_LOSSLESS_EFFORT if lossless else _WEBP_QUALITY
+        options = {"lossless": lossless, "quality": quality, "exact": True, "exif": metadata.exif}
+    elif picture.format == "AVIF":
+        subsampling = "4:0:0" if image.mode == "L" else "4:4:4"
+        options = {"quality": _AVIF_QUALITY, "subsampling": subsampling}
+        options["exif"] = RawExif(metadata.exif) if metadata.exif else None
+    elif picture.format == "BMP" and picture.alpha is not None:
         return _bmp_with_alpha(image, metadata)
-    options: dict[str, Any] = {}
-    if picture.format == "GIF":
-        image, options = _in_few_colours(image)
-        if metadata.comment:
-            options["comment"] = metadata.comment
-    elif picture.format == "BMP":
-        if metadata.dpi is not None:
-            options["dpi"] = metadata.dpi
-    else:
-        exif: bytes | _RawExif | None = metadata.exif
-        if picture.format == "WEBP":
-            lossless = picture.encoding.lossless
-            # For lossless files the quality is the effort.
-            quality = 75 if lossless else _WEBP_QUALITY
-            options = {"lossless": lossless, "quality": quality, "exact": True}
-        else:
-            readable = readable_exif(metadata.exif)
-            exif = _RawExif(readable) if readable is not None else None
-            subsampling = "4:0:0" if image.mode == "L" else "4:4:4"
-            options = {"quality": _AVIF_QUALITY, "subsampling": subsampling}
-        for name, value in (("exif", exif), ("xmp", metadata.xmp), ("icc_profile", picture.icc)):
-            if value is not None:
-                options[name] = value
+    elif picture.format == "GIF":
+        # It holds 256 colours at most; transparency is all or nothing.
+        number = 256 if picture.alpha is None else 255
+        few = image.convert("RGB").quantize(number, dither=Image.Dither.FLOYDSTEINBERG)
+        if picture.alpha is not None:
+            few.paste(255, mask=image.getchannel("A").point(lambda alpha: 255 * (alpha < 128)))
+            options["transparency"] = 255
+        image = few
+    options |= {"xmp": metadata.xmp, "icc_profile": picture.icc, "dpi": metadata.dpi}
+    options["comment"] = metadata.comment
     file = io.BytesIO()
-    image.save(file, picture.format, **options)
+    given = {name: value for name, value in options.items() if value is not None}
+    image.save(file, picture.format, **given)
     return [file.getvalue()]
-
-
-def _in_few_colours(image: Image.Image) -> tuple[Image.Image, dict[str, Any]]:
-    """GIF holds 256 colours at most; transparency is all or nothing."""
-    colours, dither = image.convert("RGB"), Image.Dither.FLOYDSTEINBERG
-    if "A" not in image.getbands():
-        return colours.quantize(256, dither=dither), {}
-    few = colours.quantize(255, dither=dither)
-    few.paste(255, mask=image.getchannel("A").point(lambda a: 255 * (a < 128)))
-    return few, {"transparency": 255}
 
 
 def _bmp_with_alpha(image: Image.Image, metadata: Metadata) -> list[bytes]:

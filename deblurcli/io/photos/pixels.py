@@ -34,22 +34,15 @@ def check_image(image: Image) -> None:
 
 def to_tensor(image: Image) -> Tensor:
     """``(h, w, 3)`` float32 in [0, 1] on the CPU, always a copy."""
-    values = image.astype(np.float32)
-    scale = _FULL_SCALE[image.dtype.name]
-    if scale != 1.0:
-        values /= scale
-    return torch.from_numpy(values)
+    return torch.from_numpy(image.astype(np.float32)).div_(_FULL_SCALE[image.dtype.name])
 
 
 def to_image(values: Tensor, dtype: np.dtype[Any]) -> Image:
-    """``(h, w, 3)`` float32, cut off to [0, 1], as `dtype`, rounded to nearest.
+    """``(h, w, 3)`` float32, clipped to [0, 1], as `dtype`, rounded to nearest.
 
     Changes `values`.
     """
-    array: Image = values.numpy()
-    np.clip(array, 0.0, 1.0, out=array)
-    scale = _FULL_SCALE[dtype.name]
-    if scale != 1.0:
-        array *= scale
-        np.rint(array, out=array)
-    return array.astype(dtype)
+    values.clamp_(0.0, 1.0)
+    if dtype.kind != "f":
+        values.mul_(_FULL_SCALE[dtype.name]).round_()
+    return values.numpy().astype(dtype)

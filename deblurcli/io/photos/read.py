@@ -5,18 +5,26 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
-
-import numpy as np
 
 from deblurcli.errors import DECODER_ERRORS, DeblurError, cannot_read
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import choose_space, convert_to_srgb
-from deblurcli.io.photos.metadata import apply_orientation, make_upright
+from deblurcli.io.photos.exif import make_upright
 from deblurcli.io.photos.photo import Photo, PhotoError, Picture, ReadOptions
 
+_HEAD_BYTES = 512
+_MAGIC = {
+    b"\xff\xd8\xff": "JPEG",
+    png.SIGNATURE: "PNG",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
+}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _READERS: dict[str, Callable[[BinaryIO, ReadOptions], Picture]] = {
     "JPEG": jpeg.read,
@@ -24,7 +32,9 @@ _READERS: dict[str, Callable[[BinaryIO, ReadOptions], Picture]] = {
     "TIFF": tiff.read,
     "HEIF": heif.read,
     "AVIF": heif.read_avif,
+    **{name: partial(pillow.read, name) for name in ("WEBP", "BMP", "GIF")},
 }
+_SAY_TRUNCATED = ("truncated", "too small", "not enough image data")
 
 
 def read(
@@ -51,15 +61,20 @@ def read(
     """
     subject = name or (os.fspath(source) if isinstance(source, Path) else "-")
     try:
-        if isinstance(source, Path):
-            with source.open("rb") as file:
-                picture = _decode(file, options)
-        else:
-            picture = _decode(source, options)
+        with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
+            picture = _decode(file if file.seekable() else _read_pipe(file, options), options)
     except PhotoError as error:
         raise DeblurError(subject, error.reason, error.remedy) from error
     except OSError as error:
         raise cannot_read(subject, error) from error
+    orientation, metadata = 1, picture.metadata
+    if metadata.exif is not None:
+        exif, orientation = make_upright(metadata.exif)
+        metadata = replace(metadata, exif=exif)
+        metadata = metadata if orientation == 1 else metadata.with_upright_xmp()
+    if picture.orientation is not None:
+        orientation = picture.orientation
+    picture = replace(picture, metadata=metadata, orientation=1).turned(orientation)
     space, usable = choose_space(picture.samples, picture.icc)
     if not usable:
         picture = picture.noted("its colour profile can't be used: taken for sRGB")
@@ -70,42 +85,39 @@ def format_of(path: Path) -> str | None:
     """The format of the photo in a file, by its content, as `Photo.format`; None if none."""
     try:
         with path.open("rb") as file:
-            return _recognise(file)
-    except (PhotoError, OSError):
+            return _recognise(file.read(_HEAD_BYTES))
+    except OSError:
         return None
 
 
 def _decode(file: BinaryIO, options: ReadOptions) -> Picture:
-    if not file.seekable():
-        file = _read_pipe(file, options)
-    if file.seek(0, io.SEEK_END) > options.max_bytes:
-        raise _too_many_bytes(options)
+    options.check_file_size(file.seek(0, io.SEEK_END))
+    if not file.tell():
+        raise PhotoError("empty: zero bytes", "get an intact copy")
     file.seek(0)
-    format_ = _recognise(file)
+    format_ = _recognise(file.read(_HEAD_BYTES))
+    if format_ is None:
+        raise PhotoError(
+            "not a photo that can be read here",
+            "give a JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF file",
+        )
     file.seek(0)
     try:
-        reader = _READERS.get(format_)
-        if reader is not None:
-            picture = reader(file, options)
-        else:
-            picture = pillow.read(file, format_, options)
+        return _READERS[format_](file, options)
     except MemoryError as error:
         raise PhotoError("too large for this computer's memory", "scale it down first") from error
     except DECODER_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, EOFError) or any(
-            word in text.lower() for word in ("truncated", "too small", "not enough image data")
-        ):
-            text = "truncated: a part of the file is missing"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, EOFError) or any(word in reason.lower() for word in _SAY_TRUNCATED):
+            reason = "truncated: a part of the file is missing"
         else:
-            text = f"damaged ({text})"
+            reason = f"damaged ({reason})"
         remedy = "get an intact copy"
         if format_ in ("JPEG", "PNG") and not options.keep_damaged:
             remedy += ", or restore what is left: --damaged keep"
-        raise PhotoError(text, remedy) from error
-    return _turn_upright(picture)
+        raise PhotoError(reason, remedy) from error
 
 
 def _read_pipe(file: BinaryIO, options: ReadOptions) -> BinaryIO:
@@ -113,30 +125,13 @@ def _read_pipe(file: BinaryIO, options: ReadOptions) -> BinaryIO:
     read_some = getattr(file, "read1", file.read)
     whole = io.BytesIO()
     while piece := read_some(1 << 16):
+        options.check_file_size(whole.tell() + len(piece))
         whole.write(piece)
-        if whole.tell() > options.max_bytes:
-            raise _too_many_bytes(options)
     return whole
 
 
-def _too_many_bytes(options: ReadOptions) -> PhotoError:
-    return PhotoError(
-        f"more than the {options.max_bytes / 1e6:.0f} MB allowed",
-        "scale it down, or allow more with --max-pixels",
-    )
-
-
-def _recognise(file: BinaryIO) -> str:
-    head = file.read(512)
-    if not head:
-        raise PhotoError("empty: zero bytes", "get an intact copy")
-    for name, magic in (
-        ("JPEG", b"\xff\xd8\xff"),
-        ("PNG", png.SIGNATURE),
-        ("GIF", b"GIF8"),
-        ("BMP", b"BM"),
-        *(("TIFF", magic) for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    ):
+def _recognise(head: bytes) -> str | None:
+    for magic, name in _MAGIC.items():
         if head.startswith(magic):
             return name
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
@@ -148,24 +143,4 @@ def _recognise(file: BinaryIO) -> str:
             return "AVIF"
         if found & _HEIF_BRANDS or head[8:12] in (b"mif1", b"msf1"):
             return "HEIF"
-    raise PhotoError(
-        "not a photo that can be read here",
-        "give a JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF file",
-    )
-
-
-def _turn_upright(picture: Picture) -> Picture:
-    metadata, in_exif = make_upright(picture.metadata)
-    turn = in_exif if picture.orientation is None else picture.orientation
-    picture = replace(picture, metadata=metadata, orientation=1)
-    if turn == 1:
-        return picture
-    if turn >= 5 and metadata.dpi is not None:
-        metadata = replace(metadata, dpi=metadata.dpi[::-1])
-    alpha = picture.alpha
-    return replace(
-        picture,
-        metadata=metadata,
-        samples=np.ascontiguousarray(apply_orientation(picture.samples, turn)),
-        alpha=None if alpha is None else np.ascontiguousarray(apply_orientation(alpha, turn)),
-    )
+    return None

@@ -5,18 +5,15 @@ Source: TIFF 6.0 (1992); Adobe Photoshop TIFF technical notes (2002) for deflate
 
 from __future__ import annotations
 
-import io
 import logging
 import struct
 import zlib
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
-from deblurcli.io.photos.colour import D65, SRGB_PRIMARIES, make_profile
+from deblurcli.io.photos.colour import are_srgb_primaries, make_profile
 from deblurcli.io.photos.exif import (
     ASCII,
     BYTE,
@@ -29,25 +26,36 @@ from deblurcli.io.photos.exif import (
     X_RESOLUTION,
     Y_RESOLUTION,
     ByteOrder,
-    ExifError,
     Field,
     Tags,
     directory_bytes,
     exif_bytes,
+    read_exif,
     read_tags,
 )
 from deblurcli.io.photos.metadata import (
     Metadata,
     iptc_of,
     photoshop_from_iptc,
-    with_upright_xmp,
     without_stale_resources,
 )
-from deblurcli.io.photos.photo import Buffer, Encoding, PhotoError, Picture, ReadOptions, join_alpha
+from deblurcli.io.photos.photo import (
+    Buffer,
+    Encoding,
+    PhotoError,
+    Picture,
+    ReadOptions,
+    Samples,
+    has_only_greys,
+    join_alpha,
+)
+
+if TYPE_CHECKING:
+    from tifffile import TiffPage
 
 NONE, LZW, DEFLATE, PACKBITS = 1, 5, 8, 32773
 
-_XMP, _IPTC, _PHOTOSHOP, _ICC = 700, 33723, 34377, 34675
+_DESCRIPTION, _XMP, _IPTC, _PHOTOSHOP, _ICC = 270, 700, 33723, 34377, 34675
 _DNG_VERSION = 50706
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES, _PREDICTOR = 277, 338, 317
@@ -95,29 +103,34 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     file.seek(0)
     try:
         with tifffile.TiffFile(file) as tiff:
-            samples, alpha = _read_pixels(tiff.pages[0], tags)
+            samples, alpha = _read_pixels(tiff.pages.first, tags)
             pages = len(tiff.pages)
     except tifffile.TiffFileError as error:
         raise ValueError(str(error)) from error
-    notes = (f"{pages} pages: only the first is restored",) if pages > 1 else ()
-    metadata, orientation = _read_metadata(tags), tags.integer(ORIENTATION, 1)
-    if orientation != 1:
-        metadata = with_upright_xmp(metadata)
-    icc = tags.fields[_ICC].data if _ICC in tags.fields else None
-    white, primaries = tags.ratios(_WHITE), tags.ratios(_PRIMARIES)
-    if icc is None and len(white) == 2 and len(primaries) == 6 and samples.shape[2] == 3:
-        given = zip((*white, *primaries), (*D65, *SRGB_PRIMARIES), strict=True)
+
+    blocks = {tag: tags.fields[tag].data for tag in _BLOCKS & set(tags.fields)}
+    photoshop = without_stale_resources(blocks.get(_PHOTOSHOP, b""))
+    if _IPTC in blocks and iptc_of(photoshop) is None:
+        photoshop = (photoshop or b"") + photoshop_from_iptc(blocks[_IPTC])
+    kept = {t: item for t, item in tags.fields.items() if t not in _STRUCTURE | _BLOCKS}
+    exif = exif_bytes(Tags(tags.order, kept)) if kept else None
+    icc, primaries = blocks.get(_ICC), (*tags.ratios(_WHITE), *tags.ratios(_PRIMARIES))
+    if not icc and samples.shape[2] == 3 and len(primaries) == 8:
         with suppress(ValueError):  # no colours at all
-            if max(abs(a - b) for a, b in given) > 0.005:
-                icc = make_profile(2.2, primaries, (white[0], white[1]))
-    encoding = Encoding(compression=tags.integer(_COMPRESSION, 1))
+            icc = None if are_srgb_primaries(primaries) else make_profile(2.2, primaries)
     return Picture(
-        "TIFF", samples, alpha, icc, metadata, encoding, orientation=orientation, notes=notes
+        "TIFF",
+        samples,
+        alpha,
+        icc,
+        Metadata(exif, blocks.get(_XMP), photoshop, dpi=tags.dpi),
+        Encoding(compression=tags.integer(_COMPRESSION, 1)),
+        notes=(f"{pages} pages: only the first is restored",) if pages > 1 else (),
     )
 
 
-def _read_pixels(page: Any, tags: Tags) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    """Samples ``(H, W, C)`` and alpha ``(H, W)`` of tifffile's `page`, as they are stored."""
+def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, Samples | None]:
+    """Samples ``(H, W, C)`` and alpha ``(H, W)``, as they are stored."""
     import imagecodecs
 
     photometric = int(page.photometric)
@@ -134,7 +147,7 @@ def _read_pixels(page: Any, tags: Tags) -> tuple[npt.NDArray[Any], npt.NDArray[A
     samples = samples.reshape(page.imagelength, page.imagewidth, -1)
     if photometric == 3:
         palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
-        if not tags.fields.get(_ICC) and (palette == palette[:, :1]).all():
+        if _ICC not in tags.fields and has_only_greys(palette):
             palette = palette[:, :1]
         return palette[samples[..., 0]], None
     bits = tags.integer(_BITS, 1)
@@ -150,134 +163,91 @@ def _read_pixels(page: Any, tags: Tags) -> tuple[npt.NDArray[Any], npt.NDArray[A
     if samples.shape[2] == channels or extra == 0:
         return colours, None
     alpha = np.ascontiguousarray(samples[..., channels])
-    return (_unmultiply(colours, alpha) if extra == 1 else colours), alpha
+    if extra == 1:  # multiplied into the colours
+        top = np.iinfo(colours.dtype).max
+        opacity = np.maximum(alpha, 1)[..., None].astype(np.float32) / top
+        colours = np.clip(np.rint(colours / opacity), 0, top).astype(colours.dtype)
+    return colours, alpha
 
 
-def _read_metadata(tags: Tags) -> Metadata:
-    """The metadata of a TIFF file; `parts` are its `Tags` without the pixels' structure."""
-
-    def block(tag: int) -> bytes | None:
-        return tags.fields[tag].data if tag in tags.fields else None
-
-    photoshop, iptc = without_stale_resources(block(_PHOTOSHOP)), block(_IPTC)
-    if iptc is not None and iptc_of(photoshop) is None:
-        photoshop = (photoshop or b"") + photoshop_from_iptc(iptc)
-    plain = {t: f for t, f in tags.fields.items() if t not in _STRUCTURE and t not in _BLOCKS}
-    if ORIENTATION in plain:
-        plain[ORIENTATION] = Field(SHORT, struct.pack(tags.order + "H", 1))
-    kept, exif = Tags(tags.order, plain), None
-    with suppress(ExifError):
-        exif = exif_bytes(kept) if plain else None
-    return Metadata(exif, block(_XMP), photoshop, dpi=tags.dpi, parts=kept)
-
-
-def _unmultiply(colours: npt.NDArray[Any], alpha: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    top = np.iinfo(colours.dtype).max
-    share = np.maximum(alpha, 1)[..., None].astype(np.float32) / top
-    plain: npt.NDArray[Any] = np.clip(np.rint(colours / share), 0, top).astype(colours.dtype)
-    return plain
-
-
-def encode(picture: Picture) -> Iterator[Buffer]:
+def encode(picture: Picture) -> list[Buffer]:
     """The pieces of a TIFF file.
 
     Compressed like the input where that loses nothing and is widely read (none, LZW, deflate,
-    PackBits), else with deflate. In the byte order of the input's tags.
+    PackBits), else with deflate. In the byte order of the EXIF data.
+
+    Raises:
+        PhotoError: too large for the format.
     """
-    tags = _tags_for(picture.metadata)
+    metadata, samples = picture.metadata, join_alpha(picture)
+    tags = read_exif(metadata.exif)
     order = tags.order
-    samples = join_alpha(picture)
     height, width, count = samples.shape
-    bits = samples.dtype.itemsize * 8
     method = picture.encoding.compression
     if method not in (NONE, LZW, PACKBITS):
         method = DEFLATE
-    predictor = 2 if method in (LZW, DEFLATE) else 1
+    rows = max(1, _STRIP_BYTES_RAW // (width * count * samples.itemsize))
+    strips = [
+        _compress(samples[start : start + rows], order, method) for start in range(0, height, rows)
+    ]
+    places = np.cumsum([8, *map(len, strips)]).tolist()
+    padding = places[-1] % 2
 
-    yield b"II*\0" if order == "<" else b"MM\0*"
-    rows = max(1, _STRIP_BYTES_RAW // (width * count * bits // 8))
-    places: list[int] = []
-    sizes: list[int] = []
-    strips: list[Buffer] = []
-    place = 8
-    for start in range(0, height, rows):
-        strip = _compress(samples[start : start + rows], order, method, predictor)
-        places.append(place)
-        sizes.append(len(strip))
-        place += len(strip)
-        strips.append(strip)
-    padding = place % 2
-    if place + padding >= 2**32 - (1 << 24):
-        raise PhotoError("larger than the 4 GB that a TIFF file can hold", "write .png")
-    yield struct.pack(order + "I", place + padding)
-    yield from strips
-    yield b"\0" * padding
-
-    def integers(code: str, *values: int) -> Field:
-        type_ = SHORT if code == "H" else LONG
+    def field(type_: int, *values: int) -> Field:
+        code = {SHORT: "H", LONG: "I", RATIONAL: "I"}[type_]
         return Field(type_, struct.pack(f"{order}{len(values)}{code}", *values))
 
-    fields = {
-        **tags.fields,
-        _WIDTH: integers("I", width),
-        _HEIGHT: integers("I", height),
-        _BITS: integers("H", *[bits] * count),
-        _COMPRESSION: integers("H", method),
-        _PHOTOMETRIC: integers("H", {1: 1, 3: 2, 4: 5}[picture.samples.shape[2]]),
-        _STRIP_OFFSETS: integers("I", *places),
-        _SAMPLES_PER_PIXEL: integers("H", count),
-        _ROWS_PER_STRIP: integers("I", min(rows, height)),
-        _STRIP_BYTES: integers("I", *sizes),
-    }
-    if predictor == 2:
-        fields[_PREDICTOR] = integers("H", 2)
-    if picture.alpha is not None:
-        fields[_EXTRA_SAMPLES] = integers("H", 2)
-    if picture.icc:
-        fields[_ICC] = Field(UNDEFINED, picture.icc)
-    yield directory_bytes(fields, order, place + padding)
-
-
-def _compress(samples: npt.NDArray[Any], order: ByteOrder, method: int, predictor: int) -> Buffer:
-    if predictor == 2:
-        differences = samples.copy()
-        differences[:, 1:] -= samples[:, :-1]  # wraps around, as the format wants it
-        samples = differences
-    raw = np.ascontiguousarray(samples, samples.dtype.newbyteorder(order))
-    if method == NONE:
-        return raw.view(np.uint8).reshape(-1).data
-    if method == DEFLATE:
-        return zlib.compress(raw.tobytes())
-    import imagecodecs
-
-    if method == LZW:
-        return imagecodecs.lzw_encode(raw.tobytes())
-    rows = raw.view(np.uint8).reshape(raw.shape[0], -1)
-    return imagecodecs.packbits_encode(rows, axis=-1)
-
-
-def _tags_for(metadata: Metadata) -> Tags:
-    if isinstance(metadata.parts, Tags):
-        tags = Tags(metadata.parts.order, dict(metadata.parts.fields))
-    else:
-        tags = Tags()
-        if metadata.exif is not None:
-            with suppress(ExifError):  # unreadable: nothing to take over
-                tags = read_tags(io.BytesIO(metadata.exif))
-        tags.fields = {t: f for t, f in tags.fields.items() if t not in _STRUCTURE | _BLOCKS}
-        if metadata.comment and 270 not in tags.fields:
-            tags.fields[270] = Field(ASCII, metadata.comment.rstrip(b"\0") + b"\0")
-    fields, order = tags.fields, tags.order
+    fields = {t: item for t, item in tags.fields.items() if t not in _STRUCTURE | _BLOCKS}
+    if metadata.comment:
+        fields.setdefault(_DESCRIPTION, Field(ASCII, metadata.comment.rstrip(b"\0") + b"\0"))
     if metadata.dpi is not None and max(metadata.dpi) < 1e6 and X_RESOLUTION not in fields:
         for tag, dpi in zip((X_RESOLUTION, Y_RESOLUTION), metadata.dpi, strict=True):
-            fields[tag] = Field(RATIONAL, struct.pack(order + "II", round(dpi * 1000), 1000))
-        fields[RESOLUTION_UNIT] = Field(SHORT, struct.pack(order + "H", 2))
+            fields[tag] = field(RATIONAL, round(dpi * 1000), 1000)
+        fields[RESOLUTION_UNIT] = field(SHORT, 2)
     if metadata.xmp is not None:
         fields[_XMP] = Field(BYTE, metadata.xmp)
-        # Else some readers would take the orientation from the XMP.
-        fields[ORIENTATION] = Field(SHORT, struct.pack(order + "H", 1))
+        fields[ORIENTATION] = field(SHORT, 1)  # else some readers would take that in XMP
     if metadata.photoshop is not None:
         fields[_PHOTOSHOP] = Field(BYTE, metadata.photoshop)
         if (iptc := iptc_of(metadata.photoshop)) is not None:
             fields[_IPTC] = Field(UNDEFINED, iptc)
-    return tags
+    if picture.icc:
+        fields[_ICC] = Field(UNDEFINED, picture.icc)
+    if method in (LZW, DEFLATE):
+        fields[_PREDICTOR] = field(SHORT, 2)
+    if picture.alpha is not None:
+        fields[_EXTRA_SAMPLES] = field(SHORT, 2)
+    try:
+        fields |= {
+            _WIDTH: field(LONG, width),
+            _HEIGHT: field(LONG, height),
+            _BITS: field(SHORT, *[8 * samples.itemsize] * count),
+            _COMPRESSION: field(SHORT, method),
+            _PHOTOMETRIC: field(SHORT, {1: 1, 3: 2, 4: 5}[picture.samples.shape[2]]),
+            _STRIP_OFFSETS: field(LONG, *places[:-1]),
+            _SAMPLES_PER_PIXEL: field(SHORT, count),
+            _ROWS_PER_STRIP: field(LONG, min(rows, height)),
+            _STRIP_BYTES: field(LONG, *map(len, strips)),
+        }
+        header = struct.pack(order + "I", places[-1] + padding)
+        directory = directory_bytes(fields, order, places[-1] + padding)
+    except struct.error as error:
+        reason = "larger than the 4 GB that a TIFF file can hold"
+        raise PhotoError(reason, "write .png") from error
+    start_bytes = b"II*\0" if order == "<" else b"MM\0*"
+    return [start_bytes, header, *strips, b"\0" * padding, directory]
+
+
+def _compress(samples: Samples, order: ByteOrder, method: int) -> Buffer:
+    import imagecodecs
+
+    if method in (LZW, DEFLATE):
+        samples = np.diff(samples, axis=1, prepend=samples.dtype.type(0))  # wraps around
+    raw = np.ascontiguousarray(samples, samples.dtype.newbyteorder(order)).view(np.uint8)
+    if method == NONE:
+        return raw.reshape(-1).data
+    if method == PACKBITS:
+        return imagecodecs.packbits_encode(raw.reshape(len(raw), -1), axis=-1)
+    return (
+        zlib.compress(raw.tobytes()) if method == DEFLATE else imagecodecs.lzw_encode(raw.tobytes())
+    )

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.io.files import atomic_output
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import transfer_change
-from deblurcli.io.photos.metadata import renew_thumbnail
-from deblurcli.io.photos.photo import Buffer, Encoding, Photo, PhotoError, Picture, to_uint8
+from deblurcli.io.photos.exif import renew_thumbnail
+from deblurcli.io.photos.metadata import Metadata
+from deblurcli.io.photos.photo import (
+    Buffer,
+    Encoding,
+    Photo,
+    PhotoError,
+    Picture,
+    Samples,
+    to_uint8,
+)
 
 _log = logging.getLogger("deblurcli")
 
@@ -60,6 +68,11 @@ FORMATS = {
     "AVIF": Format("AVIF", (".avif",), grey_alpha=False, max_px=65536),
 }
 
+_ENCODERS: dict[str, Callable[[Picture], Iterable[Buffer]]] = {
+    "PNG": png.encode,
+    "TIFF": tiff.encode,
+    "HEIF": heif.encode,
+}
 _FORMAT_BY_SUFFIX = {
     suffix: name for name, format_ in FORMATS.items() for suffix in format_.suffixes
 }
@@ -75,7 +88,7 @@ def is_same_format(one: str, other: str) -> bool:
 
 def write(
     photo: Photo,
-    restored: npt.NDArray[Any],
+    restored: Samples,
     target: Path | BinaryIO,
     *,
     format: str | None = None,  # noqa: A002
@@ -109,34 +122,28 @@ def write(
             f"restored is {restored.shape} {restored.dtype}, "
             f"the photo {photo.pixels.shape} {photo.pixels.dtype}"
         )
-    name = _choose_format(photo, target, format)
-    if not isinstance(target, Path):
+    path = target if isinstance(target, Path) else None
+    wanted = format or (path.suffix if path else "")
+    name = wanted.upper() if wanted.upper() in FORMATS else photo.format
+    if wanted and wanted.upper() not in FORMATS:
+        suffix = "." + wanted.lower().lstrip(".")
+        if suffix not in PHOTO_SUFFIXES:
+            known = " ".join(format_.suffixes[0] for format_ in FORMATS.values())
+            reason = "not a picture format that can be written"
+            raise UsageError(format or os.fspath(path or "-"), reason, f"use {known}")
+        name = _FORMAT_BY_SUFFIX[suffix]
+    if isinstance(target, Path):
+        with atomic_output(target, overwrite=overwrite) as part:
+            pieces = _encode(photo, restored, name, strip, os.fspath(target))
+            with part.open("wb") as file:
+                file.writelines(pieces)
+    else:
         target.writelines(_encode(photo, restored, name, strip, "-"))
         target.flush()
-        return
-    with atomic_output(target, overwrite=overwrite) as part:
-        pieces = _encode(photo, restored, name, strip, target)
-        with part.open("wb") as file:
-            file.writelines(pieces)
-
-
-def _choose_format(photo: Photo, target: Path | BinaryIO, wanted: str | None) -> str:
-    if wanted is not None:
-        name = wanted.upper()
-        found = name if name in FORMATS else _FORMAT_BY_SUFFIX.get(f".{name.lower().lstrip('.')}")
-        subject = wanted
-    elif isinstance(target, Path) and target.suffix:
-        found, subject = _FORMAT_BY_SUFFIX.get(target.suffix.lower()), os.fspath(target)
-    else:
-        return photo.format
-    if found is None:
-        known = " ".join(format_.suffixes[0] for format_ in FORMATS.values())
-        raise UsageError(subject, "not a picture format that can be written", f"use {known}")
-    return found
 
 
 def _encode(
-    photo: Photo, restored: npt.NDArray[Any], name: str, strip: bool, subject: Path | str
+    photo: Photo, restored: Samples, name: str, strip: bool, subject: str
 ) -> Iterable[Buffer]:
     def warn(text: str) -> None:
         _log.warning("%s: %s", subject, text)
@@ -148,51 +155,18 @@ def _encode(
     if photo.picture.cicp is not None and not holds.cicp:
         text = f"{holds.title} can't hold the photo's high dynamic range (PQ or HLG)"
         raise DeblurError(subject, text, "write .png or .heic")
-    metadata = photo.picture.metadata
+    picture = _restored_picture(photo, restored, holds)
+    metadata = picture.metadata
     if strip:
         # PNG says in chunks of its own how to show the samples.
-        public = png.public_parts(metadata) if name == photo.format == "PNG" else None
-        metadata = replace(metadata.without_private(), parts=public)
-    else:
-        metadata = renew_thumbnail(metadata, restored)
-    picture = replace(_restored_picture(photo, restored, holds), metadata=metadata, format=name)
+        parts = png.public_parts(metadata) if name == photo.format == "PNG" else None
+        metadata = Metadata(dpi=metadata.dpi, parts=parts)
+    elif metadata.exif is not None:
+        metadata = replace(metadata, exif=renew_thumbnail(metadata.exif, restored))
+    picture = replace(picture, format=name, metadata=metadata)
     if name != photo.format:
         metadata = replace(metadata, parts=None)
         picture = replace(picture, metadata=metadata, encoding=Encoding())
-    picture = _fit(picture, holds, warn)
-    try:
-        if name == "JPEG":
-            return jpeg.encode(picture, warn)
-        if name == "PNG":
-            return png.encode(picture)
-        if name == "TIFF":
-            return list(tiff.encode(picture))
-        if name == "HEIF":
-            return heif.encode(picture)
-        return pillow.encode(picture)
-    except PhotoError as error:
-        raise DeblurError(subject, error.reason, error.remedy) from error
-
-
-def _restored_picture(photo: Photo, restored: npt.NDArray[Any], holds: Format) -> Picture:
-    """The restored picture in its own colours if the format can hold them, else in sRGB."""
-    blurred = photo.picture
-    channels = blurred.samples.shape[2]
-    # A profile for grey fits no RGB, which some formats make of grey pictures.
-    becomes_rgb = channels == 1 and not (
-        holds.grey_alpha if blurred.alpha is not None else holds.grey
-    )
-    keeps_profile = holds.icc and not becomes_rgb
-    if (holds.cmyk or channels != 4) and (keeps_profile or not blurred.icc):
-        samples = transfer_change(photo.space, blurred.samples, photo.pixels, restored)
-        return replace(blurred, samples=samples)
-    if channels == 1:
-        restored = np.rint(restored.mean(axis=2, keepdims=True)).astype(restored.dtype)
-    return replace(blurred, samples=restored, icc=None)
-
-
-def _fit(picture: Picture, holds: Format, warn: jpeg.Warn) -> Picture:
-    """Rounds 16 bits to 8 and lays transparency on white where the format holds no more."""
     if not holds.deep and picture.samples.dtype == np.uint16:
         alpha = None if picture.alpha is None else to_uint8(picture.alpha)
         picture = replace(picture, samples=to_uint8(picture.samples), alpha=alpha)
@@ -204,4 +178,24 @@ def _fit(picture: Picture, holds: Format, warn: jpeg.Warn) -> Picture:
             picture = replace(picture, samples=((laid + 127) // 255).astype(np.uint8))
             warn(f"{holds.title} holds no transparency: laid on white")
         picture = replace(picture, alpha=None)
-    return picture
+    try:
+        if name == "JPEG":
+            return jpeg.encode(picture, warn)
+        return _ENCODERS.get(name, pillow.encode)(picture)
+    except PhotoError as error:
+        raise DeblurError(subject, error.reason, error.remedy) from error
+
+
+def _restored_picture(photo: Photo, restored: Samples, holds: Format) -> Picture:
+    """The restored picture in its own colours if the format can hold them, else in sRGB."""
+    blurred = photo.picture
+    channels = blurred.samples.shape[2]
+    # A profile for grey fits no RGB, which some formats make of grey pictures.
+    stays_grey = holds.grey if blurred.alpha is None else holds.grey_alpha
+    keeps_profile = holds.icc and (channels != 1 or stays_grey)
+    if (holds.cmyk or channels != 4) and (keeps_profile or not blurred.icc):
+        samples = transfer_change(photo.space, blurred.samples, photo.pixels, restored)
+        return replace(blurred, samples=samples)
+    if channels == 1:
+        restored = np.rint(restored.mean(axis=2, keepdims=True)).astype(restored.dtype)
+    return replace(blurred, samples=restored, icc=None)

@@ -14,15 +14,14 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from photo_files import saved, written
-from PIL import Image
+from PIL import Image, ImageOps
 
 from deblurcli.errors import DeblurError
 from deblurcli.io import photos
 from deblurcli.io.photos import ReadOptions
-from deblurcli.io.photos.boxes import read_main_picture
 
 KEEP = ReadOptions(keep_damaged=True)
 
@@ -84,6 +83,7 @@ def test_half_a_jpeg_with_an_end_marker(
     image = Image.fromarray(noise()).convert(mode)
     whole = saved(image, "JPEG", progressive=progressive, quality=quality).getvalue()
     cut = whole[: int(len(whole) * share)]
+    assume(b"\xff\xda" not in cut[-16:])  # libjpeg gives up where a scan ends as it begins
     for data in (cut + b"\xff\xd9", cut):
         text = refusal(data)
         assert "truncated" in text or "damaged" in text
@@ -444,10 +444,19 @@ def test_gain_maps_and_motion_are_told_and_no_longer_claimed() -> None:
             assert gone not in result
 
 
-def test_an_auxiliary_picture_of_heic_is_told(shared_data: Path) -> None:
-    photo = read((shared_data / "formats" / "IMG_2927.HEIC").read_bytes())
-    main = read_main_picture((shared_data / "formats" / "IMG_2927.HEIC").read_bytes())
-    assert bool(main.extras) == any("also holds" in note for note in photo.notes)
+def test_further_pictures_in_a_heic_file_are_told() -> None:
+    main, other = Image.fromarray(smooth()), Image.fromarray(smooth(40, 50))
+    photo = read(saved(main, "HEIF", save_all=True, append_images=[other]))
+    assert photo.pixels.shape == (60, 80, 3)
+    assert photo.notes == ("also holds further pictures: only the main picture is kept",)
+
+
+def test_a_gain_map_of_avif_is_told() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "maker"
+    data = saved(Image.fromarray(smooth()), "AVIF", exif=exif).getvalue()
+    data = data.replace(b"Exif", b"tmap", 1)  # an item that says how to apply a gain map
+    assert read(data).notes == ("also holds a gain map: only the main picture is kept",)
 
 
 # AVIF
@@ -457,11 +466,12 @@ def test_an_auxiliary_picture_of_heic_is_told(shared_data: Path) -> None:
 def test_turns_of_avif(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = orientation, "maker"
-    data = saved(Image.fromarray(smooth()), "AVIF", exif=exif).getvalue()
-    assert read_main_picture(data).orientation == orientation
-    exif_data = read_main_picture(data).exif
-    assert exif_data is not None
-    assert b"maker" in exif_data
+    image = Image.fromarray(smooth())
+    upright = ImageOps.exif_transpose(Image.open(saved(image, "PNG", exif=exif)))
+    photo = read(saved(image, "AVIF", exif=exif, quality=95))
+    assert np.abs(photo.pixels.astype(int) - np.asarray(upright)).mean() < 4
+    assert photo.picture.metadata.exif is not None
+    assert b"maker" in photo.picture.metadata.exif
 
 
 def test_the_crop_of_avif() -> None:
@@ -536,9 +546,9 @@ def test_the_white_point_of_tiff_counts() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(data=st.binary(max_size=300))
-def test_boxes_of_anything(data: bytes) -> None:
-    read_main_picture(data)
+@given(data=st.binary(max_size=300), brand=st.sampled_from([b"avif", b"heic"]))
+def test_boxes_of_anything(data: bytes, brand: bytes) -> None:
+    refusal(b"\0\0\0\x18ftyp" + brand + bytes(8) + brand + data)
 
 
 CORPUS = os.environ.get("DEBLUR_CORPUS")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from photo_files import saved, written
 from PIL import Image, features
@@ -366,6 +366,7 @@ def test_truncated(tmp_path: Path, format_: str) -> None:
 
 
 @settings(max_examples=150, deadline=None)
+@example(format_="GIF", changes=[(10, 0)])  # a frame of 5 gigapixels
 @given(
     format_=st.sampled_from(FORMATS),
     changes=st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), max_size=6),
