@@ -219,7 +219,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
             bar.set_postfix_str(describe(status))
             console.logger.info("%s", describe(status))
 
-        samples = validate.sample_sheets if validate else None
+        samples = validate.restore_samples if validate else None
         status = trainer.run(validate, report=report, samples=samples)
     trainer.close()
     if not trainer.accelerator.is_main_process:
@@ -232,8 +232,8 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     except ImportError:  # a run without matplotlib has done its work all the same
         console.logger.info("no curves.png without matplotlib: pip install 'deblurcli[train]'")
     if validate is not None:
-        triples = validate.restore_samples(trainer.networks.ema_model)
-        draw_sheet(triples, output / "samples.png")
+        sheet = validate.restore_samples(trainer.networks.ema_model)
+        draw_sheet(sheet, output / "samples.png")
         pictures.append(str(output / "samples.png"))
     if json:
         document = {**asdict(status), "folder": str(output), "pictures": pictures}

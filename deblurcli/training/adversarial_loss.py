@@ -35,13 +35,9 @@ class AdversarialLoss:
     def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self.discriminator = Discriminator(recipe.discriminator).to(accelerator.device)
-        first, second = recipe.betas
-        self._model, self.optimizer = accelerator.prepare(
-            self.discriminator,
-            torch.optim.Adam(
-                self.discriminator.parameters(), lr=recipe.learning_rate, betas=(first, second)
-            ),
-        )
+        parameters = self.discriminator.parameters()
+        optimizer = torch.optim.Adam(parameters, recipe.learning_rate, recipe.betas)
+        self._model, self.optimizer = accelerator.prepare(self.discriminator, optimizer)
 
     def update(self, restored: Tensor, sharp: Tensor, learning_rate: float) -> Judged:
         """Updates the discriminator; gives the generator's loss against it.

@@ -11,21 +11,21 @@
 | ``tensorboard/`` | for TensorBoard, where it is installed |
 | ``curves.png``, ``samples.png`` | pictures of the run, at its end |
 
-Every file but ``metrics.csv`` is replaced in one move: a full disk or a killed process leaves
-the one before.
+Every file is replaced in one move: a full disk or a killed process leaves the one before.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from deblurcli.config import RunConfig
-from deblurcli.errors import UsageError, WeightsError, cannot_write
+from deblurcli.errors import UsageError, WeightsError, cannot_read, cannot_write
 from deblurcli.io.files import atomic_output
 from deblurcli.models.network import RestorationNetwork
 from deblurcli.models.registry import load_network, read_config
@@ -43,14 +43,8 @@ class RunFolder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.config = self.path / "config.json"
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "last.pt"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.csv"
+        self.checkpoint = self.path / "last.pt"
+        self.metrics = self.path / "metrics.csv"
 
     def prepare(self, config: RunConfig, *, resume: bool) -> None:
         """Makes the folder and writes the configuration.
@@ -149,34 +143,19 @@ class RunFolder:
         return network
 
     def append_metrics(self, status: TrainingStatus) -> None:
-        """One more line in ``metrics.csv``.
-
-        The file gets a column for every set that was ever measured: the first line may be of a
-        run that was stopped before its first validation, or had other sets.
-        """
-        row = status.row()
+        """One more line in ``metrics.csv``, with a column for every set that was ever measured:
+        the first line may be of a run that was stopped before its first validation."""
+        rows: list[dict[str, object]] = []
         try:
-            columns: list[str] = []
-            if self.metrics.exists():
-                with self.metrics.open(newline="") as file:
-                    columns = next(csv.reader(file), [])
-            if not set(row) <= set(columns):
-                columns = [*columns, *(name for name in row if name not in columns)]
-                self._widen(columns)
-            with self.metrics.open("a", newline="") as file:
-                csv.DictWriter(file, columns, restval="").writerow(row)
+            with suppress(FileNotFoundError), self.metrics.open(newline="") as file:
+                rows += csv.DictReader(file)
         except OSError as error:
-            raise cannot_write(self.metrics, error) from error
-
-    def _widen(self, columns: list[str]) -> None:
-        rows: list[dict[str, str]] = []
-        if self.metrics.exists():
-            with self.metrics.open(newline="") as file:
-                rows = list(csv.DictReader(file))
+            raise cannot_read(self.metrics, error) from error
+        rows.append({**status.row()})
         with (
             atomic_output(self.metrics, overwrite=True) as part,
             part.open("w", newline="") as file,
         ):
-            writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+            writer = csv.DictWriter(file, dict.fromkeys(name for row in rows for name in row))
             writer.writeheader()
             writer.writerows(rows)

@@ -19,15 +19,12 @@ _ADAM_SHARE = 0.4
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     """The recipe's optimizer for all parameters of `model`."""
-    first, second = recipe.betas
-    parameters, rate = model.parameters(), recipe.learning_rate
+    parameters, rate, betas = model.parameters(), recipe.learning_rate, recipe.betas
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, betas=(first, second))
+        return torch.optim.Adam(parameters, lr=rate, betas=betas)
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(
-            parameters, lr=rate, betas=(first, second), weight_decay=recipe.weight_decay
-        )
-    return MuonAndAdam(parameters, rate, (first, second), recipe.weight_decay)
+        return torch.optim.AdamW(parameters, rate, betas, weight_decay=recipe.weight_decay)
+    return MuonAndAdam(parameters, rate, betas, recipe.weight_decay)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

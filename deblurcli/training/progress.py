@@ -143,14 +143,13 @@ def draw_curves(
 
 
 def draw_sheet(
-    rows: Sequence[Sequence[NDArray[np.uint8]]],
+    rows: NDArray[np.uint8],
     target: Path,
     labels: Sequence[str] = ("blurred", "restored", "sharp"),
 ) -> None:
-    """A picture of rows of equally large ``(H, W, 3) uint8`` pictures, with names above them."""
-    sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in rows], axis=0)
-    head_px = 24
-    head = Image.new("RGB", (sheet.shape[1], head_px), "white")
+    """A picture of (rows, H, W, 3), with the names of the columns above them."""
+    sheet = np.concatenate(list(rows))
+    head = Image.new("RGB", (sheet.shape[1], 24), "white")
     for column, label in enumerate(labels):
         left = column * sheet.shape[1] // len(labels)
         ImageDraw.Draw(head).text((left + 6, 4), label, "black", ImageFont.load_default(14))

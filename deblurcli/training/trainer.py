@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli.config import RunConfig
@@ -67,7 +67,7 @@ class Trainer:
 
     Raises:
         UsageError: the batch can't be shared among the processes.
-        DeblurError: a picture of the data is damaged or too small.
+        DeblurError: a file of the data is no picture.
     """
 
     def __init__(
@@ -108,15 +108,13 @@ class Trainer:
             self._group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
 
         self.workers = choose_workers(config.workers, device, self.processes)
-        paths = [path for source in sources for path in source.paths]
-        self._store = PictureStore(paths, shared=self.workers > 0)
         self._sources = sources
+        paths = (path for source in sources for path in source.paths)
+        self._store = PictureStore(paths, shared=self.workers > 0)
         self.resident = False
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             self.resident = self._store.total_bytes < 0.4 * torch.cuda.mem_get_info(device)[0]
-        for stage in range(len(recipe.stages)):
-            self._dataset(stage)  # refuses pictures that are too small
         self._renderer = BatchRenderer(recipe, device, self._store if self.resident else None)
         torch.manual_seed(config.seed)
         self.networks = TrainedNetworks(recipe, self.accelerator, initial)
@@ -132,7 +130,7 @@ class Trainer:
         *,
         report: Callable[[TrainingStatus], None] = lambda status: None,
         report_every: int = 20,
-        samples: Callable[[RestorationNetwork], np.ndarray[Any, Any]] | None = None,
+        samples: Callable[[RestorationNetwork], NDArray[np.uint8]] | None = None,
     ) -> TrainingStatus:
         """Trains until the end; saves at validations, every ten minutes, at the end, and when
         interrupted.
@@ -149,14 +147,14 @@ class Trainer:
             DeviceMemoryError: the device has too little memory.
             KeyboardInterrupt: after the step in work was finished and everything saved.
         """
-        watch, saved_at = Stopwatch(), self.seconds
-        usual: list[float] = []  # mean losses of the latest reports
-        sums, since_report = torch.zeros(4, device=self.accelerator.device), 0
-        losses_since_save: list[float] = []
+        config, watch, saved_at = self.config, Stopwatch(), self.seconds
+        recent: list[float] = []  # mean losses of the latest reports
+        since_save: list[float] = []  # and of those since the last checkpoint
+        sums, summed = torch.zeros(4, device=self.accelerator.device), 0
         status = TrainingStatus(self.step, self.seconds, self._progress(), scores=self.scores)
-        if self.config.track != "none":
-            values = {name: str(value) for name, value in asdict(self.config).items()}
-            self.accelerator.init_trackers(self.config.track, values)
+        if config.track != "none":
+            values = {name: str(value) for name, value in asdict(config).items()}
+            self.accelerator.init_trackers(config.track, values)
         with self.stop.listening(), self._out_of_memory_in_one_line():
             if validate is not None and self.step == 0:
                 status = self._validate(validate, status, samples)
@@ -167,34 +165,34 @@ class Trainer:
                 rate = self.schedule.learning_rate(self.step, self._progress())
                 losses = train_step(self.networks, blurred, sharp, rate)
                 sums += torch.stack(losses).float()
-                since_report += 1
+                summed += 1
                 self.step += 1
                 self.seconds += watch.lap(len(data.samples) * self.processes)
                 stopping = self._agree()
                 ending = stopping or self._progress() >= 1
-                validating = ending or self.step % self.config.validate_every == 0
+                validating = ending or self.step % config.validate_every == 0
                 saving = validating or self.seconds - saved_at > _SAVE_SECONDS
                 if saving or self.step % report_every == 0:
-                    status = self._summarise(sums / since_report, rate, watch)
+                    status = self._summarise(sums / summed, rate, watch)
                     report(status)
-                    self._log(status)
                     sums.zero_()
-                    since_report = 0
-                    usual = [*usual[-50:], status.loss]
-                    losses_since_save.append(status.loss)
-                    self._check_loss(usual)
-                if self.config.snapshot_every and self.step % self.config.snapshot_every == 0:
-                    self._snapshot()
-                unusual = len(usual) > 5 and usual[-1] > _EXPLODED * statistics.median(usual)
+                    summed = 0
+                    recent = [*recent[-50:], status.loss]
+                    since_save.append(status.loss)
+                    self._check_loss(recent)
+                is_main = self.accelerator.is_main_process
+                if is_main and config.snapshot_every and self.step % config.snapshot_every == 0:
+                    self.folder.save_snapshot(self.step, self.networks.ema_model, self._card({}))
+                unusual = len(recent) > 5 and recent[-1] > _EXPLODED * statistics.median(recent)
                 if saving and (ending or not unusual):
-                    status = replace(status, loss=statistics.fmean(losses_since_save))
+                    status = replace(status, loss=statistics.fmean(since_save))
                     measured = validate is not None and validating and not stopping
                     if validate is not None and measured:
                         status = self._validate(validate, status, samples)
                         report(status)
                     self._save(status, measured=measured)
                     saved_at = self.seconds
-                    losses_since_save.clear()
+                    since_save.clear()
                     watch.skip()
                 if stopping:
                     raise KeyboardInterrupt
@@ -211,28 +209,25 @@ class Trainer:
         while (progress := self._progress()) < 1:
             stage = self.schedule.stage(progress)
             watch.skip()
-            steps = self._dataset(stage).steps(
-                self.workers, pin_memory=self.accelerator.device.type == "cuda"
+            dataset = TrainingDataset(
+                self._sources,
+                self._store,
+                self.config.recipe,
+                self.config.seed,
+                stage=stage,
+                first_step=self.step,
+                rank=self.accelerator.process_index,
+                processes=self.processes,
+                cut=not self.resident,
             )
+            is_gpu = self.accelerator.device.type == "cuda"
+            steps = dataset.steps(self.workers, pin_memory=is_gpu)
             for data in steps:
                 watch.data_arrived()
                 yield data
                 progress = self._progress()
                 if progress >= 1 or self.schedule.stage(progress) != stage:
                     break
-
-    def _dataset(self, stage: int) -> TrainingDataset:
-        return TrainingDataset(
-            self._sources,
-            self._store,
-            self.config.recipe,
-            self.config.seed,
-            stage=stage,
-            first_step=self.step,
-            rank=self.accelerator.process_index,
-            processes=self.processes,
-            cut=not self.resident,
-        )
 
     def _progress(self) -> float:
         return self.schedule.progress(self.step, self.seconds)
@@ -265,11 +260,10 @@ class Trainer:
     # -- watching and saving -------------------------------------------------------------------
 
     def _summarise(self, means: Tensor, rate: float, watch: Stopwatch) -> TrainingStatus:
-        content, norm, adversarial, discriminator = self.accelerator.reduce(
-            means, reduction="mean"
-        ).tolist()
+        means = self.accelerator.reduce(means, reduction="mean")
+        content, norm, adversarial, discriminator = means.tolist()
         samples_per_second, waiting = watch.read()
-        return TrainingStatus(
+        status = TrainingStatus(
             self.step,
             self.seconds,
             self._progress(),
@@ -282,46 +276,48 @@ class Trainer:
             waiting=waiting,
             scores=self.scores,
         )
-
-    def _check_loss(self, usual: list[float]) -> None:
-        """Raises DeblurError where the training has come apart. Steps of few pictures differ by
-        far, so only several reports in a row count, and against the median."""
-        *before, _, _, last = [0.0, 0.0, *usual]
-        exploded = len(usual) > 8 and min(usual[-3:]) > _EXPLODED * statistics.median(before)
-        if math.isfinite(last) and not exploded:
-            return
-        raise DeblurError(
-            self.folder.path,
-            f"the loss {'has exploded' if exploded else 'is no longer a number'} at step "
-            f"{self.step}",
-            "go on from the last checkpoint with --resume --set learning_rate=... (a lower one)",
-        )
+        self._log(status)
+        return status
 
     def _log(self, status: TrainingStatus) -> None:
-        """Gives a report's figures to TensorBoard or whatever tracks the run."""
-        values = {
-            name: v for name, v in status.row().items() if name != "step" and math.isfinite(v)
-        }
-        self.accelerator.log({k.replace(":", "/"): v for k, v in values.items()}, self.step)
+        """Gives the figures to TensorBoard or whatever tracks the run."""
+        row = {name.replace(":", "/"): value for name, value in status.row().items()}
+        del row["step"]
+        finite = {name: value for name, value in row.items() if math.isfinite(value)}
+        self.accelerator.log(finite, self.step)
+
+    def _check_loss(self, recent: list[float]) -> None:
+        """Raises DeblurError where the training has come apart. Steps of few pictures differ by
+        far, so only several reports in a row count, and against the median."""
+        what = "is no longer a number"
+        if math.isfinite(recent[-1]):
+            usual = statistics.median(recent[:-3] or recent)
+            if len(recent) <= 8 or min(recent[-3:]) <= _EXPLODED * usual:
+                return
+            what = "has exploded"
+        raise DeblurError(
+            self.folder.path,
+            f"the loss {what} at step {self.step}",
+            "go on from the last checkpoint with --resume --set learning_rate=... (a lower one)",
+        )
 
     def _validate(
         self,
         validate: Validate,
         status: TrainingStatus,
-        samples: Callable[[RestorationNetwork], np.ndarray[Any, Any]] | None,
+        samples: Callable[[RestorationNetwork], NDArray[np.uint8]] | None,
     ) -> TrainingStatus:
         rank, network = self.accelerator.process_index, self.networks.ema_model
-        found: list[tuple[str, float]] | DeblurError
+        found: list[list[tuple[str, float]] | DeblurError] = []
         try:
-            found = validate(network, rank, self.processes)
+            found.append(validate(network, rank, self.processes))
         except DeblurError as error:  # a picture that can't be read any more
-            found = error
-        everyones: list[list[tuple[str, float]] | DeblurError] = [found]
+            found.append(error)
         if self._group is not None:
-            everyones *= self.processes
-            torch.distributed.all_gather_object(everyones, found, self._group)
+            mine, found = found[0], found * self.processes
+            torch.distributed.all_gather_object(found, mine, self._group)
         measured: dict[str, list[float]] = {}
-        for part in everyones:
+        for part in found:
             if isinstance(part, DeblurError):
                 self._save(status, measured=False)  # what was learned is kept
                 raise part
@@ -359,10 +355,6 @@ class Trainer:
             "random": torch.get_rng_state(),
         }
         self.folder.save(state, self.networks.ema_model, self._card(scores), best=best)
-
-    def _snapshot(self) -> None:
-        if self.accelerator.is_main_process:
-            self.folder.save_snapshot(self.step, self.networks.ema_model, self._card({}))
 
     def _card(self, scores: dict[str, float]) -> ModelCard:
         return ModelCard(

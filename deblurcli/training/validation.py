@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from statistics import fmean
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from deblurcli.data.layouts import Pair
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.errors import DeblurError
+from deblurcli.errors import sizes_differ
 from deblurcli.evaluation.cases import read_image
 from deblurcli.evaluation.metrics import psnr
 from deblurcli.models.network import RestorationNetwork
@@ -36,12 +35,10 @@ class Validation:
     ) -> None:
         self.device, self.precision = device, precision
         self.sets: dict[str, list[Pair]] = {}
-        for kind, group in groupby(sorted(pairs, key=lambda p: p.kind), key=lambda p: p.kind):
-            found = list(group)
-            if limit and len(found) > limit:
-                chosen = np.linspace(0, len(found) - 1, limit).round().astype(int)
-                found = [found[i] for i in chosen]
-            self.sets[kind] = found
+        for kind in sorted({pair.kind for pair in pairs}):
+            found = [pair for pair in pairs if pair.kind == kind]
+            chosen = np.linspace(0, len(found) - 1, min(limit or len(found), len(found)))
+            self.sets[kind] = [found[round(i)] for i in chosen]
 
     def __call__(
         self, network: RestorationNetwork, rank: int = 0, processes: int = 1
@@ -56,7 +53,8 @@ class Validation:
         for pair in [pair for pairs in self.sets.values() for pair in pairs][rank::processes]:
             blurred, sharp = read_image(pair.blurred), read_image(pair.sharp)
             if blurred.shape != sharp.shape:
-                raise DeblurError(pair.blurred, f"not of the size of {pair.sharp}", "take it out")
+                sizes = ((image.shape[1], image.shape[0]) for image in (blurred, sharp))
+                raise sizes_differ(pair.blurred, next(sizes), pair.sharp, next(sizes))
             found.append((pair.kind, psnr(deblurrer.restore(blurred), sharp)))
         return found
 
@@ -69,25 +67,21 @@ class Validation:
 
     def restore_samples(
         self, network: RestorationNetwork, side_px: int = 384, rows: int = 4
-    ) -> list[list[NDArray[np.uint8]]]:
-        """Rows of blurred, restored and sharp, cut from the middle of validation pictures."""
+    ) -> NDArray[np.uint8]:
+        """Blurred, restored and sharp beside each other, cut from the middle of pictures.
+
+        Returns:
+            (rows, side, 3 * side, 3); the side is at most that of the smallest picture.
+        """
         deblurrer = Deblurrer(network, device=self.device, precision=self.precision)
         queues = [list(pairs) for pairs in self.sets.values()]
         chosen = [q[i] for i in range(rows) for q in queues if i < len(q)][:rows]
-        triples: list[list[NDArray[np.uint8]]] = []
-        for pair in chosen:
-            blurred, sharp = read_image(pair.blurred), read_image(pair.sharp)
-            height, width = blurred.shape[:2]
-            side_px = min(side_px, height, width)
-            top, left = (height - side_px) // 2, (width - side_px) // 2
+        blurred = [read_image(pair.blurred) for pair in chosen]
+        side_px = min([side_px, *(side for image in blurred for side in image.shape[:2])])
+        sheets = []
+        for pair, image in zip(chosen, blurred, strict=True):
+            top, left = (image.shape[0] - side_px) // 2, (image.shape[1] - side_px) // 2
             middle = (slice(top, top + side_px), slice(left, left + side_px))
-            triples.append(
-                [image[middle] for image in (blurred, deblurrer.restore(blurred), sharp)]
-            )
-        # All rows of one size, that of the smallest picture.
-        return [[image[:side_px, :side_px] for image in row] for row in triples]
-
-    def sample_sheets(self, network: RestorationNetwork) -> NDArray[np.uint8]:
-        """`restore_samples` with each row as one picture: (rows, side, 3 * side, 3)."""
-        rows = self.restore_samples(network)
-        return np.stack([np.concatenate(row, axis=1) for row in rows])
+            row = (image, deblurrer.restore(image), read_image(pair.sharp))
+            sheets.append(np.concatenate([picture[middle] for picture in row], axis=1))
+        return np.stack(sheets)
