@@ -7,7 +7,8 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -63,6 +64,7 @@ class Deblurrer:
         strength: how much of the change is applied, 0 (none) to 1 (all).
         overlap_px: what neighbouring tiles share.
         tile: ``"auto"``, 0 (never tile) or the tile's side in pixels.
+        tile_limit_px: what memory was found to allow; None as long as it sufficed.
     """
 
     def __init__(
@@ -86,8 +88,8 @@ class Deblurrer:
         """
         self._kind = kind_of(network.config)
         self.overlap_px = self._kind.overlap_px
-        self.tile = _check_tile(tile)
-        self.strength = _check_strength(strength)
+        self.tile = _check_settings(tile, strength)
+        self.strength = float(strength)
         self.device = choose_device(device)
         shape = ConvolutionShape(*main_convolution(network))
         self.precision = choose_precision(precision, self.device, shape)
@@ -100,7 +102,7 @@ class Deblurrer:
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card = card if card is not None else ModelCard()
         self.weights_path = weights_path
-        self._tile_limit_px: int | None = None  # what memory was found to allow
+        self.tile_limit_px: int | None = None
 
     @classmethod
     def load(
@@ -135,7 +137,7 @@ class Deblurrer:
         from deblurcli.weights.hub import find
 
         # The cheap complaints first, before a download.
-        _check_tile(tile), _check_strength(strength)
+        _check_settings(tile, strength)
         where = choose_device(device)
         if precision != "auto":  # that is measured with the network's own shape
             choose_precision(precision, where)
@@ -169,38 +171,30 @@ class Deblurrer:
             WeightsError: what the network gives is not finite, or far from any picture.
         """
         check_image(image)
+        height, width = image.shape[:2]
         try:
-            return self._restore(image)
+            output = np.empty((height, width, 3), image.dtype)
+            for rows, strip in restore_strips(
+                lambda rows, columns: self._restore_region(to_tensor(image[rows, columns])),
+                height,
+                width,
+                tile_px=self.tile_px(height, width),
+                overlap_px=self.overlap_px,
+                alignment_px=self.network.alignment_px,
+            ):
+                if self.strength != 1.0:
+                    strip = to_tensor(image[rows]).lerp_(strip, self.strength)  # noqa: PLW2901
+                output[rows] = to_image(strip, image.dtype)
+            return output
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
         # Not the network, which would have gone on with smaller tiles.
-        height, width = image.shape[:2]
         raise DeviceMemoryError(
             f"image of {width}×{height} pixels",
             "not enough main memory for the picture itself",
             "close other programs",
         )
-
-    def _restore(self, image: Image) -> Image:
-        height, width = image.shape[:2]
-        output = np.empty((height, width, 3), image.dtype)
-
-        def restore_tile(rows: slice, columns: slice) -> Tensor:
-            return self._restore_region(to_tensor(image[rows, columns]))
-
-        for rows, strip in restore_strips(
-            restore_tile,
-            height,
-            width,
-            tile_px=self._tile_px(height, width),
-            overlap_px=self.overlap_px,
-            alignment_px=self.network.alignment_px,
-        ):
-            if self.strength != 1.0:
-                strip = to_tensor(image[rows]).lerp_(strip, self.strength)  # noqa: PLW2901
-            output[rows] = to_image(strip, image.dtype)
-        return output
 
     def restore_batch(self, images: Sequence[Image]) -> list[Image]:
         """Restores several images; on a GPU, small ones of one size and dtype go together.
@@ -211,48 +205,53 @@ class Deblurrer:
         for image in images:
             check_image(image)
         results: list[Image] = []
-        done = 0
-        while done < len(images):
-            first = images[done]
-            group = [first]
-            for image in images[done + 1 : done + self._batch_limit(*first.shape[:2])]:
-                if image.shape != first.shape or image.dtype != first.dtype:
-                    break
-                group.append(image)
-            together = self._restore_together(group) if len(group) > 1 else None
-            results += together if together is not None else [self.restore(i) for i in group]
-            done += len(group)
+        while len(results) < len(images):
+            left = images[len(results) :]
+            first = left[0]
+            kind = first.shape, first.dtype
+            limit = self.max_batch(*first.shape[:2])
+            group = list(takewhile(lambda i: (i.shape, i.dtype) == kind, left[:limit]))  # noqa: B023
+            restored = None
+            if len(group) > 1:
+                blurred = torch.stack([to_tensor(image) for image in group])
+                restored = self._try_forward(blurred)
+            if restored is None:  # one, or too many for the memory
+                results += [self.restore(image) for image in group]
+            else:
+                strips = blurred.lerp_(restored, self.strength)
+                results += [to_image(strip, first.dtype) for strip in strips]
         return results
 
-    def _restore_together(self, images: Sequence[Image]) -> list[Image] | None:
-        """One forward pass for images of one size; None where the memory doesn't suffice."""
-        blurred = torch.stack([to_tensor(image) for image in images])
-        restored = self._try_forward(blurred)
-        if restored is None:
-            return None
-        return [
-            to_image(strip, images[0].dtype) for strip in blurred.lerp_(restored, self.strength)
-        ]
-
-    def _batch_limit(self, height: int, width: int) -> int:
+    def max_batch(self, height: int, width: int) -> int:
         """How many images of this size to restore in one forward pass."""
         if self.device.type == "cpu":  # one image keeps all cores busy; more only take memory
             return 1
-        if max(height, width) > self._tile_px(height, width):  # it has to be cut into tiles
+        if max(height, width) > self.tile_px(height, width):  # it has to be cut into tiles
             return 1
-        return max(1, min(32, self._max_pixels() // self._padded_pixels(height, width)))
+        return max(1, min(32, self.max_pixels() // self._padded_pixels(height, width)))
 
     def _restore_region(self, blurred: Tensor) -> Tensor:
         """Restores ``(h, w, 3)`` float32 in one forward pass, or, where the memory doesn't
         suffice, in tiles of half the size, and remembers that."""
         height, width = blurred.shape[:2]
-        limit_px = self._tile_limit_px
+        limit_px = self.tile_limit_px
         if limit_px is None or max(height, width) <= limit_px:
             restored = self._try_forward(blurred[None])
             if restored is not None:
                 return restored[0]
             # Not within an except block: its traceback would keep the tensors alive.
-            limit_px = self._halve_tiles(max(height, width))
+            step = self.network.alignment_px
+            limit_px = max(height, width) // 2 // step * step
+            if limit_px < MIN_TILE_PX:
+                raise DeviceMemoryError(
+                    str(self.device),
+                    f"out of memory even with tiles of {MIN_TILE_PX} pixels",
+                    "close other programs"
+                    + ("" if self.device.type == "cpu" else ", or use --device cpu"),
+                )
+            _log.warning("out of memory on %s: going on with tiles of %d px", self.device, limit_px)
+            self.tile_limit_px = min(limit_px, self.tile_limit_px or limit_px)
+            gc.collect()  # frames of the failed pass may hang in reference cycles
         result = torch.empty_like(blurred)
         for rows, strip in restore_strips(
             lambda rows, columns: self._restore_region(blurred[rows, columns]),
@@ -264,22 +263,6 @@ class Deblurrer:
         ):
             result[rows] = strip
         return result
-
-    def _halve_tiles(self, too_large_px: int) -> int:
-        """The side of the tiles to go on with after running out of memory."""
-        alignment_px = self.network.alignment_px
-        tile_px = too_large_px // 2 // alignment_px * alignment_px
-        if tile_px < MIN_TILE_PX:
-            raise DeviceMemoryError(
-                str(self.device),
-                f"out of memory even with tiles of {MIN_TILE_PX} pixels",
-                "close other programs"
-                + ("" if self.device.type == "cpu" else ", or use --device cpu"),
-            )
-        _log.warning("out of memory on %s: going on with tiles of %d px", self.device, tile_px)
-        self._tile_limit_px = min(tile_px, self._tile_limit_px or tile_px)
-        gc.collect()  # frames of the failed pass may hang in reference cycles
-        return tile_px
 
     def _try_forward(self, blurred: Tensor) -> Tensor | None:
         """``(N, h, w, 3)`` float32 on the CPU, restored; None when out of memory."""
@@ -307,40 +290,36 @@ class Deblurrer:
         return restored
 
     def _forward(self, blurred: Tensor, dtype: torch.dtype) -> Tensor:
-        with torch.inference_mode(), _autocast(self.device, dtype):
+        half = nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
+        with torch.inference_mode(), half:
             # A permuted (N, H, W, 3) tensor is channels-last: nothing has to be copied.
             restored = self.network(blurred.to(self.device).permute(0, 3, 1, 2))
             return restored.permute(0, 2, 3, 1).float().cpu()  # type: ignore[no-any-return]
 
-    def _tile_px(self, height: int, width: int) -> int:
+    def tile_px(self, height: int, width: int) -> int:
+        """The side of the tiles for an image of this size; its own where it isn't cut."""
         if self.tile == 0:
             return max(height, width)
         if self.tile != "auto":
-            tile_px = max(int(self.tile), MIN_TILE_PX)
-        elif self._padded_pixels(height, width) <= (max_pixels := self._max_pixels()):
+            tile_px = self.tile
+        elif self._padded_pixels(height, width) <= (max_pixels := self.max_pixels()):
             tile_px = max(height, width)
         else:
             tile_px = math.isqrt(max_pixels)
             if self.device.type == "cpu":
                 tile_px = min(tile_px, self._kind.max_cpu_tile_px)
-        if self._tile_limit_px is not None:
-            tile_px = min(tile_px, self._tile_limit_px)
-        return max(tile_px, MIN_TILE_PX)
+        return max(min(tile_px, self.tile_limit_px or tile_px), MIN_TILE_PX)
 
     def _padded_pixels(self, height: int, width: int) -> int:
         """What the network computes on: a strip of one pixel is as much work as a wide one."""
         step = self.network.alignment_px
         return -(-height // step) * step * (-(-width // step) * step)
 
-    def _max_pixels(self) -> int:
+    def max_pixels(self) -> int:
         """How many pixels one forward pass may have, by the memory that it may take."""
         budget = memory_budget_bytes(self.device)
         bytes_per_pixel = self._kind.bytes_per_pixel(self.network, self.precision.dtype)
         return max(MIN_TILE_PX**2, int(budget / bytes_per_pixel))
-
-
-def _autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -349,20 +328,17 @@ def _is_out_of_memory(error: Exception) -> bool:
     return any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
-def _check_tile(tile: str | int) -> int | Literal["auto"]:
-    with_remedy = "give auto, 0 (never tile) or the side of a tile in pixels"
+def _check_settings(tile: str | int, strength: float) -> int | Literal["auto"]:
+    """The tile's side as a number, or "auto"."""
+    if not 0.0 <= strength <= 1.0:
+        raise UsageError(f"strength {strength}", "out of range", "give a number from 0 to 1")
     if tile == "auto":
         return "auto"
     try:
         tile_px = int(tile)
     except (TypeError, ValueError):
-        raise UsageError(f"tile {tile}", "not a size", with_remedy) from None
+        tile_px = -1
     if tile_px < 0:
-        raise UsageError(f"tile {tile}", "negative", with_remedy)
+        remedy = "give auto, 0 (never tile) or the side of a tile in pixels"
+        raise UsageError(f"tile {tile}", "not a size", remedy)
     return tile_px
-
-
-def _check_strength(strength: float) -> float:
-    if not 0.0 <= strength <= 1.0:
-        raise UsageError(f"strength {strength}", "out of range", "give a number from 0 to 1")
-    return float(strength)

@@ -16,9 +16,11 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import numpy as np
 import platformdirs
 import torch
 from numpy.typing import NDArray
@@ -90,36 +92,25 @@ def choose_device(name: str = "auto") -> torch.device:
         DeviceError: there is none here.
     """
     name = name.strip().lower()
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    apple = torch.backends.mps.is_available()
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, number = name.partition(":")
+        name = "cuda" if gpus else "mps" if apple else "cpu"
     if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", name):
         raise UsageError(name, "no such device", "give auto, cpu, cuda, cuda:1 or mps")
-    if kind == "cuda":
-        return _choose_cuda(name, int(number) if number else None)
-    if kind == "mps" and not torch.backends.mps.is_available():
+    if name == "mps" and not apple:
         raise DeviceError(name, "no Apple GPU is available here", _REMEDY_CPU)
-    return torch.device(kind)
-
-
-def _choose_cuda(name: str, index: int | None) -> torch.device:
+    if not name.startswith("cuda"):
+        return torch.device(name)
     if torch.version.cuda is None and torch.version.hip is None:
-        raise DeviceError(
-            name,
-            "this PyTorch is built without CUDA",
-            f"{_REMEDY_CPU}, or install PyTorch for CUDA (https://pytorch.org)",
-        )
-    if not torch.cuda.is_available():
-        raise DeviceError(
-            name, "no CUDA device is available here", f"{_REMEDY_CPU}, or check nvidia-smi"
-        )
-    count = torch.cuda.device_count()
-    if index is None:
-        index = torch.cuda.current_device()
-    if index >= count:
-        there = "cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        remedy = f"{_REMEDY_CPU}, or install PyTorch for CUDA (https://pytorch.org)"
+        raise DeviceError(name, "this PyTorch is built without CUDA", remedy)
+    if not gpus:
+        remedy = f"{_REMEDY_CPU}, or check nvidia-smi"
+        raise DeviceError(name, "no CUDA device is available here", remedy)
+    index = int(name[5:]) if name != "cuda" else torch.cuda.current_device()
+    if index >= gpus:
+        there = "cuda:0" if gpus == 1 else f"cuda:0 to cuda:{gpus - 1}"
         raise DeviceError(name, "no such CUDA device", f"give one of {there}")
     return torch.device("cuda", index)
 
@@ -136,31 +127,26 @@ def choose_precision(
         UsageError: no such precision.
         DeviceError: the device doesn't compute in it.
     """
-    if name == "auto":
-        return _choose_automatically(device, shape or ConvolutionShape())
     if name == "fp32":
         return Precision("fp32", "asked for")
-    if name == "bf16":
-        if device.type == "mps":
-            raise DeviceError("bf16", "not supported on Apple GPUs", "use --precision fp32 or fp16")
-        native, where = _native_bf16(device)
-        return Precision("bf16", "asked for" if native else f"asked for, though slow: {where}")
     if name == "fp16":
         if device.type == "cpu":
             raise DeviceError("fp16", "not supported on CPUs", "use --precision auto, bf16 or fp32")
         return Precision("fp16", "asked for")
-    raise UsageError(name, "no such precision", "give auto, fp32, bf16 or fp16")
-
-
-def _choose_automatically(device: torch.device, shape: ConvolutionShape) -> Precision:
+    if name not in ("auto", "bf16"):
+        raise UsageError(name, "no such precision", "give auto, fp32, bf16 or fp16")
     if device.type == "mps":
-        return Precision("fp32", "half precision is not relied on on Apple GPUs")
+        if name == "auto":
+            return Precision("fp32", "half precision is not relied on on Apple GPUs")
+        raise DeviceError("bf16", "not supported on Apple GPUs", "use --precision fp32 or fp16")
     native, where = _native_bf16(device)
-    if not native or device.type != "cpu":
-        return Precision("bf16" if native else "fp32", where)
-    speedup = bf16_speedup(shape)
-    measured = f"bf16 is {speedup:.1f} times as fast as fp32 here, measured"
-    return Precision("bf16" if speedup >= MIN_SPEEDUP else "fp32", measured)
+    if name == "bf16":
+        return Precision("bf16", "asked for" if native else f"asked for, though slow: {where}")
+    if native and device.type == "cpu":
+        speedup = bf16_speedup(shape or ConvolutionShape())
+        native = speedup >= MIN_SPEEDUP
+        where = f"bf16 is {speedup:.1f} times as fast as fp32 here, measured"
+    return Precision("bf16" if native else "fp32", where)
 
 
 def bf16_speedup(shape: ConvolutionShape) -> float:
@@ -176,7 +162,20 @@ def bf16_speedup(shape: ConvolutionShape) -> float:
         known = dict(json.loads(file.read_text(encoding="utf-8")))
         if key in known:
             return float(known[key])
-    known[key] = round(_time_bf16(shape), 2)
+    macs_per_pixel = shape.in_channels * shape.out_channels * shape.kernel_px**2
+    side_px = min(256, max(16, int((3e8 / macs_per_pixel) ** 0.5)))
+    features = torch.full((1, shape.in_channels, side_px, side_px), 0.5)
+    weight = torch.full((shape.out_channels, shape.in_channels, *2 * [shape.kernel_px]), 0.01)
+    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    # In turn, and the best of each: other programs disturb both alike. The first warms up.
+    with torch.inference_mode():
+        for _, dtype in product(range(6), seconds):
+            x = features.to(dtype, memory_format=torch.channels_last)
+            w = weight.to(dtype, memory_format=torch.channels_last)
+            start = time.perf_counter()
+            torch.nn.functional.conv2d(x, w)
+            seconds[dtype].append(time.perf_counter() - start)
+    known[key] = round(min(seconds[torch.float32][1:]) / min(seconds[torch.bfloat16][1:]), 2)
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f"{file.name}.{os.getpid()}.part")
@@ -185,49 +184,26 @@ def bf16_speedup(shape: ConvolutionShape) -> float:
     return known[key]
 
 
-def _time_bf16(shape: ConvolutionShape) -> float:
-    macs_per_pixel = shape.in_channels * shape.out_channels * shape.kernel_px**2
-    side_px = min(256, max(16, int((3e8 / macs_per_pixel) ** 0.5)))
-    best: dict[torch.dtype, float] = {}
-    features = torch.full((1, shape.in_channels, side_px, side_px), 0.5)
-    weight = torch.full((shape.out_channels, shape.in_channels, *2 * [shape.kernel_px]), 0.01)
-    # In turn, and the best of each: other programs disturb both alike. The first warms up.
-    with torch.inference_mode():
-        for round_ in range(6):
-            for dtype in (torch.float32, torch.bfloat16):
-                x = features.to(dtype, memory_format=torch.channels_last)
-                w = weight.to(dtype, memory_format=torch.channels_last)
-                start = time.perf_counter()
-                torch.nn.functional.conv2d(x, w)
-                seconds = time.perf_counter() - start
-                if round_:
-                    best[dtype] = min(seconds, best.get(dtype, seconds))
-    return best[torch.float32] / best[torch.bfloat16]
-
-
 def _native_bf16(device: torch.device) -> tuple[bool, str]:
     """Whether `device` computes in bf16 natively, and in words why or why not."""
     if device.type == "cuda":
-        major, minor = torch.cuda.get_device_capability(device)
-        words = f"compute capability {major}.{minor}"
         if torch.version.hip is not None:
             return torch.cuda.is_bf16_supported(), "as ROCm reports it"
-        if (major, minor) >= (8, 0):
-            return True, f"native at {words}"
-        return False, f"bf16 is not native at {words}"
-    if _cpu_supports("_is_amx_tile_supported"):
-        return True, "native on this CPU (AMX)"
-    if _cpu_supports("_is_avx512_bf16_supported"):
-        return True, "native on this CPU (AVX-512 BF16)"
+        major, minor = torch.cuda.get_device_capability(device)
+        native = major >= 8
+        return (
+            native,
+            f"{'' if native else 'bf16 is not '}native at compute capability {major}.{minor}",
+        )
+    for query, name in (
+        ("_is_amx_tile_supported", "AMX"),
+        ("_is_avx512_bf16_supported", "AVX-512 BF16"),
+    ):
+        # Private to PyTorch and added over several releases; absent means we can't rely on it.
+        with suppress(Exception):
+            if getattr(torch.cpu, query)():
+                return True, f"native on this CPU ({name})"
     return False, "bf16 is not native on this CPU (neither AVX-512 BF16 nor AMX)"
-
-
-def _cpu_supports(query: str) -> bool:
-    # Private to PyTorch and added over several releases; absent means we can't rely on it.
-    function = getattr(torch.cpu, query, None)
-    with suppress(Exception):
-        return bool(function and function())
-    return False
 
 
 def memory_budget_bytes(device: torch.device) -> int:
@@ -246,28 +222,23 @@ def memory_budget_bytes(device: torch.device) -> int:
 
 def describe_devices() -> list[DeviceDescription]:
     """All devices of this machine that we can use, the one ``auto`` takes first."""
-    devices: list[DeviceDescription] = []
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            device = torch.device("cuda", index)
-            properties = torch.cuda.get_device_properties(device)
-            devices.append(
-                DeviceDescription(
-                    str(device),
-                    properties.name,
-                    properties.total_memory,
-                    choose_precision("auto", device),
-                )
-            )
+    found: list[tuple[str, str, int | None]] = []
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        found.append((f"cuda:{index}", properties.name, properties.total_memory))
     if torch.backends.mps.is_available():
         memory_bytes = None
         with suppress(AttributeError, RuntimeError):  # not in every PyTorch
             memory_bytes = torch.mps.recommended_max_memory()
-        precision = choose_precision("auto", torch.device("mps"))
-        devices.append(DeviceDescription("mps", "Apple GPU", memory_bytes, precision))
-    precision = choose_precision("auto", torch.device("cpu"))
-    devices.append(DeviceDescription("cpu", _cpu_model(), _main_memory_bytes(), precision))
-    return devices
+        found.append(("mps", "Apple GPU", memory_bytes))
+    memory_bytes = None
+    with suppress(AttributeError, OSError, ValueError):  # not on Windows
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    found.append(("cpu", _cpu_model(), memory_bytes))
+    return [
+        DeviceDescription(name, model, memory, choose_precision("auto", torch.device(name)))
+        for name, model, memory in found
+    ]
 
 
 def _cpu_model() -> str:
@@ -279,14 +250,7 @@ def _cpu_model() -> str:
     return f"{model.strip()}, {threads} thread{'s' if threads != 1 else ''}"
 
 
-def _main_memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not on Windows
-        return None
-
-
-def send(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+def send(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
     """Copies an array to a device; where that is a GPU, without waiting for it."""
     tensor = torch.from_numpy(array)
     if device.type == "cuda":

@@ -9,25 +9,12 @@ current row of tiles covers are held in floating point.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Span:
-    """The pixels ``start`` … ``stop − 1`` of one dimension, that one tile covers."""
-
-    start: int
-    stop: int
-
-    @property
-    def slice(self) -> slice:
-        return slice(self.start, self.stop)
-
-
-def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int = 1) -> list[Span]:
+def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int = 1) -> list[slice]:
     """Covers one dimension with overlapping spans, as few and as equal as possible.
 
     Every span starts at a multiple of `alignment_px`, so that a network that works on a coarser
@@ -51,7 +38,7 @@ def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int 
     if length_px < 1 or tile_px < 1 or overlap_px < 0 or alignment_px < 1:
         raise ValueError("length, tile and alignment must be at least 1, overlap at least 0")
     if length_px <= tile_px:
-        return [Span(0, length_px)]
+        return [slice(0, length_px)]
     # From here on in units of the alignment; the last unit of the image may be incomplete.
     units = -(-length_px // alignment_px)
     tile = max(1, tile_px // alignment_px)
@@ -61,12 +48,12 @@ def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int 
     # Equal steps, rounded down: neighbours then share at least the overlap.
     starts = [i * (units - tile) // (count - 1) if count > 1 else 0 for i in range(count)]
     return [
-        Span(start * alignment_px, min((start + tile) * alignment_px, length_px))
+        slice(start * alignment_px, min((start + tile) * alignment_px, length_px))
         for start in starts
     ]
 
 
-def blend_weights(spans: list[Span]) -> list[Tensor]:
+def blend_weights(spans: list[slice]) -> list[Tensor]:
     """How much each span counts at each of its pixels.
 
     Of what two neighbours share, the outer quarters belong to one of them alone, because a
@@ -84,8 +71,8 @@ def blend_weights(spans: list[Span]) -> list[Tensor]:
         length = span.stop - span.start
         ramp = torch.minimum(_fade_in(length, before), _fade_in(length, after).flip(0))
         ramps.append(ramp)
-        total[span.slice] += ramp
-    return [ramp / total[span.slice] for ramp, span in zip(ramps, spans, strict=True)]
+        total[span] += ramp
+    return [ramp / total[span] for ramp, span in zip(ramps, spans, strict=True)]
 
 
 def _fade_in(length: int, shared: int) -> Tensor:
@@ -127,14 +114,14 @@ def restore_strips(
     for i, (rows, row_weight) in enumerate(zip(row_spans, row_weights, strict=True)):
         band: Tensor | None = None
         for columns, column_weight in zip(column_spans, column_weights, strict=True):
-            tile = restore(rows.slice, columns.slice)
+            tile = restore(rows, columns)
             if band is None:
                 band = torch.zeros(rows.stop - rows.start, width_px, tile.shape[-1])
                 if carried is not None:
                     band[: len(carried)] = carried
                     carried = None
             weight = row_weight[:, None, None] * column_weight[:, None]
-            band[:, columns.slice].addcmul_(tile, weight)
+            band[:, columns].addcmul_(tile, weight)
             del tile
         assert band is not None
         # Rows before the next row of tiles are finished.

@@ -199,7 +199,7 @@ def test_large_photos_are_tiled_unasked_and_small_ones_are_not() -> None:
     deblurrer.restore(make_image(720, 1280))
     assert memory.sizes == [(720, 1280)]
     memory.sizes.clear()
-    deblurrer._max_pixels = lambda: 500_000  # type: ignore[method-assign]
+    deblurrer.max_pixels = lambda: 500_000  # type: ignore[method-assign]
     deblurrer.restore(make_image(1000, 800))
     assert len(memory.sizes) > 1
     assert max(h * w for h, w in memory.sizes) <= 500_000
@@ -269,7 +269,7 @@ in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize(
 limit = in_use + 300 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 assert deblurrer.restore(image).shape == image.shape
-assert deblurrer._tile_limit_px is not None, "the limit was not felt"
+assert deblurrer.tile_limit_px is not None, "the limit was not felt"
 """
 
 
@@ -348,7 +348,7 @@ def test_threads_do_not_disturb_each_other() -> None:
 @pytest.mark.parametrize("limit", [1, 3])
 def test_a_batch_is_as_one_by_one(limit: int) -> None:
     deblurrer = make_deblurrer(strength=0.5)
-    deblurrer._batch_limit = lambda height, width: limit  # type: ignore[method-assign]
+    deblurrer.max_batch = lambda height, width: limit  # type: ignore[method-assign]
     images = [make_image(30, 40, seed=seed) for seed in range(5)]
     images[3:3] = [make_image(30, 41), make_image(30, 41, "uint16"), make_image(40, 30)]
     memory = Memory(deblurrer, None, 0)
@@ -362,17 +362,17 @@ def test_a_batch_is_as_one_by_one(limit: int) -> None:
 
 def test_a_batch_too_large_for_the_memory_goes_one_by_one() -> None:
     deblurrer = make_deblurrer()
-    deblurrer._batch_limit = lambda height, width: 4  # type: ignore[method-assign]
+    deblurrer.max_batch = lambda height, width: 4  # type: ignore[method-assign]
     images = [make_image(30, 40, seed=seed) for seed in range(4)]
     expected = [deblurrer.restore(image) for image in images]
-    forward = deblurrer._forward
+    forward = deblurrer.network.forward
 
-    def limited(blurred: Tensor, dtype: torch.dtype) -> Tensor:
+    def limited(blurred: Tensor) -> Tensor:
         if len(blurred) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(blurred, dtype)
+        return forward(blurred)
 
-    deblurrer._forward = limited  # type: ignore[method-assign]
+    deblurrer.network.forward = limited  # type: ignore[method-assign]
     for a, b in zip(deblurrer.restore_batch(images), expected, strict=True):
         assert np.array_equal(a, b)
 
@@ -439,11 +439,11 @@ def test_gpu_tiles_follow_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> No
     sides = []
     for free in (2**26, 2**30, 2**34):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2**35))
-        sides.append(deblurrer._tile_px(20_000, 10_000))
+        sides.append(deblurrer.tile_px(20_000, 10_000))
     assert sides == sorted(set(sides))
     assert sides[-1] > 2000
-    assert deblurrer._tile_px(1000, 1000) == 1000  # untiled
-    assert deblurrer._batch_limit(64, 64) > 1
+    assert deblurrer.tile_px(1000, 1000) == 1000  # untiled
+    assert deblurrer.max_batch(64, 64) > 1
     deblurrer.tile = MIN_TILE_PX
-    assert deblurrer._batch_limit(MIN_TILE_PX, MIN_TILE_PX) > 1
-    assert deblurrer._batch_limit(MIN_TILE_PX, MIN_TILE_PX + 1) == 1  # the user wants it in tiles
+    assert deblurrer.max_batch(MIN_TILE_PX, MIN_TILE_PX) > 1
+    assert deblurrer.max_batch(MIN_TILE_PX, MIN_TILE_PX + 1) == 1  # the user wants it in tiles

@@ -50,7 +50,7 @@ def test_weights_of_every_pixel_sum_to_one(
     total = torch.zeros(length)
     for span, weight in zip(spans, blend_weights(spans), strict=True):
         assert bool((weight >= 0).all())
-        total[span.slice] += weight
+        total[span] += weight
     torch.testing.assert_close(total, torch.ones(length), atol=1e-6, rtol=0)
 
 
