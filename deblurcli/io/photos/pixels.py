@@ -37,6 +37,7 @@ def to_tensor(image: Image) -> Tensor:
     return torch.from_numpy(image.astype(np.float32)).div_(_FULL_SCALE[image.dtype.name])
 
 
+@torch.inference_mode()  # what a network gives may be changed in place only there
 def to_image(values: Tensor, dtype: np.dtype[Any]) -> Image:
     """``(h, w, 3)`` float32, clipped to [0, 1], as `dtype`, rounded to nearest.
 
