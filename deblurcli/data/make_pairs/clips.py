@@ -24,11 +24,10 @@ from deblurcli.errors import (
 )
 from deblurcli.io import media, photos
 from deblurcli.io.videos import probe
-from deblurcli.io.videos.info import fraction_of, open_video, video_stream
+from deblurcli.io.videos.info import fraction_of
 from deblurcli.io.videos.overlap import read_ahead
-from deblurcli.io.videos.pixels import pixels_of, turn_upright
+from deblurcli.io.videos.pixels import display_matrix_of, pixels_of, turn_upright
 from deblurcli.io.videos.reading import VideoReader
-from deblurcli.io.videos.side_data import display_matrix_of
 
 _FRAMES_AHEAD = 4
 # A cut: the mean difference of two frames, as a share of the range, is at least this…
@@ -100,29 +99,24 @@ class Clip:
             yield Frame(pixels, follows=True)
 
     def _video_frames(self) -> Iterator[Frame]:
-        with closing(open_video(self.source)) as container:
-            stream = video_stream(container, self.source)
-            reader = VideoReader(self.source, container, stream)
-            before: Fraction | None = None
-            with closing(read_ahead(reader.steps(), _FRAMES_AHEAD)) as steps:
-                for step in steps:
-                    frame = step.frame
-                    if frame is None:
-                        break
-                    matrix = display_matrix_of(frame)
-                    pixels = pixels_of(frame)
-                    time = (frame.pts or 0) * (fraction_of(frame.time_base) or Fraction(0))
-                    # A frame that was dropped in recording leaves a gap as well.
-                    gap = before is not None and self.fps and (time - before) * self.fps > 1.5
-                    yield Frame(pixels if matrix is None else turn_upright(pixels, matrix), not gap)
-                    before = time
-            if before is None:
-                raise reader.failure()
+        before: Fraction | None = None
+        with (
+            VideoReader(self.source) as reader,
+            closing(read_ahead(reader.steps(), _FRAMES_AHEAD)) as steps,
+        ):
+            for step in steps:
+                frame = step.frame
+                if frame is None:
+                    break
+                time = (frame.pts or 0) * (fraction_of(frame.time_base) or Fraction(0))
+                # A frame that was dropped in recording leaves a gap as well.
+                gap = before is not None and self.fps and (time - before) * self.fps > 1.5
+                upright = turn_upright(pixels_of(frame), display_matrix_of(frame))
+                yield Frame(upright, not gap)
+                before = time
             damage = reader.damage()
-            if damage:
-                raise DeblurError(
-                    self.source, "; ".join(damage), "pairs were made from the rest of it"
-                )
+        if damage:
+            raise DeblurError(self.source, "; ".join(damage), "pairs were made from the rest of it")
 
 
 def find_clips(

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
@@ -59,18 +58,99 @@ class Animation:
         options: how to write it as it was.
     """
 
+    source: Path
     durations_ms: list[int]
     frame_count: int
     transparent: bool
     loop: int | None
     has_palette: bool
     damage: str
-    options: dict[str, Any]
+    options: dict[str, object]
+
+    @classmethod
+    def read(cls, source: Path, *, strip: bool) -> Animation:
+        """Reads how long each frame is shown, without keeping any.
+
+        Raises:
+            DeblurError: `source` can't be read.
+        """
+        kept = {"icc_profile", "default_image"} | (set() if strip else {"exif", "xmp", "comment"})
+        durations: list[int] = []
+        damage = ""
+        try:
+            data = source.read_bytes()
+            with Image.open(source, formats=_READ_FORMATS) as image:
+                options = {key: value for key, value in image.info.items() if key in kept}
+                if image.format == "WEBP" and b"VP8L" in data[:4096]:
+                    options["lossless"] = True
+                loop = image.info.get("loop")
+                has_palette = image.format == "PNG" and image.mode == "P"
+                transparent = has_palette and "transparency" in image.info
+                with suppress(*_PILLOW_ERRORS):  # the end, or a damaged frame
+                    for number in itertools.count():
+                        image.seek(number)
+                        alpha = np.asarray(image.convert("RGBA"))[..., 3]
+                        transparent = transparent or bool((alpha < 255).any())
+                        durations.append(round(image.info.get("duration", 0)))
+                frame_count = len(durations)
+                with suppress(*_PILLOW_ERRORS):  # where it is damaged: for GIF it counts them
+                    frame_count = int(getattr(image, "n_frames", 1))
+                if image.format == "GIF" and data.rstrip(b"\0")[-1:] != b";":
+                    # For Pillow the frames before the missing end mark are simply all.
+                    damage = f"ends in the middle of frame {max(1, len(durations))}"
+        except UnidentifiedImageError as error:
+            reason = "is no animated GIF, WebP, PNG or AVIF"
+            raise DeblurError(source, reason, "check the file") from error
+        except _PILLOW_ERRORS as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise cannot_read(source, error) from error
+            raise DeblurError(source, "can't be decoded", "copy it again") from error
+        return cls(
+            source, durations or [0], frame_count, transparent, loop, has_palette, damage, options
+        )
 
     @property
     def hidden_first(self) -> bool:
         """Whether the first frame is only for viewers that show no animations."""
         return bool(self.options.get("default_image"))
+
+    def frames(self) -> Iterator[NDArray[np.uint8]]:
+        """Yields the frames as (H, W, 4) RGBA, each as it is shown, as far as they decode."""
+        # Pillow lays parts of a frame over the one before wrongly where PNG has a palette; FFmpeg
+        # knows nothing of the picture for viewers without animations.
+        if self.has_palette and not self.hidden_first:
+            with closing(open_video(self.source)) as container, suppress(av.FFmpegError):
+                for shown in container.decode(video=0):
+                    yield shown.to_ndarray(format="rgba").astype(np.uint8)
+            return
+        # Opened anew: going back to the first frame loses what is transparent.
+        with Image.open(self.source, formats=_READ_FORMATS) as image:
+            for number in range(self.frame_count):
+                try:
+                    image.seek(number)
+                    frame = np.array(image.convert("RGBA"))
+                except _PILLOW_ERRORS:
+                    return
+                yield frame
+
+    def save_options(self, output_format: str) -> dict[str, object]:
+        """What Pillow has to be told to write the animation in a format as it was."""
+        durations_ms = self.durations_ms[1:] if self.hidden_first else self.durations_ms
+        options = {**self.options, "duration": durations_ms}
+        if output_format != "PNG":
+            options.pop("default_image", None)
+        if output_format == "GIF":
+            options.pop("icc_profile", None)
+            if self.loop is not None:
+                options["loop"] = self.loop
+            if self.transparent:
+                options["disposal"] = 2
+        elif output_format != "AVIF":
+            # WebP and PNG have no "once" beside a count: there it is 1.
+            options["loop"] = 1 if self.loop is None else self.loop
+        if output_format in ("AVIF", "WEBP"):
+            options["quality"] = _LOSSY_QUALITY
+        return options
 
 
 def restore_animation(
@@ -101,12 +181,12 @@ def restore_animation(
         known = " ".join(sorted(ANIMATION_FORMATS))
         raise DeblurError(target, "no animation is written with this ending", f"give {known}")
     output_format = ANIMATION_FORMATS[target.suffix.lower()]
-    animation = _study(source, strip=strip)
+    animation = Animation.read(source, strip=strip)
     total, done = len(animation.durations_ms), 0
     # A picture that is no part of the animation: only PNG has a place for it.
     skipped = int(animation.hidden_first and output_format != "PNG")
-    palettes = _Palettes() if output_format == "GIF" else None
-    with closing(read_ahead(_decode(source, animation), _FRAMES_AHEAD)) as frames:
+    palettes = StillPalettes() if output_format == "GIF" else None
+    with closing(read_ahead(animation.frames(), _FRAMES_AHEAD)) as frames:
 
         def restored() -> Iterator[Image.Image]:
             nonlocal done
@@ -130,7 +210,7 @@ def restore_animation(
                 save_all=True,
                 # Pillow looks through the frames of a PNG twice.
                 append_images=list(pictures) if output_format == "PNG" else pictures,
-                **_save_options(animation, output_format),
+                **animation.save_options(output_format),
             )
     damage = animation.damage
     if not damage and done + skipped < animation.frame_count:
@@ -138,90 +218,7 @@ def restore_animation(
     return VideoResult(done, (), (damage,) if damage else ())
 
 
-def _study(source: Path, *, strip: bool) -> Animation:
-    """Reads how long each frame is shown, without keeping any.
-
-    Raises:
-        DeblurError: `source` can't be read.
-    """
-    kept = {"icc_profile", "default_image"} | (set() if strip else {"exif", "xmp", "comment"})
-    durations: list[int] = []
-    damage = ""
-    try:
-        data = source.read_bytes()
-        with Image.open(source, formats=_READ_FORMATS) as image:
-            options = {key: value for key, value in image.info.items() if key in kept}
-            if image.format == "WEBP" and b"VP8L" in data[:4096]:
-                options["lossless"] = True
-            loop = image.info.get("loop")
-            has_palette = image.format == "PNG" and image.mode == "P"
-            transparent = has_palette and "transparency" in image.info
-            for number in itertools.count():
-                try:
-                    image.seek(number)
-                    alpha = np.asarray(image.convert("RGBA"))[..., 3]
-                except _PILLOW_ERRORS:
-                    break  # the end, or a damaged frame
-                transparent = transparent or bool((alpha < 255).any())
-                durations.append(round(image.info.get("duration", 0)))
-            frame_count = len(durations)
-            with suppress(*_PILLOW_ERRORS):  # where it is damaged: for GIF it counts them
-                frame_count = int(getattr(image, "n_frames", 1))
-            if image.format == "GIF" and data.rstrip(b"\0")[-1:] != b";":
-                # For Pillow the frames before the missing end mark are simply all.
-                damage = f"ends in the middle of frame {max(1, len(durations))}"
-    except OSError as error:
-        if isinstance(error, UnidentifiedImageError):
-            what = "is no animated GIF, WebP, PNG or AVIF"
-            raise DeblurError(source, what, "check the file") from error
-        if error.errno is not None:
-            raise cannot_read(source, error) from error
-        raise DeblurError(source, "can't be decoded", "copy it again") from error
-    except _PILLOW_ERRORS as error:
-        raise DeblurError(source, "can't be decoded", "copy it again") from error
-    return Animation(durations or [0], frame_count, transparent, loop, has_palette, damage, options)
-
-
-def _decode(source: Path, animation: Animation) -> Iterator[NDArray[np.uint8]]:
-    """Yields the frames as (H, W, 4) RGBA, each as it is shown, as far as they can be decoded."""
-    # Pillow lays parts of a frame over the one before wrongly where PNG has a palette; FFmpeg
-    # knows nothing of the picture for viewers without animations.
-    if animation.has_palette and not animation.hidden_first:
-        with closing(open_video(source)) as container, suppress(av.FFmpegError):
-            for shown in container.decode(video=0):
-                yield shown.to_ndarray(format="rgba").astype(np.uint8)
-        return
-    # Opened anew: going back to the first frame loses what is transparent.
-    with Image.open(source, formats=_READ_FORMATS) as image:
-        for number in range(animation.frame_count):
-            try:
-                image.seek(number)
-                frame = np.array(image.convert("RGBA"))
-            except _PILLOW_ERRORS:
-                return
-            yield frame
-
-
-def _save_options(animation: Animation, output_format: str) -> dict[str, Any]:
-    durations_ms = animation.durations_ms[1:] if animation.hidden_first else animation.durations_ms
-    options: dict[str, Any] = {**animation.options, "duration": durations_ms}
-    if output_format != "PNG":
-        options.pop("default_image", None)
-    if output_format == "AVIF":
-        return {**options, "quality": _LOSSY_QUALITY}
-    if output_format == "GIF":
-        options.pop("icc_profile", None)
-        if animation.loop is not None:
-            options["loop"] = animation.loop
-        return {**options, "disposal": 2} if animation.transparent else options
-    # WebP and PNG have no "once" beside a count: there it is 1.
-    options["loop"] = 1 if animation.loop is None else animation.loop
-    if output_format == "WEBP":
-        options.update(quality=_LOSSY_QUALITY, method=4)
-    return options
-
-
-class _Palettes:
+class StillPalettes:
     """Reduces pictures to 256 colours so that what stands still does not flicker.
 
     A frame takes the palette of the one before it as long as that fits; and colours between two
@@ -238,12 +235,12 @@ class _Palettes:
 
     def reduce(self, frame: Pixels) -> Image.Image:
         """A picture (H, W, 3 or 4) with a palette; the last colour is for transparent pixels."""
-        rgb = frame[..., :3]
-        reduced = None if self._palette is None else self._apply(rgb, self._palette)
-        if reduced is None or _error_of(reduced, rgb) > _PALETTE_PATIENCE * self._error + 0.5:
+        rgb, error = frame[..., :3], np.inf
+        if self._palette is not None:
+            reduced, error = self._apply(rgb, self._palette)
+        if self._palette is None or error > _PALETTE_PATIENCE * self._error + 0.5:
             self._palette = Image.fromarray(rgb).quantize(255, Image.Quantize.MEDIANCUT)
-            reduced = self._apply(rgb, self._palette)
-            self._error = _error_of(reduced, rgb)
+            reduced, self._error = self._apply(rgb, self._palette)
         if frame.shape[2] == 3:
             return reduced
         indices = np.array(reduced)
@@ -253,14 +250,12 @@ class _Palettes:
         picture.info["transparency"] = 255
         return picture
 
-    def _apply(self, rgb: Pixels, palette: Image.Image) -> Image.Image:
+    def _apply(self, rgb: Pixels, palette: Image.Image) -> tuple[Image.Image, float]:
+        """`rgb` in the colours of `palette`, and how many levels it is off in the mean."""
         height, width = rgb.shape[:2]
         repeats = (-(-height // 8), -(-width // 8))
         pattern = np.tile(self._pattern, repeats)[:height, :width, None]
         mixed = np.clip(np.rint(rgb + _DITHER_LEVELS * pattern), 0, 255).astype(np.uint8)
-        return Image.fromarray(mixed).quantize(palette=palette, dither=Image.Dither.NONE)
-
-
-def _error_of(reduced: Image.Image, rgb: Pixels) -> float:
-    back = np.asarray(reduced.convert("RGB"), np.int16)
-    return float(np.abs(back - rgb).mean())
+        reduced = Image.fromarray(mixed).quantize(palette=palette, dither=Image.Dither.NONE)
+        back = np.asarray(reduced.convert("RGB"), np.int16)
+        return reduced, float(np.abs(back - rgb).mean())

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 
 from av.codec.codec import Codec, UnknownCodecError
 from av.video.format import VideoFormat
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from deblurcli.errors import UsageError
-from deblurcli.io.videos.info import fraction_of
-from deblurcli.io.videos.side_data import HdrMetadata
+from deblurcli.io.videos.pixels import side_data_of
 
-# fmt: off
 _X26_PRESETS = (
-    "ultrafast", "superfast", "veryfast", "faster", "fast",
-    "medium", "slow", "slower", "veryslow", "placebo",
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow", "placebo"),
 )
-# fmt: on
+_ALIASES = {
+    "h264": "libx264",
+    "x264": "libx264",
+    "avc": "libx264",
+    "h265": "libx265",
+    "x265": "libx265",
+    "hevc": "libx265",
+    "vp9": "libvpx-vp9",
+    "av1": "libsvtav1",
+    "prores": "prores_ks",
+}
+_LEFT_OUT = {
+    "SPHERICAL": "its 360° projection is left out: players show it flat",
+    "STEREO3D": "its layout of two eyes is left out: players show it flat",
+    "DOVI_METADATA": "Dolby Vision is left out: players show its HDR10 or SDR picture",
+    "DYNAMIC_HDR_PLUS": "HDR10+ is left out: players show its HDR10 picture",
+}
+"""What a frame may carry that no output of ours does."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,7 @@ class Encoder:
     options: dict[str, str] = field(default_factory=dict)
 
 
+_QMIN_QMAX = ("qmin", "qmax")
 _ENCODERS = {
     encoder.name: encoder
     for encoder in (
@@ -63,36 +80,25 @@ _ENCODERS = {
             22,
             (0, 63),
             preset="4",
-            presets=tuple(str(n) for n in range(9)),
+            presets=tuple("012345678"),
             preset_option="cpu-used",
             options={"b": "0", "deadline": "good", "row-mt": "1"},
         ),
         Encoder("libsvtav1", 20, (0, 63), preset="8", presets=tuple(str(n) for n in range(14))),
         # VP8 aims at a rate all the same: one that is never reached leaves the quality to crf.
         Encoder("libvpx", 6, (4, 63), options={"b": "100M", "deadline": "good", "cpu-used": "2"}),
-        Encoder("mpeg4", 2, (1, 31), ("qmin", "qmax")),
-        Encoder("mpeg2video", 2, (1, 31), ("qmin", "qmax"), options={"b": "100M"}),
-        Encoder("mpeg1video", 2, (1, 31), ("qmin", "qmax"), options={"b": "100M"}),
+        Encoder("mpeg4", 2, (1, 31), _QMIN_QMAX),
+        Encoder("mpeg2video", 2, (1, 31), _QMIN_QMAX, options={"b": "100M"}),
+        Encoder("mpeg1video", 2, (1, 31), _QMIN_QMAX, options={"b": "100M"}),
         *(
             Encoder(f"{codec}_nvenc", 17, (0, 51), ("cq",), options={"rc": "vbr", "b": "0"})
             for codec in ("h264", "hevc", "av1")
         ),
         *(Encoder(f"{codec}_qsv", 17, (1, 51), ("global_quality",)) for codec in ("h264", "hevc")),
-        Encoder("mjpeg", 2, (2, 31), ("qmin", "qmax")),
+        Encoder("mjpeg", 2, (2, 31), _QMIN_QMAX),
         Encoder("ffv1", options={"level": "3", "slicecrc": "1"}),
         Encoder("prores_ks", options={"profile": "3"}),
     )
-}
-_ALIASES = {
-    "h264": "libx264",
-    "x264": "libx264",
-    "avc": "libx264",
-    "h265": "libx265",
-    "x265": "libx265",
-    "hevc": "libx265",
-    "vp9": "libvpx-vp9",
-    "av1": "libsvtav1",
-    "prores": "prores_ks",
 }
 
 
@@ -113,6 +119,46 @@ class Encoding:
     options: dict[str, str]
     tag: str | None = None
     notes: tuple[str, ...] = ()
+
+    def with_traits_of(self, stream: VideoStream, first: VideoFrame) -> Encoding:
+        """Adds what the encoder has to be told of the input and its first frame."""
+        options, notes = dict(self.options), list(self.notes)
+        # 2 and 4 show the top field first. PyAV 17.1 does not know it: there it is not marked.
+        field_order = getattr(stream.codec_context, "field_order", 0)
+        if field_order >= 2:
+            order = "tff" if field_order in (2, 4) else "bff"
+            if self.encoder == "libx264":
+                options |= {"x264-params": f"{order}=1", "flags": "+ilme+ildct"}
+            elif self.encoder == "mpeg2video":
+                options["flags"] = "+ilme+ildct"
+            else:
+                notes.append(f"is interlaced, which {self.encoder} does not say here")
+        # The screen that a video was mastered on (SMPTE ST 2086), and its light (CTA-861.3).
+        data = side_data_of(first, "MASTERING_DISPLAY_METADATA")
+        screen = struct.unpack_from("=22i", data or bytes(88))
+        has_screen = all(screen[20:]) and 0 not in screen[1:20:2]
+        if has_screen and self.encoder in ("libx265", "libsvtav1"):
+            values = [
+                top / bottom for top, bottom in zip(screen[:20:2], screen[1:20:2], strict=True)
+            ]
+            if self.encoder == "libx265":  # in steps of 0.00002, and of 0.0001 candela
+                steps = (50_000,) * 8 + (10_000,) * 2
+                values = [round(v * step) for v, step in zip(values, steps, strict=True)]
+            display = "G({2},{3})B({4},{5})R({0},{1})WP({6},{7})L({9},{8})".format(*values)
+            level = side_data_of(first, "CONTENT_LIGHT_LEVEL")
+            light = "" if level is None else "{},{}".format(*struct.unpack_from("=2I", level))
+            if self.encoder == "libx265":
+                light = f":max-cll={light}" if light else ""
+                options["x265-params"] += f":hdr10=1:master-display={display}{light}"
+            else:
+                light = f":content-light={light}" if light else ""
+                options["svtav1-params"] = f"mastering-display={display}{light}"
+        elif has_screen:
+            notes.append(f"the data of its HDR screen are left out: {self.encoder} holds none")
+        if stream.metadata.get("alpha_mode") == "1":
+            notes.append("its transparency is left out")
+        notes += [words for kind, words in _LEFT_OUT.items() if side_data_of(first, kind)]
+        return replace(self, options=options, notes=tuple(notes))
 
 
 def choose_encoding(
@@ -150,10 +196,10 @@ def choose_encoding(
         codec = "libx264" if depth <= 8 else "libx265"
     name = _ALIASES.get(codec.lower(), codec.lower())
     try:
-        is_video = Codec(name, "w").type == "video"
+        found = Codec(name, "w")
     except UnknownCodecError:
-        is_video = False
-    if not is_video:
+        found = None
+    if found is None or found.type != "video":
         names = ", ".join(sorted({*_ALIASES, "mpeg4", "mjpeg", "ffv1"} - {"x264", "x265", "avc"}))
         raise UsageError("--codec", f"no video codec {name!r} here", f"give one of: {names}")
     encoder = _ENCODERS.get(name, Encoder(name))
@@ -176,82 +222,44 @@ def choose_encoding(
         raise UsageError("--preset", f"{name} has no preset {preset!r}", known)
     if chosen := preset or encoder.preset:
         options[encoder.preset_option] = chosen
-    pixel_format, notes = _choose_pixel_format(
-        encoder.name,
-        source_format,
-        depth,
-        # What few players show matters more to those who make a video of an animation.
-        "420" if source_codec in ("gif", "apng") else _chroma_of(source_format),
-    )
-    tag = "hvc1" if encoder.name == "libx265" and container_format in ("mp4", "mov") else None
-    return Encoding(encoder.name, pixel_format, options, tag, notes)
-
-
-def with_source_traits(encoding: Encoding, field_order: int, hdr: HdrMetadata | None) -> Encoding:
-    """Adds what the encoder has to be told of the input itself.
-
-    Args:
-        encoding: as `choose_encoding` gave it.
-        field_order: FFmpeg's number: 2 and 4 show the top field first, 3 and 5 the bottom one.
-        hdr: of the screen that the video was mastered on.
-    """
-    options, notes = dict(encoding.options), list(encoding.notes)
-    if field_order >= 2:
-        first = "tff" if field_order in (2, 4) else "bff"
-        if encoding.encoder == "libx264":
-            options |= {"x264-params": f"{first}=1", "flags": "+ilme+ildct"}
-        elif encoding.encoder == "mpeg2video":
-            options["flags"] = "+ilme+ildct"
-        else:
-            notes.append(f"is interlaced, which {encoding.encoder} does not say here")
-    if hdr is not None and encoding.encoder == "libx265":
-        options["x265-params"] += f":hdr10=1:{hdr.for_x265()}"
-    elif hdr is not None and encoding.encoder == "libsvtav1":
-        options["svtav1-params"] = hdr.for_svtav1()
-    elif hdr is not None:
-        notes.append(f"the data of its HDR screen are left out: {encoding.encoder} holds none")
-    return replace(encoding, options=options, notes=tuple(notes))
+    # What few players show matters more to those who make a video of an animation.
+    prefers_420 = source_codec in ("gif", "apng")
+    pixel_format, notes = _choose_pixel_format(found, source_format, depth, prefers_420)
+    tag = "hvc1" if name == "libx265" and container_format in ("mp4", "mov") else None
+    return Encoding(name, pixel_format, options, tag, tuple(notes))
 
 
 def _choose_pixel_format(
-    encoder: str, source: VideoFormat, depth: int, chroma: str
-) -> tuple[str, tuple[str, ...]]:
-    supported = [f.name for f in Codec(encoder, "w").video_formats or ()]
+    encoder: Codec, source: VideoFormat, depth: int, prefers_420: bool
+) -> tuple[str, list[str]]:
+    """The format nearest to `source` that `encoder` takes, and notes of what is lost."""
+    chroma = "444"
+    if prefers_420 or source.has_palette or len(source.components) < 3:
+        chroma = "420"
+    elif not source.is_rgb:
+        halved = source.chroma_width(4), source.chroma_height(4)
+        chroma = {(4, 4): "444", (2, 4): "422", (4, 2): "444"}.get(halved, "420")
     notes = []
     if len(source.components) in (2, 4) and not source.has_palette:
         notes.append("its transparency is left out")
     odd_width, odd_height = source.width % 2, source.height % 2
-    if encoder in ("libx264", "libx265"):
+    if encoder.name in ("libx264", "libx265"):
         if (chroma == "420" and (odd_width or odd_height)) or (chroma == "422" and odd_width):
             chroma = "444"
             notes.append(
                 f"its size {source.width}x{source.height} is odd: written with full chroma, "
                 "which some players can't show"
             )
-    elif encoder == "libsvtav1" and (odd_width or odd_height):
-        raise UsageError("--codec", f"{encoder} takes even sizes only", "give --codec vp9 or h264")
+    elif encoder.name == "libsvtav1" and (odd_width or odd_height):
+        reason = f"{encoder.name} takes even sizes only"
+        raise UsageError("--codec", reason, "give --codec vp9 or h264")
     depths = [10] if 8 < depth <= 10 else [12, 10, 14, 16] if depth > 10 else []
     wanted = [f"yuv{c}p{d}le" for c in (chroma, "444", "422", "420") for d in depths]
     wanted += [f"yuv{c}p" for c in (chroma, "444", "422", "420")]
     if not depths:
         wanted += [f"yuv{c}p10le" for c in (chroma, "422", "444", "420")]
-    chosen = next((f for f in wanted if f in supported), supported[0] if supported else wanted[0])
+    supported = [f.name for f in encoder.video_formats or ()] or wanted
+    chosen = next((f for f in wanted if f in supported), supported[0])
     if depths and not any(f"p{d}le" in chosen for d in (10, 12, 14, 16)):
-        notes.append(f"its {depth} bits become 8: {encoder} holds no more")
-    return chosen, tuple(notes)
-
-
-def _chroma_of(source: VideoFormat) -> str:
-    """The chroma subsampling to write: the input's, as far as encoders share it."""
-    if source.has_palette or len(source.components) < 3:
-        return "420"
-    if source.is_rgb:
-        return "444"
-    across = 4 // source.chroma_width(4)
-    down = 4 // source.chroma_height(4)
-    return {(1, 1): "444", (2, 1): "422", (1, 2): "444"}.get((across, down), "420")
-
-
-def rate_of_stream(stream: VideoStream) -> Fraction:
-    """Frames per second in the mean, as far as the file says."""
-    return fraction_of(stream.guessed_rate) or fraction_of(stream.average_rate) or Fraction(25)
+        notes.append(f"its {depth} bits become 8: {encoder.name} holds no more")
+    return chosen, notes

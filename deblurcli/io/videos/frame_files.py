@@ -5,46 +5,38 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
-from av.codec.context import CodecContext
-from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from PIL import Image
 
-from deblurcli.errors import DeblurError, UsageError, already_exists, cannot_write
-from deblurcli.io.files import atomic_output
+from deblurcli.errors import UsageError, already_exists, cannot_write, sizes_differ
 from deblurcli.io.videos.encoding import choose_encoding
-from deblurcli.io.videos.info import container_of, open_video, video_stream
-from deblurcli.io.videos.overlap import read_ahead, write_behind
+from deblurcli.io.videos.info import container_of
+from deblurcli.io.videos.overlap import depth_for, read_ahead, write_behind
 from deblurcli.io.videos.pixels import (
     RGB16,
     Colour,
     Pixels,
+    display_matrix_of,
     pixels_of,
     turn_upright,
 )
-from deblurcli.io.videos.reading import Step, VideoReader, choose_time_range
-from deblurcli.io.videos.restoring import (
-    Progress,
-    Restore,
-    VideoResult,
-    check_restored,
-    count_within,
-    depth_for,
-    refused_by_ffmpeg,
-)
-from deblurcli.io.videos.side_data import display_matrix_of
-from deblurcli.io.videos.writing import Picture, VideoWriter
+from deblurcli.io.videos.reading import Step, VideoReader
+from deblurcli.io.videos.restoring import Progress, Restore, VideoResult
+from deblurcli.io.videos.writing import Picture, VideoWriter, video_output
 
+# FFmpeg's numbers of BT.2020 and the P3 gamuts, and of the curves PQ and HLG.
 _WIDE_GAMUTS, _HDR = (9, 11, 12), (16, 18)
-"""FFmpeg's numbers of BT.2020 and the P3 gamuts, and of the curves PQ and HLG."""
-_BT709_COLOUR = Colour(matrix=1, range=1, transfer=1, primaries=1)
+_BT709 = Colour(matrix=1, range=1, transfer=1, primaries=1)
 
 
 def restore_frames(
@@ -84,29 +76,30 @@ def restore_frames(
     with closing(read_ahead(map(read, sources), 2)) as pictures:
         first = next(pictures)
         height, width = first.shape[:2]
-        kind = "yuv420p10le" if first.dtype == np.uint16 else "yuv420p"
+        is_deep = first.dtype == np.uint16
+        kind = VideoFormat("yuv420p10le" if is_deep else "yuv420p", width, height)
         encoding = choose_encoding(
-            container_format,
-            "png",
-            VideoFormat(kind, width, height),
-            codec=codec,
-            crf=crf,
-            preset=preset,
+            container_format, "png", kind, codec=codec, crf=crf, preset=preset
         )
-        picture = Picture(width, height, _BT709_COLOUR)
         with (
-            atomic_output(target, overwrite=overwrite) as part,
-            refused_by_ffmpeg(target, part),
+            video_output(target, overwrite=overwrite) as part,
             VideoWriter(
-                part, container_format, encoding, picture, time_base=1 / rate, rate=rate, tags={}
+                part,
+                container_format,
+                encoding,
+                Picture(width, height, _BT709),
+                time_base=1 / rate,
+                rate=rate,
             ) as writer,
             write_behind(writer.write, depth_for(width, height)) as write,
         ):
             for number, blurred in enumerate(itertools.chain([first], pictures)):
-                _require_size(blurred, first, sources[number])
-                restored = check_restored(restore(blurred), blurred)
-                kind = RGB16 if restored.dtype == np.uint16 else "rgb24"
-                frame = VideoFrame.from_ndarray(np.ascontiguousarray(restored), kind)
+                if blurred.shape != first.shape:
+                    size, remedy = blurred.shape[1::-1], "leave it out: a video has one size"
+                    raise sizes_differ(sources[number], size, sources[0], (width, height), remedy)
+                restored = np.ascontiguousarray(restore(blurred))
+                deep = restored.dtype == np.uint16
+                frame = VideoFrame.from_ndarray(restored, RGB16 if deep else "rgb24")
                 frame.pts, frame.time_base, frame.duration = number, 1 / rate, 1
                 write(Step(frame))
                 if progress is not None:
@@ -119,17 +112,6 @@ def exact_rate(fps: float) -> Fraction:
     broadcast = Fraction(round(fps * 1.001) * 1000, 1001)
     meant = fps >= 20 and fps != round(fps) and abs(broadcast - fps) < 0.005
     return broadcast if meant else Fraction(fps).limit_denominator(1000)
-
-
-def _require_size(pixels: Pixels, first: Pixels, source: Path) -> None:
-    if pixels.shape != first.shape or pixels.dtype != first.dtype:
-        size, wanted = ("{1}x{0}".format(*a.shape) for a in (pixels, first))
-        depth = "" if pixels.dtype == first.dtype else " or another depth"
-        raise DeblurError(
-            source,
-            f"is {size}, the frames before it {wanted}{depth}",
-            "leave it out: the frames of a video have one size",
-        )
 
 
 def restore_to_frames(
@@ -166,43 +148,35 @@ def restore_to_frames(
             raise already_exists(folder)
         if not folder.is_dir() or any(not p.match("frame-*.*") for p in folder.iterdir()):
             raise UsageError(folder, "holds other things than frames", "give another -o")
-    with closing(open_video(source)) as container:
-        stream = video_stream(container, source)
-        part = choose_time_range(container, "png", start, end)
-        reader = VideoReader(source, container, stream, part)
-        total = count_within(container, stream, start, end)
-        depth = depth_for(stream.width, stream.height)
-        colour = Colour.of(stream.codec_context)
+    with VideoReader(source, start, end) as reader:
+        depth = depth_for(reader.stream.width, reader.stream.height)
+        colour = Colour.of(reader.stream.codec_context)
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.part")
         done = 0
+
+        def write_frame(numbered: tuple[int, Pixels]) -> None:
+            number, pixels = numbered
+            file = unfinished / f"frame-{number:06}{suffix}"
+            if suffix == ".png":
+                file.write_bytes(encode_png(pixels, colour))
+            else:
+                shown = np.rint(pixels / 257) if pixels.dtype == np.uint16 else pixels
+                Image.fromarray(shown.astype(np.uint8)).save(file, quality=95, subsampling=0)
+
         try:
             unfinished.mkdir()
-
-            def write_png(item: tuple[int, Pixels]) -> None:
-                number, pixels = item
-                file = unfinished / f"frame-{number:06}{suffix}"
-                if suffix == ".png":
-                    file.write_bytes(encode_png(pixels, colour))
-                else:
-                    shown = np.rint(pixels / 257) if pixels.dtype == np.uint16 else pixels
-                    Image.fromarray(shown.astype(np.uint8)).save(file, quality=95, subsampling=0)
-
             with (
                 closing(read_ahead(reader.steps(), depth)) as steps,
-                write_behind(write_png, depth) as write,
+                write_behind(write_frame, depth) as write,
             ):
                 for step in steps:
                     if step.frame is None:
-                        continue
-                    matrix = display_matrix_of(step.frame)
-                    blurred = pixels_of(step.frame)
-                    restored = check_restored(restore(blurred), blurred)
+                        break
                     done += 1
-                    write((done, turn_upright(restored, matrix) if matrix else restored))
+                    restored = restore(pixels_of(step.frame))
+                    write((done, turn_upright(restored, display_matrix_of(step.frame))))
                     if progress is not None:
-                        progress(done, total)
-            if not done:
-                raise reader.failure()
+                        progress(done, reader.frame_count)
             if folder.exists():
                 shutil.rmtree(folder)
             unfinished.rename(folder)
@@ -219,20 +193,10 @@ def encode_png(pixels: Pixels, colour: Colour | None = None) -> bytes:
     With `colour` of a wide gamut or high dynamic range the file says so; other video colours
     are what viewers take for granted.
     """
-    deep = pixels.dtype == np.uint16
-    context = CodecContext.create("png", "w")
-    if not isinstance(context, VideoCodecContext):
-        raise TypeError("FFmpeg's PNG encoder is missing")
-    context.height, context.width = pixels.shape[:2]
-    context.pix_fmt = "rgb48be" if deep else "rgb24"
-    context.time_base = Fraction(1)
-    context.thread_count = 1  # else it would hold frames back
-    context.options = {"pred": "mixed"}
-    frame = VideoFrame.from_ndarray(np.ascontiguousarray(pixels), RGB16 if deep else "rgb24")
-    if deep:
-        frame = frame.reformat(format="rgb48be")
-    if colour is not None and (colour.primaries in _WIDE_GAMUTS or colour.transfer in _HDR):
-        frame.color_primaries, frame.color_trc = colour.primaries, colour.transfer
-    frame.pts = 0
-    packets = [*context.encode(frame), *context.encode(None)]
-    return b"".join(bytes(packet) for packet in packets)
+    png = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+    if colour is None or not (colour.primaries in _WIDE_GAMUTS or colour.transfer in _HDR):
+        return png
+    header_end = 33  # of signature and IHDR
+    chunk = b"cICP" + bytes((colour.primaries, colour.transfer, 0, 1))
+    chunk = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return png[:header_end] + chunk + png[header_end:]

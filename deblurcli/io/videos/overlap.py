@@ -57,3 +57,8 @@ def write_behind(write: Callable[[T], None], depth: int) -> Iterator[Callable[[T
             waiting.popleft().result()
     finally:
         thread.shutdown(cancel_futures=True)
+
+
+def depth_for(width: int, height: int) -> int:
+    """How many frames of that size may wait in one queue."""
+    return max(1, min(6, 32_000_000 // (width * height)))

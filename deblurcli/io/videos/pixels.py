@@ -13,23 +13,25 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+from av.buffer import Buffer
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from deblurcli.io.videos.side_data import DisplayMatrix
-
 Pixels = NDArray[Any]
 """(H, W, 3) uint8 or uint16 sRGB."""
+
+DisplayMatrix = tuple[int, ...]
+"""The nine numbers that say how a player shall turn a video."""
 
 # swscale's numbers; PyAV has names for all of them only since 18.
 _BICUBIC, _FULL_CHROMA_OUT, _FULL_CHROMA_IN, _ACCURATE = 1 << 2, 1 << 13, 1 << 14, 1 << 18
 _FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE
 _LIMITED, _FULL = 1, 2
-_BT709, _BT601, _RGB = 1, 5, 0
 # FFmpeg's matrices -> swscale's, where both know them.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+_UPRIGHT = (1 << 16, 0, 0, 1 << 16)
 
 RGB16 = "rgb48le" if sys.byteorder == "little" else "rgb48be"
 """FFmpeg's name of (H, W, 3) uint16 RGB on this machine."""
@@ -62,7 +64,7 @@ class PixelReader:
         """The frame in RGB, the caller's own; time stamps and side data come along."""
         if frame.format.name == self._format:
             # Nothing to convert; but the decoder may still need its frame as it is.
-            return _copy_times(VideoFrame.from_ndarray(frame.to_ndarray(), self._format), frame)
+            return frame_like(frame, frame.to_ndarray())
         return self._reformatter.reformat(
             frame,
             format=self._format,
@@ -71,14 +73,6 @@ class PixelReader:
             src_color_range=_range_of(frame),
             dst_color_range=_FULL,
         )
-
-
-def exceeds_rgb(frame: VideoFrame) -> bool:
-    """Whether a frame of limited range is somewhere brighter than white, as cameras record
-    highlights: RGB cuts that off."""
-    if _range_of(frame) == _FULL or not frame.format.is_planar:
-        return False
-    return bool(_samples(frame, 0).max() > 235 << (frame.format.components[0].bits - 8))
 
 
 class PixelWriter:
@@ -93,6 +87,7 @@ class PixelWriter:
         """
         self._width, self._height, self._format = width, height, pixel_format
         self._colour = colour
+        self._matrix = _MATRICES.get(colour.matrix) or _guess_matrix(width, height)
         self._reformatter = VideoReformatter()
 
     def from_rgb(self, frame: VideoFrame, original: VideoFrame | None = None) -> VideoFrame:
@@ -104,19 +99,18 @@ class PixelWriter:
                 added again. Left out of account where the output has another size or range.
         """
         converted = self._convert(frame)
-        is_alike = (
+        if (
             original is not None
             and (original.width, original.height) == (self._width, self._height)
             and len(converted.planes) == 3
             and self._colour.range != _FULL
-        )
-        if original is not None and is_alike:
+        ):
             held = self._convert(PixelReader(original.format.components[0].bits).to_rgb(original))
             whole = self._convert(original)
             top = (1 << converted.format.components[0].bits) - 1
-            for plane in range(3):
-                samples = _samples(converted, plane)
-                lost = _samples(whole, plane).astype(np.int32) - _samples(held, plane)
+            for number in range(3):
+                samples = samples_of(converted, number)
+                lost = samples_of(whole, number).astype(np.int32) - samples_of(held, number)
                 samples[:] = np.clip(samples + lost, 0, top)
         converted.colorspace = self._colour.matrix
         converted.color_range = self._colour.range
@@ -125,52 +119,50 @@ class PixelWriter:
         return converted
 
     def _convert(self, frame: VideoFrame) -> VideoFrame:
-        matrix = _MATRICES.get(self._colour.matrix) or _guess_matrix(self._width, self._height)
+        """The frame, RGB or YUV, in the encoder's size and format."""
         return self._reformatter.reformat(
             frame,
             width=self._width,
             height=self._height,
             format=self._format,
             interpolation=_FLAGS,
-            src_colorspace=None if frame.format.is_rgb else matrix,
-            dst_colorspace=matrix,
+            src_colorspace=None if frame.format.is_rgb else self._matrix,
+            dst_colorspace=self._matrix,
             src_color_range=_range_of(frame),
             dst_color_range=_FULL if self._colour.range == _FULL else _LIMITED,
         )
 
 
-def _samples(frame: VideoFrame, number: int) -> Pixels:
-    """One plane of a planar YUV frame, not copied: (H, W) uint8 or uint16."""
-    plane = frame.planes[number]
-    kind = np.uint8 if frame.format.components[number].bits == 8 else np.uint16
-    rows = np.frombuffer(cast(Any, plane), kind).reshape(plane.height, -1)
-    return rows[:, : plane.width]
+def exceeds_rgb(frame: VideoFrame) -> bool:
+    """Whether a frame of limited range is somewhere brighter than white, as cameras record
+    highlights: RGB cuts that off."""
+    if _range_of(frame) == _FULL or not frame.format.is_planar:
+        return False
+    return bool(samples_of(frame, 0).max() > 235 << (frame.format.components[0].bits - 8))
+
+
+def samples_of(frame: VideoFrame, number: int) -> Pixels:
+    """A plane of a frame, not copied: (H, W) uint8 or uint16 of planar YUV, (H, 3 W) of RGB."""
+    plane, bits = frame.planes[number], frame.format.components[number].bits
+    kind = np.uint8 if bits == 8 else np.uint16
+    rows = np.frombuffer(cast(memoryview, plane), kind).reshape(plane.height, -1)
+    return rows[:, : plane.width * (1 if frame.format.is_planar else 3)]
 
 
 def pixels_of(frame: VideoFrame) -> Pixels:
     """The pixels of an RGB frame, copied: (H, W, 3), uint8 or uint16."""
-    return np.array(frame.to_ndarray(), order="C")  # a copy: `with_pixels` overwrites the frame
+    return np.array(frame.to_ndarray(), order="C")  # a copy: the frame may be written to
 
 
-def with_pixels(frame: VideoFrame, pixels: Pixels) -> VideoFrame:
-    """`frame` with other pixels of its own kind: in place where the size is the same."""
-    height, width = pixels.shape[:2]
-    if (frame.height, frame.width) != (height, width):
-        frame = _copy_times(VideoFrame(width, height, frame.format.name), frame)
-    plane = frame.planes[0]
-    row_bytes = width * 3 * pixels.dtype.itemsize
-    rows = np.frombuffer(cast(Any, plane), np.uint8).reshape(-1, plane.line_size)[
-        :height, :row_bytes
-    ]
-    rows[:] = np.ascontiguousarray(pixels).view(np.uint8).reshape(height, row_bytes)
-    return frame
-
-
-def _copy_times(frame: VideoFrame, source: VideoFrame) -> VideoFrame:
-    frame.pts, frame.duration = source.pts, source.duration
-    if source.time_base:
-        frame.time_base = source.time_base
-    return frame
+def frame_like(frame: VideoFrame, pixels: Pixels) -> VideoFrame:
+    """A frame with `pixels` (H, W, 3) uint8 or uint16 and the times of another."""
+    new = VideoFrame.from_ndarray(
+        np.ascontiguousarray(pixels), RGB16 if pixels.dtype == np.uint16 else "rgb24"
+    )
+    new.pts, new.duration = frame.pts, frame.duration
+    if frame.time_base:
+        new.time_base = frame.time_base
+    return new
 
 
 def matrix_of(frame: VideoFrame) -> int:
@@ -179,16 +171,41 @@ def matrix_of(frame: VideoFrame) -> int:
 
 
 def _guess_matrix(width: int, height: int) -> int:
-    return _BT709 if width >= 1280 or height > 576 else _BT601
+    """swscale's number of BT.709 for HD and of BT.601 below."""
+    return 1 if width >= 1280 or height > 576 else 5
 
 
 def _range_of(frame: VideoFrame) -> int:
+    """FFmpeg's number of the range of a frame, which some formats imply."""
     full = frame.color_range == _FULL or frame.format.is_rgb or "yuvj" in frame.format.name
     return _FULL if full else _LIMITED
 
 
-def turn_upright(pixels: Pixels, display_matrix: DisplayMatrix) -> Pixels:
+def side_data_of(frame: VideoFrame, kind: str) -> bytes | None:
+    """What FFmpeg calls `kind` of the data beside a frame's pixels."""
+    try:
+        data = frame.side_data.get(kind)
+    except (KeyError, ValueError):  # PyAV before 19 stumbles over what it has no name for
+        return None
+    return bytes(data) if isinstance(data, Buffer) else None
+
+
+def display_matrix_of(frame: VideoFrame) -> DisplayMatrix | None:
+    """How a player shall turn the frame; None for not at all."""
+    data = side_data_of(frame, "DISPLAYMATRIX")
+    if data is not None:
+        numbers = tuple(int(n) for n in np.frombuffer(data, np.int32))
+    else:
+        # All that is known of it where other side data have no name; phones don't mirror.
+        across, down = ((1, 0), (0, -1), (-1, 0), (0, 1))[round(frame.rotation / 90) % 4]
+        numbers = tuple(n << 16 for n in (across, down, 0, -down, across, 0, 0, 0, 1 << 14))
+    return None if numbers[:2] + numbers[3:5] == _UPRIGHT else numbers
+
+
+def turn_upright(pixels: Pixels, display_matrix: DisplayMatrix | None) -> Pixels:
     """Turns and mirrors `pixels` (H, W, 3) as a player would: quarter turns only."""
+    if display_matrix is None:
+        return pixels
     a, b, _, c, d = display_matrix[:5]
     if abs(a) + abs(d) >= abs(b) + abs(c):
         across, down = a, d

@@ -7,17 +7,24 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from types import TracebackType
 
 import av
-from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError, UsageError
-from deblurcli.io.videos.encoding import rate_of_stream
-from deblurcli.io.videos.info import bits_of, fraction_of, seconds_of, start_seconds_of, tick_of
+from deblurcli.io.videos.info import (
+    count_frames,
+    fraction_of,
+    open_video,
+    rate_of,
+    seconds_of,
+    start_seconds_of,
+    tick_of,
+    video_stream,
+)
 from deblurcli.io.videos.pixels import PixelReader, exceeds_rgb
 from deblurcli.io.videos.segments import EncodedPacket
 from deblurcli.io.videos.streams import TimeRange, move_packet
@@ -27,37 +34,7 @@ _STRAGGLE_SECONDS = 5
 # Where a file has no index, a jump may end behind the wanted time or between key frames: then
 # the next one goes back further, and the last to the beginning (None).
 _SECONDS_BACK = (0, 3, 20, 120, None)
-_BROADCAST_FORMATS = ("mpegts", "mpeg")
 _INTERLACED = "is interlaced: its fields are restored together, deinterlace it first for more"
-
-
-def choose_time_range(
-    container: InputContainer, container_format: str, start: float | None, end: float | None
-) -> TimeRange:
-    """The part of a video that is wanted, from playing times in seconds.
-
-    Raises:
-        UsageError: there is no such part.
-    """
-    if start is not None and start < 0:
-        raise UsageError("--start", "is negative", "give seconds from the beginning")
-    if end is not None and end <= (start or 0):
-        raise UsageError("--end", "is not after the start", "give a later time in seconds")
-    seconds = seconds_of(container)
-    if start is not None and seconds is not None and start >= seconds:
-        raise UsageError(
-            "--start", f"lies behind the end of the video at {seconds:.2f} s", "give less"
-        )
-    origin = start_seconds_of(container)
-    first, last = (
-        None if time is None else origin + Fraction(time).limit_denominator(1_000_000)
-        for time in (start, end)
-    )
-    # Broadcast streams begin at any time of day; files for playing begin at 0, and a stream
-    # that begins later than the others there does so on purpose.
-    is_broadcast = container.format.name in _BROADCAST_FORMATS and container_format != "mpegts"
-    shift = first if first is not None else origin if is_broadcast else Fraction(0)
-    return TimeRange(first, last, shift)
 
 
 @dataclass
@@ -78,102 +55,163 @@ class Step:
 
 
 class VideoReader:
-    """Decodes a video, and remembers what could not be decoded."""
+    """Decodes a video, and remembers what could not be decoded; a context manager.
+
+    Attributes:
+        container, stream: the open file, and the stream in it that is decoded.
+        part: what is wanted of it.
+        frame_count: the number of frames to expect in that part; None if unknown.
+        notes: what the user should know of the frames, after they were read.
+    """
 
     def __init__(
         self,
         source: str | os.PathLike[str],
-        container: InputContainer,
-        stream: VideoStream,
-        time_range: TimeRange | None = None,
-        copied: Collection[int] = (),
+        start: float | None = None,
+        end: float | None = None,
+        *,
+        keep_origin: bool = False,
     ) -> None:
         """
         Args:
-            source: what errors call the file.
-            container, stream: the open file, and the stream in it to decode.
-            time_range: the part that is wanted; None is all, with its times as they are.
-            copied: indices of the streams whose packets are given beside the frames.
+            source: a video file.
+            start, end: the part that is wanted, in seconds of playing time; None is all.
+            keep_origin: broadcast streams keep the time of day at which they begin.
+
+        Raises:
+            UsageError: there is no such part.
+            DeblurError: `source` holds no video that can be decoded.
         """
+        if start is not None and start < 0:
+            raise UsageError("--start", "is negative", "give seconds from the beginning")
+        if end is not None and end <= (start or 0):
+            raise UsageError("--end", "is not after the start", "give a later time in seconds")
         self.notes: list[str] = []
-        self._source, self._container, self._stream = source, container, stream
-        self._range = time_range or TimeRange(None, None, Fraction(0))
-        self._copied = copied
-        # AVI says only when a frame is decoded; what FFmpeg guesses from it may go back.
-        self._has_dts_only = container.format.name == "avi"
+        self._source = source
+        self.container = open_video(source)
+        try:
+            self.stream = video_stream(self.container, source)
+            seconds = seconds_of(self.container)
+            if start is not None and seconds is not None and start >= seconds:
+                reason = f"lies behind the end of the video at {seconds:.2f} s"
+                raise UsageError("--start", reason, "give less")
+        except DeblurError:
+            self.container.close()
+            raise
+        self.frame_count = count_frames(self.container, self.stream)
+        if self.frame_count is not None and seconds and (start is not None or end is not None):
+            share = (min(seconds if end is None else end, seconds) - (start or 0)) / seconds
+            self.frame_count = max(1, round(self.frame_count * share))
+        self._origin = start_seconds_of(self.container)
+        first, last = (
+            None if time is None else self._origin + Fraction(time).limit_denominator(1_000_000)
+            for time in (start, end)
+        )
+        # Broadcast streams begin at any time of day; files for playing begin at 0, and a stream
+        # that begins later than the others there does so on purpose.
+        self._is_broadcast = self.container.format.name in ("mpegts", "mpeg")
+        shift = self._origin if self._is_broadcast and not keep_origin else Fraction(0)
+        self.part = TimeRange(first, last, shift if first is None else first)
         self._bad: list[tuple[float, float]] = []
         self._cause: BaseException | None = None
         self._seen_packets = 0
         self._end_seconds = 0.0
-        self._finished = False
+        self._is_finished = False
 
-    def steps(self) -> Iterator[Step]:
-        """Yields the frames in the order of their times, and a last step without one."""
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.container.close()
+
+    def steps(self, copied: Collection[int] = ()) -> Iterator[Step]:
+        """Yields the frames in the order of their times, and a last step without one.
+
+        Args:
+            copied: indices of the streams whose packets are given beside the frames.
+
+        Raises:
+            DeblurError: not one frame can be decoded, or the file is encrypted.
+        """
         # Decoding several frames at once would lose good frames beside a damaged one.
-        self._stream.thread_type = "SLICE"
-        pixels = PixelReader(bits_of(self._stream))
-        tick, wanted = tick_of(self._stream), self._range
+        self.stream.thread_type = "SLICE"
+        bits = max((component.bits for component in self.stream.format.components), default=8)
+        pixels, tick, part = PixelReader(bits), tick_of(self.stream), self.part
         packets: list[Packet[Stream]] = []
-        for back in _SECONDS_BACK if wanted.start is not None else (None,):
-            self._seek(back)
+        is_empty = True
+        for back in _SECONDS_BACK if part.start is not None else (None,):
             packets.clear()
             has_landed = back is None
-            for item in self._packets_and_frames():
+            self._seek(back)
+            for item in self._decode(copied):
                 if isinstance(item, Packet):
-                    if move_packet(item, wanted):
+                    if move_packet(item, part):
                         packets.append(item)
                     continue
                 seconds = (item.pts or 0) * tick
-                if not has_landed and wanted.start is not None:
-                    if seconds > wanted.start:
+                if not has_landed and part.start is not None:
+                    if seconds > part.start:
                         break
                     has_landed = item.key_frame
-                if not (has_landed and wanted.holds(seconds)):
+                if not (has_landed and part.holds(seconds)):
                     continue
                 if item.is_corrupt:
                     self._bad.append((float(seconds), float(seconds)))
                 if item.interlaced_frame and _INTERLACED not in self.notes:
                     self.notes.append(_INTERLACED)
-                item.pts = (item.pts or 0) - wanted.shift_ticks(tick)
+                item.pts = (item.pts or 0) - part.shift_ticks(tick)
                 item.time_base = tick
+                is_empty = False
                 yield Step(pixels.to_rgb(item), packets, item if exceeds_rgb(item) else None)
                 packets = []
             if has_landed:
                 break
+        if is_empty:
+            detail = "" if self._cause is None else f" ({type(self._cause).__name__})"
+            reason, remedy = f"not one frame of it can be decoded{detail}", "copy it again"
+            if part.start is not None or part.end is not None:
+                reason, remedy = "has no frame in that part", "change --start or --end"
+            raise DeblurError(self._source, reason, remedy)
         yield Step(None, packets)
 
     def _seek(self, seconds_back: int | None) -> None:
         """Goes to a key frame so long before the wanted part; None is the beginning."""
         self._bad.clear()
-        start = self._range.start
         # Which frame comes out first after a jump into AVI with B-frames can't be known.
-        counts_frames = self._has_dts_only and self._stream.codec_context.has_b_frames
-        if start is None or counts_frames:
+        is_avi = self.container.format.name == "avi"
+        if self.part.start is None or (is_avi and self.stream.codec_context.has_b_frames):
             return
-        origin = start_seconds_of(self._container)
-        if seconds_back is not None:
-            origin = max(origin, start - seconds_back)
-        elif self._container.format.name in _BROADCAST_FORMATS:
+        if seconds_back is None and self._is_broadcast:
             # FFmpeg searches these for times, and finds none at the very beginning.
-            self._container.seek(0, unsupported_byte_offset=True)
+            self.container.seek(0, unsupported_byte_offset=True)
             return
-        self._container.seek(int(origin * 1_000_000))
+        to = self._origin
+        if seconds_back is not None:
+            to = max(to, self.part.start - seconds_back)
+        self.container.seek(int(to * 1_000_000))
 
-    def _packets_and_frames(self) -> Iterator[Packet[Stream] | VideoFrame]:
-        """The frames with a time each, and the packets of the copied streams."""
-        video = self._stream
-        tick = tick_of(video)
-        frame_ticks = max(1, round(1 / (rate_of_stream(video) * tick)))
+    def _decode(self, copied: Collection[int]) -> Iterator[Packet[Stream] | VideoFrame]:
+        """The frames from here to the end of the part, with a time each, and the packets of the
+        copied streams between them."""
+        video, tick = self.stream, tick_of(self.stream)
+        frame_ticks = max(1, round(1 / (rate_of(video) * tick)))
         # As frames leave the decoder in the order of showing, times of decoding are given to
-        # them in turn where there are no others.
+        # them in turn where there are no others. AVI says only when a frame is decoded; what
+        # FFmpeg guesses from it may go back.
+        has_dts_only = self.container.format.name == "avi"
         unshown: deque[int] = deque()
         last_pts = -frame_ticks
-        for packet in self._packets():
+        for packet in self._demux(copied):
             if packet.stream.index != video.index:
                 yield packet
                 continue
             time = packet.dts if packet.dts is not None else packet.pts
-            no_pts = packet.pts is None or self._has_dts_only
+            no_pts = packet.pts is None or has_dts_only
             if packet.size and packet.dts is not None and no_pts:
                 unshown.append(packet.dts)
             try:
@@ -190,16 +228,16 @@ class VideoReader:
                 self._bad.append((seconds, seconds))
                 continue
             for frame in frames:
-                if frame.pts is None or self._has_dts_only:
+                if frame.pts is None or has_dts_only:
                     frame.pts = unshown.popleft() if unshown else last_pts + frame_ticks
                 last_pts = frame.pts
                 yield frame
 
-    def _packets(self) -> Iterator[Packet[Stream]]:
-        """The packets of the wanted part, and at the end one that empties the decoder."""
-        wanted = [s for s in self._container.streams if s.index in self._copied]
-        running = {self._stream.index, *self._copied}
-        demuxed = self._container.demux(self._stream, *wanted)
+    def _demux(self, copied: Collection[int]) -> Iterator[Packet[Stream]]:
+        """The packets up to the end of the part, and at the end one that empties the decoder."""
+        wanted = [s for s in self.container.streams if s.index in copied]
+        running = {self.stream.index, *copied}
+        demuxed = self.container.demux(self.stream, *wanted)
         while running:
             try:
                 packet = next(demuxed, None)
@@ -208,41 +246,31 @@ class VideoReader:
                 self._bad.append((self._end_seconds, float("inf")))
                 break
             if packet is None:
-                self._finished = True
+                self._is_finished = True
                 return
+            if packet.has_sidedata("encryption_info"):
+                reason = "is encrypted against copying"
+                raise DeblurError(self._source, reason, "give a copy that is not")
             # An empty packet's own index is 0, whatever stream it ends.
             index = packet.stream.index
-            if packet.has_sidedata("encryption_info"):
-                raise DeblurError(
-                    self._source, "is encrypted against copying", "give a copy that is not"
-                )
-            self._seen_packets += index == self._stream.index and packet.size > 0
+            self._seen_packets += index == self.stream.index and packet.size > 0
             time = packet.dts if packet.dts is not None else packet.pts
             tick = fraction_of(packet.time_base)
             if time is not None and tick:
                 end_seconds = float((time + (packet.duration or 0)) * tick)
                 self._end_seconds = max(self._end_seconds, end_seconds)
-                if self._range.is_over(time * tick):
+                if self.part.is_over(time * tick):
                     running.discard(index)
-                if self._range.is_over(time * tick - _STRAGGLE_SECONDS):
+                if self.part.is_over(time * tick - _STRAGGLE_SECONDS):
                     break
             yield packet
         flush: Packet[Stream] = Packet()
-        flush.stream = self._stream
+        flush.stream = self.stream
         yield flush
-
-    def failure(self) -> DeblurError:
-        """What to say when not a single frame could be decoded."""
-        if self._range.start is not None or self._range.end is not None:
-            return DeblurError(self._source, "has no frame in that part", "change --start or --end")
-        detail = "" if self._cause is None else f" ({type(self._cause).__name__})"
-        return DeblurError(
-            self._source, f"not one frame of it can be decoded{detail}", "copy it again"
-        )
 
     def damage(self) -> tuple[str, ...]:
         """The damaged parts in words, in playing time; short gaps between them are joined."""
-        origin = float(start_seconds_of(self._container))
+        origin = float(self._origin)
         spans: list[tuple[float, float]] = []
         for begin, end in sorted(self._bad):
             if spans and begin - spans[-1][1] < 0.5:
@@ -256,18 +284,13 @@ class VideoReader:
                 told.append(f"damaged from {begin - origin:.2f} s on")
             else:
                 told.append(f"damaged at {begin - origin:.2f}{until} s")
-        if self._finished and self._range.end is None and self._is_cut_off():
-            seconds = seconds_of(self._container) or 0.0
-            told.append(f"ends after {self._end_seconds - origin:.2f} s of {seconds:.2f} s")
+        seconds, read = seconds_of(self.container) or 0.0, self._end_seconds - origin
+        if not self._is_finished or self.part.end is not None:
+            is_cut_off = False
+        elif self.stream.frames and self.part.start is None and "mov" in self.container.format.name:
+            is_cut_off = self._seen_packets < self.stream.frames
+        else:  # the length of broadcast streams is an estimate
+            is_cut_off = not self._is_broadcast and read < seconds - max(0.5, 0.01 * seconds)
+        if is_cut_off:
+            told.append(f"ends after {read:.2f} s of {seconds:.2f} s")
         return tuple(told)
-
-    def _is_cut_off(self) -> bool:
-        """Whether the file ends before its header says."""
-        named = self._stream.frames
-        if named and self._range.start is None and "mov" in self._container.format.name:
-            return self._seen_packets < named
-        seconds = seconds_of(self._container)
-        if seconds is None or self._container.format.name in _BROADCAST_FORMATS:
-            return False  # there the length is an estimate
-        end = self._end_seconds - float(start_seconds_of(self._container))
-        return end < seconds - max(0.5, 0.01 * seconds)

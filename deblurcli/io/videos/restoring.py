@@ -4,52 +4,28 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
-from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
-from deblurcli.errors import DeblurError
-from deblurcli.io.files import atomic_output
-from deblurcli.io.videos.encoding import (
-    Encoding,
-    choose_encoding,
-    rate_of_stream,
-    with_source_traits,
-)
-from deblurcli.io.videos.info import (
-    container_of,
-    count_frames,
-    fraction_of,
-    open_video,
-    seconds_of,
-    tick_of,
-    video_stream,
-)
-from deblurcli.io.videos.overlap import read_ahead, write_behind
+from deblurcli.io.videos.encoding import choose_encoding
+from deblurcli.io.videos.info import container_of, rate_of, tick_of
+from deblurcli.io.videos.overlap import depth_for, read_ahead, write_behind
 from deblurcli.io.videos.pixels import (
-    Colour,
     Pixels,
-    matrix_of,
-    pixels_of,
-    turn_upright,
-    with_pixels,
-)
-from deblurcli.io.videos.reading import Step, VideoReader, choose_time_range
-from deblurcli.io.videos.segments import SEGMENT_FRAMES, open_segments
-from deblurcli.io.videos.side_data import (
-    DisplayMatrix,
     display_matrix_of,
-    hdr_metadata_of,
-    left_out_of,
+    frame_like,
+    pixels_of,
+    samples_of,
+    turn_upright,
 )
-from deblurcli.io.videos.streams import CopiedStreams, choose_copied_streams
-from deblurcli.io.videos.writing import Picture, VideoWriter, unusual_tags
+from deblurcli.io.videos.reading import Step, VideoReader
+from deblurcli.io.videos.segments import SEGMENT_FRAMES, open_segments
+from deblurcli.io.videos.streams import choose_copied_streams
+from deblurcli.io.videos.writing import Picture, VideoWriter, unusual_tags, video_output
 
 Restore = Callable[[Pixels], Pixels]
 """Restores one frame, (H, W, 3) uint8 or uint16 sRGB, and gives the same shape and type."""
@@ -57,7 +33,6 @@ Restore = Callable[[Pixels], Pixels]
 Progress = Callable[[int, int | None], None]
 """Told after each frame how many are done, and how many there are if that is known."""
 
-_PIXELS_ON_THE_WAY = 32_000_000
 # The others have no place for a rotation: there the frames themselves are turned.
 _ROTATION_HOLDERS = ("mp4", "mov", "matroska")
 # These write the shape of pixels into their own data; MP4 and MOV have a place for it beside
@@ -120,10 +95,9 @@ def restore_video(
     """
     target = Path(target)
     container_format = container_of(target)
-    with closing(open_video(source)) as container:
-        stream = video_stream(container, source)
-        part = choose_time_range(container, container_format, start, end)
-        copied = choose_copied_streams(container, stream, container_format, strip=strip)
+    with VideoReader(source, start, end, keep_origin=container_format == "mpegts") as reader:
+        stream, tags = reader.stream, reader.container.metadata
+        copied = choose_copied_streams(reader.container, stream, container_format, strip=strip)
         encoding = choose_encoding(
             container_format,
             stream.codec_context.name,
@@ -132,24 +106,25 @@ def restore_video(
             crf=crf,
             preset=preset,
         )
-        reader = VideoReader(source, container, stream, part, copied.streams)
-        total = count_within(container, stream, start, end)
         depth = depth_for(stream.width, stream.height)
-        with closing(read_ahead(reader.steps(), depth)) as steps:
+        with closing(read_ahead(reader.steps(copied.streams), depth)) as steps:
             first = next(steps)
-            if first.frame is None:
-                raise reader.failure()
+            assert first.frame is not None
+            encoding = encoding.with_traits_of(stream, first.frame)
             matrix = display_matrix_of(first.frame)
-            hdr = hdr_metadata_of(first.frame)
-            # PyAV 17.1 does not know it: there the fields are not marked.
-            field_order = getattr(stream.codec_context, "field_order", 0)
-            encoding = with_source_traits(encoding, field_order, hdr)
             turn = None if container_format in _ROTATION_HOLDERS else matrix
-            picture = _picture_of(stream, first.frame, encoding, turn)
-            notes = [*copied.notes, *encoding.notes, *left_out_of(first.frame)]
-            if stream.metadata.get("alpha_mode") == "1":
-                notes.append("its transparency is left out")
-            notes += _lost_in(container_format, encoding, container, picture, copied, strip)
+            picture = Picture.of(stream, first.frame, encoding.encoder, turn)
+            notes = [*copied.notes, *encoding.notes]
+            unusual = [] if strip else unusual_tags(container_format, tags)
+            if unusual and copied.has_cover:
+                left_out = ", ".join(unusual)
+                notes.append(f"tags left out beside a cover in {container_format}: {left_out}")
+            holds_aspect = container_format in ("mp4", "mov") or encoding.encoder in _ASPECT_HOLDERS
+            if picture.aspect not in (None, 1) and not holds_aspect:
+                notes.append(
+                    f"its pixels are {picture.aspect} as wide as high, which {encoding.encoder} "
+                    f"in {container_format} can't say here: .mp4 would"
+                )
             size, done = (first.frame.width, first.frame.height), 0
             description = {
                 "input": os.fspath(Path(source).absolute()),
@@ -157,140 +132,50 @@ def restore_video(
                 "modified_ns": Path(source).stat().st_mtime_ns,
                 "ffmpeg": av.__version__,
                 "restored_by": restored_by,
-                "output": [container_format, repr(encoding), repr(picture), repr(part)],
+                "output": [container_format, repr(encoding), repr(picture), repr(reader.part)],
             }
             with (
-                atomic_output(target, overwrite=overwrite) as file,
-                refused_by_ffmpeg(target, file),
+                video_output(target, overwrite=overwrite) as part,
                 nullcontext()
                 if restored_by is None
-                else open_segments(target, file, description) as segments,
+                else open_segments(target, part, description) as segments,
                 VideoWriter(
-                    file,
+                    part,
                     container_format,
                     encoding,
                     picture,
                     time_base=tick_of(stream),
-                    rate=rate_of_stream(stream),
-                    tags=container.metadata,
-                    strip=strip,
-                    has_cover=copied.has_cover,
+                    rate=rate_of(stream),
+                    any_tag=bool(unusual) and not copied.has_cover,
                     segments=segments,
                 ) as writer,
             ):
-                writer.copy_from(container, stream, copied, part)
+                writer.copy_from(reader, copied, strip=strip)
                 with write_behind(writer.write, depth) as write:
                     for step in itertools.chain([first], steps):
                         frame = step.frame
+                        if frame is None:
+                            write(step)
+                            break
                         segment, place = divmod(done, SEGMENT_FRAMES)
-                        is_finished = segments is not None and segment < segments.count
-                        if frame is not None and segments is not None and is_finished:
+                        done += 1
+                        if segments is not None and segment < segments.count:
                             encoded = segments.load(segment) if place == 0 else ()
-                            step = Step(None, step.packets, encoded=encoded)  # noqa: PLW2901
-                            done += 1
-                        elif frame is not None:
+                            write(Step(None, step.packets, encoded=encoded))
+                        else:
                             if size != (frame.width, frame.height):
                                 size = (frame.width, frame.height)
                                 notes.append(
-                                    f"its size changes to {size[0]}x{size[1]} at frame {done + 1}: "
+                                    f"its size changes to {size[0]}x{size[1]} at frame {done}: "
                                     f"scaled to {picture.width}x{picture.height}"
                                 )
-                            blurred = pixels_of(frame)
-                            restored = check_restored(restore(blurred), blurred)
-                            if turn is not None:
-                                restored, step.original = turn_upright(restored, turn), None
-                            step.frame = with_pixels(frame, restored)
-                            done += 1
-                        write(step)
-                        if progress is not None and frame is not None:
-                            progress(done, total)
+                            restored = restore(pixels_of(frame))
+                            if turn is None:
+                                samples_of(frame, 0)[:] = restored.reshape(len(restored), -1)
+                            else:
+                                step.frame = frame_like(frame, turn_upright(restored, turn))
+                                step.original = None
+                            write(step)
+                        if progress is not None:
+                            progress(done, reader.frame_count)
         return VideoResult(done, (*notes, *reader.notes), reader.damage())
-
-
-@contextmanager
-def refused_by_ffmpeg(target: Path, part: Path) -> Iterator[None]:
-    """Turns what FFmpeg's encoders and muxers object to into one line; what the disk objects to
-    is left to `atomic_output`.
-
-    Raises:
-        DeblurError: FFmpeg can't write this.
-    """
-    try:
-        yield
-    except av.FFmpegError as error:
-        if isinstance(error, OSError) and error.filename in (None, os.fspath(part.absolute())):
-            raise
-        raise DeblurError(
-            target,
-            f"FFmpeg can't write that ({error.strerror or error})",
-            "give another ending, such as .mkv, or another --codec",
-        ) from error
-
-
-def depth_for(width: int, height: int) -> int:
-    """How many frames of that size may wait in one queue."""
-    return max(1, min(6, _PIXELS_ON_THE_WAY // (width * height)))
-
-
-def count_within(
-    container: InputContainer, stream: VideoStream, start: float | None, end: float | None
-) -> int | None:
-    """The number of frames to expect in the part from `start` to `end`; None if unknown."""
-    count, seconds = count_frames(container, stream), seconds_of(container)
-    if count is None or seconds is None or (start is None and end is None):
-        return count
-    part = min(end if end is not None else seconds, seconds) - (start or 0)
-    return max(1, round(count * part / seconds)) if seconds else count
-
-
-def check_restored(restored: Pixels, blurred: Pixels) -> Pixels:
-    """Gives `restored` back if it has the shape and type of `blurred`."""
-    if restored.shape != blurred.shape or restored.dtype != blurred.dtype:
-        raise TypeError(
-            f"restored is {restored.shape} {restored.dtype}, "
-            f"the frame {blurred.shape} {blurred.dtype}"
-        )
-    return restored
-
-
-def _picture_of(
-    stream: VideoStream, first: VideoFrame, encoding: Encoding, turn: DisplayMatrix | None
-) -> Picture:
-    """What the written frames are like; `turn` is how the pixels themselves are turned."""
-    colour = Colour.of(stream.codec_context)
-    if stream.format.is_rgb or colour.matrix == 0:
-        # The output is YUV: its matrix must be named, and limited range plays everywhere.
-        colour = replace(colour, matrix=matrix_of(first), range=1)
-    elif "yuvj" in stream.format.name:
-        colour = replace(colour, range=2)
-    if encoding.encoder == "mjpeg":
-        colour = replace(colour, range=2, matrix=5)  # what JPEG is by definition
-    aspect = fraction_of(stream.sample_aspect_ratio)
-    if turn is None:
-        return Picture(first.width, first.height, colour, display_matrix_of(first), aspect)
-    if turn[0]:
-        return Picture(first.width, first.height, colour, None, aspect)
-    return Picture(first.height, first.width, colour, None, aspect and 1 / aspect)
-
-
-def _lost_in(
-    container_format: str,
-    encoding: Encoding,
-    container: InputContainer,
-    picture: Picture,
-    copied: CopiedStreams,
-    strip: bool,
-) -> list[str]:
-    """What of a video the output can't say, in words."""
-    notes = []
-    unusual = unusual_tags(container_format, container.metadata)
-    if unusual and copied.has_cover and not strip:
-        told = ", ".join(unusual)
-        notes.append(f"tags left out, as {container_format} has a cover picture: {told}")
-    has_place = container_format in ("mp4", "mov") or encoding.encoder in _ASPECT_HOLDERS
-    if picture.aspect not in (None, 1) and not has_place:
-        notes.append(
-            f"its pixels are {picture.aspect} as wide as high, which {encoding.encoder} in "
-            f"{container_format} can't say here: .mp4 would"
-        )
-    return notes

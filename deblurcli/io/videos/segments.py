@@ -24,7 +24,6 @@ SEGMENT_FRAMES = 250
 """Frames of a segment: what a run loses at most. H.264 and HEVC begin anew as often by themselves:
 shorter ones would cost bytes (100 frames 14 % on a quiet clip)."""
 
-_DESCRIPTION = "description.json"
 _PACKET = struct.Struct("<qqq?I")  # pts, dts, duration, is_keyframe, bytes of data
 logger = logging.getLogger("deblurcli")
 
@@ -41,26 +40,24 @@ class EncodedPacket:
 
 
 class SegmentStore:
-    """The finished segments of one output, in a folder beside it."""
+    """The finished segments of one output, in a folder beside it.
+
+    Attributes:
+        count: how many an earlier run has finished.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.count = 0  # finished by an earlier run
-        while self._path(self.count).exists():
-            self.count += 1
-
-    def _path(self, number: int) -> Path:
-        return self.folder / f"segment-{number:06}"
+        self._folder = folder
+        self.count = len(list(folder.glob("segment-??????")))
 
     def load(self, number: int) -> list[EncodedPacket]:
         """The packets of a finished segment, in the order of the encoder."""
         data, place, packets = self._path(number).read_bytes(), 0, []
         while place < len(data):
             pts, dts, duration, is_keyframe, size = _PACKET.unpack_from(data, place)
-            place += _PACKET.size
-            payload = data[place : place + size]
+            place += _PACKET.size + size
+            payload = data[place - size : place]
             packets.append(EncodedPacket(pts, dts, duration, is_keyframe, payload))
-            place += size
         return packets
 
     def save(self, number: int, packets: Sequence[EncodedPacket]) -> None:
@@ -69,14 +66,17 @@ class SegmentStore:
         Raises:
             OSError: the disk is full, or gone.
         """
-        path = self._path(number)
-        with path.with_suffix(".new").open("wb") as file:
+        new = self._path(number).with_suffix(".new")
+        with new.open("wb") as file:
             for p in packets:
                 file.write(_PACKET.pack(p.pts, p.dts, p.duration, p.is_keyframe, len(p.data)))
                 file.write(p.data)
             file.flush()
             os.fsync(file.fileno())
-        path.with_suffix(".new").replace(path)
+        new.replace(self._path(number))
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"segment-{number:06}"
 
 
 @contextmanager
@@ -97,38 +97,34 @@ def open_segments(
         The store; None where another run is writing the same target, or no folder can be made.
     """
     folder = target.with_name(f"{target.name}.part")
-    written = json.loads(json.dumps({**description, "segment_frames": SEGMENT_FRAMES}))
-    lock = filelock.FileLock(folder / "lock")
+    lock, note = filelock.FileLock(folder / "lock"), folder / "description.txt"
     try:
         folder.mkdir(exist_ok=True)
         lock.acquire(timeout=0)
     except (OSError, filelock.Timeout):
         yield None
         return
-    done = False
+    is_done = False
     try:
-        try:
-            before = json.loads((folder / _DESCRIPTION).read_text("utf-8"))
-            Path(before.pop("part")).unlink(missing_ok=True)
-        except (OSError, ValueError, AttributeError, KeyError, TypeError):
-            before = None
-        if before != written:
-            stale = list(folder.glob("segment-*"))
-            if stale:
-                logger.warning("%s: begins anew: the input or the settings changed", target)
+        wanted = json.dumps({**description, "segment_frames": SEGMENT_FRAMES})
+        before = ""
+        with suppress(OSError, ValueError):
+            before, unfinished = note.read_text("utf-8").splitlines()
+            Path(json.loads(unfinished)).unlink(missing_ok=True)
+        if before != wanted and (stale := list(folder.glob("segment-*"))):
+            logger.warning("%s: begins anew: the input or the settings changed", target)
             for path in stale:
                 path.unlink()
-        described = json.dumps({**written, "part": os.fspath(part.absolute())})
-        (folder / _DESCRIPTION).write_text(described, "utf-8")
+        note.write_text(f"{wanted}\n{json.dumps(os.fspath(part.absolute()))}\n", "utf-8")
         store = SegmentStore(folder)
         if store.count:
             frames = store.count * SEGMENT_FRAMES
             logger.warning("%s: goes on after %d frames of an earlier run", target, frames)
         yield store
-        done = True
+        is_done = True
     finally:
         is_empty = not any(folder.glob("segment-*"))
         lock.release()
-        if done or is_empty:
+        if is_done or is_empty:
             with suppress(OSError):
                 shutil.rmtree(folder)

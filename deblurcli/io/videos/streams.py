@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import av
 from av.audio.stream import AudioStream
@@ -26,48 +26,45 @@ from deblurcli.io.videos.info import fraction_of, is_cover, open_video
 if TYPE_CHECKING:
     from av.container.core import Chapter
 
-_KINDS = {
-    "mp4": {"audio", "subtitle", "data", "video"},
-    "mov": {"audio", "subtitle", "data", "video"},
-    "matroska": {"audio", "subtitle", "attachment"},
-    "webm": {"audio", "subtitle"},
-    "avi": {"audio"},
-    "mpegts": {"audio", "subtitle"},
-}
-"""The kinds of streams worth trying to copy, by the output's container."""
-
-# fmt: off
-_STALE_TAGS = frozenset({
-    "major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id",
-    "alpha_mode",
-})
-# fmt: on
-_AUDIO_ENCODERS = {
-    "mp4": "aac",
-    "mov": "aac",
-    "matroska": "aac",
-    "webm": "libopus",
-    "avi": "libmp3lame",
-    "mpegts": "aac",
-}
-"""For sound that the output's container can't hold as it is."""
-
-# fmt: off
-_MPEGTS_CODECS = frozenset({
-    "mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "truehd", "opus", "s302m",
-    "dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "hdmv_text_subtitle",
-})
-# fmt: on
-"""What MPEG-TS has a type for. Its muxer takes anything else too, as data that nobody plays."""
-
-_TEXT_CODECS = frozenset({"mov_text", "subrip", "ass", "webvtt", "text"})
-_TEXT_ENCODERS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
-"""For subtitles of text; those of pictures can't become anything else."""
-
-_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
-"""The usual layouts by number of channels, for encoders and muxers that want a named one."""
-
+_STALE_TAGS = frozenset(
+    {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id"}
+    | {"alpha_mode"}
+)
 _STALE_PREFIXES = ("number_of_", "_statistics_", "bps")
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a container holds beside a video.
+
+    Attributes:
+        kinds: of streams that are worth trying to copy.
+        audio_encoder: for sound that it can't hold as it is.
+        text_encoder: for subtitles of text; those of pictures can't become anything else.
+    """
+
+    kinds: frozenset[str]
+    audio_encoder: str = "aac"
+    text_encoder: str | None = None
+
+
+_MP4_KINDS = frozenset({"audio", "subtitle", "data", "video"})
+_HOLDINGS = {
+    "mp4": Holdings(_MP4_KINDS, text_encoder="mov_text"),
+    "mov": Holdings(_MP4_KINDS, text_encoder="mov_text"),
+    "matroska": Holdings(frozenset({"audio", "subtitle", "attachment"}), text_encoder="subrip"),
+    "webm": Holdings(frozenset({"audio", "subtitle"}), "libopus", "webvtt"),
+    "avi": Holdings(frozenset({"audio"}), "libmp3lame"),
+    "mpegts": Holdings(frozenset({"audio", "subtitle"})),
+}
+_TEXT_CODECS = frozenset({"mov_text", "subrip", "ass", "webvtt", "text"})
+# What MPEG-TS has a type for. Its muxer takes anything else too, as data that nobody plays.
+_MPEGTS_CODECS = frozenset(
+    {"mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "truehd", "opus", "s302m"}
+    | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "hdmv_text_subtitle"}
+)
+# The usual layouts by number of channels, for encoders and muxers that want a named one.
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 
 @dataclass(frozen=True)
@@ -94,35 +91,25 @@ class TimeRange:
         return round(self.shift / time_base)
 
 
-@dataclass(frozen=True)
-class Cover:
-    """A cover picture as an attachment of Matroska."""
-
-    file_name: str
-    media_type: str
-    data: bytes
-
-
 @dataclass
 class CopiedStreams:
     """The streams that are copied beside the restored video.
 
     Attributes:
         streams: those of the input, with the stream index they have in the input.
-        encoded: of these, the sound and text that have to be encoded again, with their
-            encoders' names.
-        covers: pictures that become attachments.
+        encoders: by that index, of the sound and text that have to be encoded again.
+        attachments: cover pictures, for containers that have no streams of these.
         notes: what can't come along, and why.
     """
 
     streams: dict[int, Stream] = field(default_factory=dict)
-    encoded: dict[int, str] = field(default_factory=dict)
-    covers: list[Cover] = field(default_factory=list)
+    encoders: dict[int, str] = field(default_factory=dict)
+    attachments: list[Stream] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def has_cover(self) -> bool:
-        return any(isinstance(s, VideoStream) and is_cover(s) for s in self.streams.values())
+        return any(map(is_cover, self.streams.values()))
 
 
 def choose_copied_streams(
@@ -132,55 +119,40 @@ def choose_copied_streams(
 
     With `strip`, telemetry (places, mostly) and cover pictures stay behind.
     """
-    copied = CopiedStreams()
+    copied, holdings = CopiedStreams(), _HOLDINGS[container_format]
     for stream in container.streams:
-        if stream.index == video.index:
+        codec = _codec_of(stream)
+        if stream.index == video.index or (strip and (stream.type == "data" or is_cover(stream))):
             continue
-        is_private = stream.type == "data" or (isinstance(stream, VideoStream) and is_cover(stream))
-        if strip and is_private:
-            continue
-        label = _label(stream)
-        fits = stream.type in _KINDS[container_format] and _fits(stream, container_format)
-        if stream.type == "data" and "timecode" in stream.metadata and _codec(stream) is None:
+        if stream.type == "data" and "timecode" in stream.metadata and codec is None:
             continue  # the time code is a tag of the video too: the muxer makes the stream anew
-        if _codec(stream) == "bin_data" and container.chapters() and not fits:
-            continue  # the titles of the chapters, which are copied as chapters
-        if isinstance(stream, VideoStream) and is_cover(stream):
-            if container_format == "matroska":
-                copied.covers.append(_cover(container.name, stream))
-                continue
-        elif stream.type == "video":
-            copied.notes.append(f"{label} left out: only the first video is restored")
+        if is_cover(stream) and container_format == "matroska":
+            copied.attachments.append(stream)
             continue
-        if fits:
+        kind = "cover picture" if is_cover(stream) else f"{stream.type} stream"
+        label = f"{kind} {stream.index} ({codec or 'unknown'})"
+        encoder = None
+        if isinstance(stream, AudioStream) and stream.codec_context is not None:
+            encoder = holdings.audio_encoder
+        elif isinstance(stream, SubtitleStream) and codec in _TEXT_CODECS:
+            encoder = holdings.text_encoder
+        if stream.type == "video" and not is_cover(stream):
+            copied.notes.append(f"{label} left out: only the first video is restored")
+        elif stream.type in holdings.kinds and _fits(stream, container_format):
             copied.streams[stream.index] = stream
-        elif encoder := _encoder_for(stream, container_format):
+        elif codec == "bin_data" and container.chapters():
+            pass  # the titles of the chapters, which are copied as chapters
+        elif encoder is not None:
             copied.streams[stream.index] = stream
-            copied.encoded[stream.index] = encoder
+            copied.encoders[stream.index] = encoder
             copied.notes.append(f"{label} encoded again: {container_format} can't hold it")
         else:
-            known = stream.type != "data" and _codec(stream) is not None
-            hint = "; .mkv would" if known else ""
+            hint = "" if stream.type == "data" or codec is None else "; .mkv would"
             copied.notes.append(f"{label} left out: {container_format} can't hold it{hint}")
     return copied
 
 
-def _encoder_for(stream: Stream, container_format: str) -> str | None:
-    """What to encode a stream with that the container can't hold as it is."""
-    if isinstance(stream, AudioStream) and stream.codec_context is not None:
-        return _AUDIO_ENCODERS[container_format]
-    if isinstance(stream, SubtitleStream) and _codec(stream) in _TEXT_CODECS:
-        return _TEXT_ENCODERS.get(container_format)
-    return None
-
-
-def _label(stream: Stream) -> str:
-    is_picture = isinstance(stream, VideoStream) and is_cover(stream)
-    kind = "cover picture" if is_picture else f"{stream.type} stream"
-    return f"{kind} {stream.index} ({_codec(stream) or 'unknown'})"
-
-
-def _codec(stream: Stream) -> str | None:
+def _codec_of(stream: Stream) -> str | None:
     """FFmpeg's name of the stream's codec; None where FFmpeg does not know it."""
     if stream.codec_context is not None:
         return stream.codec_context.codec.canonical_name
@@ -189,8 +161,8 @@ def _codec(stream: Stream) -> str | None:
 
 def _fits(stream: Stream, container_format: str) -> bool:
     """Whether a muxer takes the stream, found by trying: its header is written to memory."""
-    name = _codec(stream)
-    if name is None or (container_format == "mpegts" and name not in _MPEGTS_CODECS):
+    codec = _codec_of(stream)
+    if codec is None or (container_format == "mpegts" and codec not in _MPEGTS_CODECS):
         return False
     try:
         trial = av.open(io.BytesIO(), "w", format=container_format)
@@ -202,11 +174,44 @@ def _fits(stream: Stream, container_format: str) -> bool:
     return True
 
 
-def _cover(path: str, stream: VideoStream) -> Cover:
-    kind = "png" if _codec(stream) == "png" else "jpeg"
-    with closing(open_video(path)) as container:
-        packet = next(container.demux(container.streams[stream.index]))
-        return Cover(f"cover.{kind.replace('jpeg', 'jpg')}", f"image/{kind}", bytes(packet))
+@dataclass(frozen=True)
+class StreamCopy:
+    """A stream of the output that is made from one of the input.
+
+    Attributes:
+        target: of the output.
+        decoded: of the input, where it is encoded again; None where its packets are copied.
+    """
+
+    target: Stream
+    decoded: AudioStream | SubtitleStream | None = None
+
+    def take(self, packet: Packet[Stream] | None) -> list[Packet[Stream]]:
+        """The packets to write for one of the input's, None being the end."""
+        packets: list[Packet[Stream]] = []
+        if self.decoded is None and packet is not None:
+            packet.stream = self.target
+            packets.append(packet)
+        elif isinstance(self.decoded, AudioStream) and isinstance(self.target, AudioStream):
+            with suppress(av.FFmpegError):  # damaged sound is left out
+                for frame in self.decoded.decode(packet):
+                    packets += self.target.encode(frame)
+            if packet is None:
+                packets += self.target.encode(None)
+        elif (
+            isinstance(self.decoded, SubtitleStream)
+            and isinstance(self.target, SubtitleStream)
+            and packet is not None
+        ):
+            with suppress(av.FFmpegError):
+                lines = self.decoded.codec_context.decode2(packet)
+                if lines:  # MP4 has empty ones for the times between
+                    encoded = self.target.codec_context.encode_subtitle(lines)
+                    encoded.pts = encoded.dts = packet.pts
+                    encoded.duration, encoded.time_base = packet.duration, packet.time_base
+                    encoded.stream = self.target
+                    packets.append(encoded)
+        return packets
 
 
 def add_streams(
@@ -215,7 +220,8 @@ def add_streams(
     """Adds a stream to `output` for each copied one: index in the input -> the copy."""
     copies: dict[int, StreamCopy] = {}
     for index, stream in copied.streams.items():
-        if index not in copied.encoded:
+        encoder = copied.encoders.get(index)
+        if encoder is None:
             target: Stream = output.add_stream_from_template(stream)
             if stream.time_base and not isinstance(stream, AttachmentStream):
                 target.time_base = stream.time_base
@@ -229,77 +235,29 @@ def add_streams(
                 target.codec_context.layout = _LAYOUTS[stream.channels]
             copies[index] = StreamCopy(target)
         elif isinstance(stream, AudioStream):
-            name = copied.encoded[index]
-            rate = 48_000 if name == "libopus" else min(stream.rate, 48_000)
-            target = sound = cast(AudioStream, output.add_stream(name, rate=rate))
+            rate = 48_000 if encoder == "libopus" else min(stream.rate, 48_000)
+            target = sound = cast(AudioStream, output.add_stream(encoder, rate=rate))
             # MP3, for AVI, holds two channels at most. Encoders know 5.1 with its rear speakers
             # at the back only, films have them at the side.
-            channels = min(stream.channels, 2) if name == "libmp3lame" else stream.channels
+            channels = min(stream.channels, 2) if encoder == "libmp3lame" else stream.channels
             sound.codec_context.layout = _LAYOUTS.get(channels, stream.layout)
             sound.codec_context.bit_rate = 96_000 * channels
-            copies[index] = EncodedAudio(sound, stream)
+            copies[index] = StreamCopy(sound, stream)
         else:
             text = cast(SubtitleStream, stream)
-            target = written = cast(SubtitleStream, output.add_stream(copied.encoded[index]))
+            target = written = cast(SubtitleStream, output.add_stream(encoder))
             text.codec_context.open()  # which makes the header that the encoder needs
             written.codec_context.subtitle_header = text.codec_context.subtitle_header
-            copies[index] = EncodedText(written, text)
+            copies[index] = StreamCopy(written, text)
         target.metadata.clear()
         target.metadata.update(clean_tags(stream.metadata, strip=strip))
         target.disposition = stream.disposition
-    for cover in copied.covers:
-        output.add_attachment(cover.file_name, cover.media_type, cover.data)
+    for cover in copied.attachments:
+        kind, suffix = ("png", "png") if _codec_of(cover) == "png" else ("jpeg", "jpg")
+        with closing(open_video(cover.container.name)) as container:
+            packet = next(container.demux(container.streams[cover.index]))
+            output.add_attachment(f"cover.{suffix}", f"image/{kind}", bytes(packet))
     return copies
-
-
-@dataclass(frozen=True)
-class StreamCopy:
-    """A stream of the output that takes the packets of one of the input as they are."""
-
-    target: Stream
-
-    def take(self, packet: Packet[Any] | None) -> list[Packet[Any]]:
-        """The packets to write for one of the input's, None being the end."""
-        if packet is None:
-            return []
-        packet.stream = self.target
-        return [packet]
-
-
-@dataclass(frozen=True)
-class EncodedAudio(StreamCopy):
-    """Sound that the output's container can't hold as it is."""
-
-    target: AudioStream
-    source: AudioStream
-
-    def take(self, packet: Packet[Any] | None) -> list[Packet[Any]]:
-        packets: list[Packet[Any]] = []
-        with suppress(av.FFmpegError):  # damaged sound is left out
-            for frame in self.source.decode(packet):
-                packets += self.target.encode(frame)
-        return packets if packet is not None else packets + self.target.encode(None)
-
-
-@dataclass(frozen=True)
-class EncodedText(StreamCopy):
-    """Subtitles that the output's container can't hold as they are."""
-
-    target: SubtitleStream
-    source: SubtitleStream
-
-    def take(self, packet: Packet[Any] | None) -> list[Packet[Any]]:
-        if packet is None:
-            return []
-        with suppress(av.FFmpegError):
-            lines = self.source.codec_context.decode2(packet)
-            if lines:  # MP4 has empty ones for the times between
-                encoded = self.target.codec_context.encode_subtitle(lines)
-                encoded.pts = encoded.dts = packet.pts
-                encoded.duration, encoded.time_base = packet.duration, packet.time_base
-                encoded.stream = self.target
-                return [encoded]
-        return []
 
 
 def clean_tags(tags: Mapping[str, str], *, strip: bool = False) -> dict[str, str]:
@@ -337,19 +295,15 @@ def move_packet(packet: Packet[Stream], time_range: TimeRange) -> bool:
     if time is None:
         packet.pts = packet.dts = 0  # a cover picture belongs to no time
         return True
-    if not tick:
+    if not tick or time_range.is_over(time * tick):
         return False
-    seconds = time * tick
-    if time_range.is_over(seconds):
-        return False
-    if time_range.start is not None and seconds < time_range.start:
+    if time_range.start is not None and time * tick < time_range.start:
         end = time + (packet.duration or 0)
         if packet.stream.type != "subtitle" or end * tick <= time_range.start:
             return False
         # A line of text that is being shown where the part begins.
-        begin = round(time_range.start / tick)
-        packet.pts = packet.dts = begin
-        packet.duration = end - begin
+        packet.pts = packet.dts = round(time_range.start / tick)
+        packet.duration = end - packet.pts
     ticks = time_range.shift_ticks(tick)
     packet.pts = None if packet.pts is None else packet.pts - ticks
     packet.dts = None if packet.dts is None else packet.dts - ticks

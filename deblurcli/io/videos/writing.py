@@ -7,32 +7,39 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import cast
 
 import av
 from av.codec.context import CodecContext
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from deblurcli.errors import UsageError
-from deblurcli.io.videos.encoding import Encoding, rate_of_stream
-from deblurcli.io.videos.info import fraction_of, start_seconds_of
-from deblurcli.io.videos.pixels import Colour, PixelWriter
-from deblurcli.io.videos.reading import Step
+from deblurcli.errors import DeblurError, UsageError
+from deblurcli.io.files import atomic_output
+from deblurcli.io.videos.encoding import Encoding
+from deblurcli.io.videos.info import fraction_of, rate_of, start_seconds_of
+from deblurcli.io.videos.pixels import (
+    Colour,
+    DisplayMatrix,
+    PixelWriter,
+    display_matrix_of,
+    matrix_of,
+)
+from deblurcli.io.videos.reading import Step, VideoReader
 from deblurcli.io.videos.segments import SEGMENT_FRAMES, EncodedPacket, SegmentStore
-from deblurcli.io.videos.side_data import DisplayMatrix
 from deblurcli.io.videos.streams import (
     CopiedStreams,
     StreamCopy,
-    TimeRange,
     add_streams,
     clean_tags,
     copy_chapters,
@@ -40,30 +47,69 @@ from deblurcli.io.videos.streams import (
 
 log = logging.getLogger("deblurcli")
 
-# fmt: off
-_MOV_TAGS = frozenset({
-    "title", "artist", "album_artist", "album", "composer", "date", "comment", "genre",
-    "copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id",
-    "network", "keywords", "track", "creation_time", "location",
-})
-# fmt: on
-"""Tags that MP4 has a place for, and all players look there."""
-
-
+# Tags that MP4 has a place for, and all players look there.
+_MOV_TAGS = frozenset(
+    {"title", "artist", "album_artist", "album", "composer", "date", "comment", "genre", "track"}
+    | {"copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id"}
+    | {"network", "keywords", "creation_time", "location"}
+)
+# Encoders for frames on a grid, a step of which is the frame.
 _GRID_ENCODERS = ("mpeg4", "mpeg1video", "mpeg2video")
-"""Encoders for frames on a grid, a step of which is the frame."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What the frames are like that a writer gets."""
+    """What the frames are like that a writer gets.
+
+    Attributes:
+        display_matrix: how players shall turn them.
+        aspect: width of a pixel over its height; None where it is not said.
+    """
 
     width: int
     height: int
     colour: Colour
     display_matrix: DisplayMatrix | None = None
     aspect: Fraction | None = None
-    """Width of a pixel over its height; None where it is not said."""
+
+    @classmethod
+    def of(
+        cls, stream: VideoStream, first: VideoFrame, encoder: str, turn: DisplayMatrix | None
+    ) -> Picture:
+        """What the restored frames of `stream` are like; `turn` is how they are turned upright."""
+        colour = Colour.of(stream.codec_context)
+        if stream.format.is_rgb or colour.matrix == 0:
+            # The output is YUV: its matrix must be named, and limited range plays everywhere.
+            colour = replace(colour, matrix=matrix_of(first), range=1)
+        elif "yuvj" in stream.format.name:
+            colour = replace(colour, range=2)
+        if encoder == "mjpeg":
+            colour = replace(colour, range=2, matrix=5)  # what JPEG is by definition
+        aspect = fraction_of(stream.sample_aspect_ratio)
+        if turn is None:
+            return cls(first.width, first.height, colour, display_matrix_of(first), aspect)
+        if turn[0]:
+            return cls(first.width, first.height, colour, None, aspect)
+        return cls(first.height, first.width, colour, None, aspect and 1 / aspect)
+
+
+@contextmanager
+def video_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """As `atomic_output`; what FFmpeg's encoders and muxers object to becomes one line, too.
+
+    Raises:
+        UsageError: `target` exists, and `overwrite` is false.
+        DeblurError: `target` can't be written.
+    """
+    with atomic_output(target, overwrite=overwrite) as part:
+        try:
+            yield part
+        except av.FFmpegError as error:
+            if isinstance(error, OSError) and error.filename in (None, os.fspath(part.absolute())):
+                raise  # what the disk objects to
+            reason = f"FFmpeg can't write that ({error.strerror or error})"
+            remedy = "give another ending, such as .mkv, or another --codec"
+            raise DeblurError(target, reason, remedy) from error
 
 
 class VideoWriter:
@@ -82,70 +128,66 @@ class VideoWriter:
         *,
         time_base: Fraction,
         rate: Fraction,
-        tags: Mapping[str, str],
-        strip: bool = False,
-        has_cover: bool = False,
+        any_tag: bool = False,
         segments: SegmentStore | None = None,
     ) -> None:
         """
         Args:
             time_base: seconds of one tick of the frames' times.
             rate: frames per second, in the mean.
-            tags: of the whole file.
-            strip: leave all tags out but languages.
-            has_cover: a cover picture will be copied; MP4 then takes its usual tags only.
+            any_tag: MP4 takes tags of any name, where not all players look for them.
             segments: keeps what is finished, for a later run.
 
         Raises:
             UsageError: the container can't hold the codec, or the encoder can't be used.
             OSError: the file can't be made.
         """
-        self._strip = strip
-        any_tag = bool(unusual_tags(container_format, tags)) and not (strip or has_cover)
+        muxer_options = {}
+        if container_format == "avi":
+            # Its times are frame numbers: shifting all by the lead of an audio codec, as is done
+            # elsewhere, would be a frame too many.
+            muxer_options["avoid_negative_ts"] = "disabled"
+        elif container_format in ("mp4", "mov"):
+            # The table of frames first, so that players can start before they have the whole file.
+            tags = "+use_metadata_tags" if any_tag else ""
+            muxer_options["movflags"] = f"+faststart{tags}"
         self._output: OutputContainer = av.open(
             os.fspath(target.absolute()),
             "w",
             format=container_format,
-            container_options=_muxer_options(container_format, any_tag=any_tag),
+            container_options=muxer_options,
         )
-        self._output.metadata.update(clean_tags(tags, strip=strip))
         try:
             stream = self._output.add_stream(encoding.encoder, rate, options=encoding.options)
         except ValueError as error:
-            raise UsageError(
-                "--codec",
-                f"{container_format} can't hold {encoding.encoder}",
-                "give another --codec or another ending to -o",
-            ) from error
-        if not isinstance(stream, VideoStream):
-            raise TypeError(f"{encoding.encoder} is no video encoder")
+            reason = f"{container_format} can't hold {encoding.encoder}"
+            remedy = "give another --codec or another ending to -o"
+            raise UsageError("--codec", reason, remedy) from error
+        self._stream = cast(VideoStream, stream)
+        self._encoding, self._picture, self._time_base = encoding, picture, time_base
         if container_format == "avi" or encoding.encoder in _GRID_ENCODERS:
             # Frames lie on a grid there: its step is the frame, as fine as 16 bits count.
-            time_base = Fraction(1) / rate.limit_denominator(65_535)
-        self._stream, self._time_base = stream, time_base
-        self._encoding, self._picture = encoding, picture
-        context = stream.codec_context
+            self._time_base = Fraction(1) / rate.limit_denominator(65_535)
+        context = self._stream.codec_context
         self._set_up(context)
-        stream.time_base = time_base
+        self._stream.time_base = self._time_base
         if encoding.tag is not None:
             context.codec_tag = encoding.tag
         if picture.display_matrix is not None:
-            stream.set_display_matrix(picture.display_matrix)
+            self._stream.set_display_matrix(picture.display_matrix)
         try:
             # Now, not with the first frame: some need hardware that is not here, or other frames.
             context.open()
         except (av.FFmpegError, ValueError) as error:
             self._output.close()
-            raise UsageError(
-                "--codec",
-                f"{encoding.encoder} can't encode this here ({getattr(error, 'strerror', error)})",
-                "give another --codec, such as h264",
-            ) from error
+            detail = getattr(error, "strerror", error)
+            reason = f"{encoding.encoder} can't encode this here ({detail})"
+            raise UsageError("--codec", reason, "give another --codec, such as h264") from error
         self._pixels = PixelWriter(
             picture.width, picture.height, encoding.pixel_format, picture.colour
         )
         self._copies: dict[int, StreamCopy] = {}
-        self._waiting: deque[Packet[Any]] = deque()
+        self._waiting: deque[Packet[Stream]] = deque()
         self._durations: dict[int, int] = {}
         self._last_pts: int | None = None
         self._last_dts: int | None = None
@@ -167,20 +209,21 @@ class VideoWriter:
         if picture.aspect is not None:
             context.sample_aspect_ratio = picture.aspect
 
-    def copy_from(
-        self, source: InputContainer, video: VideoStream, copied: CopiedStreams, part: TimeRange
-    ) -> None:
-        """Takes over tags, chapters and the streams to copy; before the first frame."""
-        tags = clean_tags(video.metadata, strip=self._strip)
-        if "timecode" in tags and part.start is not None:
-            seconds = part.start - start_seconds_of(source)
-            tags["timecode"] = advance_timecode(tags["timecode"], seconds, rate_of_stream(video))
+    def copy_from(self, reader: VideoReader, copied: CopiedStreams, *, strip: bool) -> None:
+        """Takes over tags, chapters and the streams to copy, before the first frame; with `strip`
+        no tags but languages."""
+        source, video, start = reader.container, reader.stream, reader.part.start
+        tags = clean_tags(video.metadata, strip=strip)
+        self._output.metadata.update(clean_tags(source.metadata, strip=strip))
+        if "timecode" in tags and start is not None:
+            seconds = start - start_seconds_of(source)
+            tags["timecode"] = advance_timecode(tags["timecode"], seconds, rate_of(video))
             self._output.metadata.pop("timecode", None)
         self._stream.metadata.update(tags)
         with suppress(AttributeError):
             self._stream.disposition = video.disposition
-        self._copies = add_streams(self._output, copied, strip=self._strip)
-        copy_chapters(source, self._output, part)
+        self._copies = add_streams(self._output, copied, strip=strip)
+        copy_chapters(source, self._output, reader.part)
 
     def write(self, step: Step) -> None:
         """Takes packets of copied streams, and an RGB frame with its time, if there is one; a
@@ -204,10 +247,8 @@ class VideoWriter:
         if self._frame_count == SEGMENT_FRAMES:
             self._end_segment()
         if self._encoder is None:
-            template = self._stream.codec_context
-            self._encoder = cast(
-                VideoCodecContext, CodecContext.create(self._encoding.encoder, "w")
-            )
+            template, name = self._stream.codec_context, self._encoding.encoder
+            self._encoder = cast(VideoCodecContext, CodecContext.create(name, "w"))
             self._set_up(self._encoder)
             self._encoder.framerate = template.framerate
             self._encoder.flags = template.flags  # a header of its own, or one for the file
@@ -218,7 +259,7 @@ class VideoWriter:
         self._frame_count += 1
         self._take(self._encoder.encode(frame))
 
-    def _take(self, packets: Sequence[Packet[Any]]) -> None:
+    def _take(self, packets: Sequence[Packet[VideoStream]]) -> None:
         """Writes what the encoder gives, and remembers it for the segment."""
         for packet in packets:
             pts = self._first_pts + (packet.pts or 0)
@@ -244,18 +285,14 @@ class VideoWriter:
         packet.time_base, packet.is_keyframe = self._time_base, encoded.is_keyframe
         packet.stream = self._stream
         self._last_dts = dts
-        self._mux_waiting(dts * self._time_base)
+        self._mux_waiting(float(dts * self._time_base))
         self._output.mux(packet)
 
-    def _mux_waiting(self, until_seconds: Fraction | None) -> None:
+    def _mux_waiting(self, until_seconds: float) -> None:
         while self._waiting:
             packet = self._waiting[0]
             time = packet.dts if packet.dts is not None else packet.pts
-            if (
-                until_seconds is not None
-                and time is not None
-                and time * packet.time_base > until_seconds
-            ):
+            if time is not None and time * packet.time_base > until_seconds:
                 return
             self._waiting.popleft()
             try:
@@ -278,7 +315,7 @@ class VideoWriter:
             for copy in self._copies.values():
                 self._waiting.extend(copy.take(None))
             self._end_segment()
-            self._mux_waiting(None)
+            self._mux_waiting(math.inf)
             self._output.close()
         else:
             # The file is thrown away: what fails in ending it is of no interest.
@@ -313,17 +350,3 @@ def unusual_tags(container_format: str, tags: Mapping[str, str]) -> list[str]:
     if container_format not in ("mp4", "mov"):
         return []
     return sorted(tag for tag in clean_tags(tags) if tag.partition("-")[0] not in _MOV_TAGS)
-
-
-def _muxer_options(container_format: str, *, any_tag: bool) -> dict[str, str]:
-    if container_format == "avi":
-        # Its times are frame numbers: shifting all by the lead of an audio codec, as is done
-        # elsewhere, would be a frame too many.
-        return {"avoid_negative_ts": "disabled"}
-    if container_format not in ("mp4", "mov"):
-        return {}
-    # The table of frames first, so that players can start before they have the whole file.
-    flags = "+faststart"
-    if any_tag:
-        flags += "+use_metadata_tags"  # where not all players look, and not beside a cover
-    return {"movflags": flags}
