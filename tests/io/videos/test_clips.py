@@ -215,7 +215,7 @@ def test_frames_of_two_sizes_are_refused(tmp_path: Path) -> None:
     Image.new("RGB", (32, 32)).save(tmp_path / "1.png")
     Image.new("RGB", (32, 30)).save(tmp_path / "2.png")
     sources = [tmp_path / "1.png", tmp_path / "2.png"]
-    with pytest.raises(DeblurError, match="is 32x30 pixels, but .*1.png 32x32"):
+    with pytest.raises(DeblurError, match=r"is 32x30 pixels, but .*1\.png 32x32"):
         restore_frames(sources, tmp_path / "out.mp4", same, _open)
     with pytest.raises(UsageError, match="--fps"):
         restore_frames(sources, tmp_path / "out.mp4", same, _open, fps=0)
