@@ -1,2 +1,2 @@
-"""A run over many files: which jobs it has (`plan`, `job`), and doing them (`run` on this machine,
-`clips` for videos, `ray` on many machines)."""
+"""A run over many files: which jobs it has (`plan`), and doing them, on this machine (`run`) or on
+many (`ray`); a folder and a page that jobs come from (`watch`, `serve`)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from deblurcli.errors import (
@@ -127,27 +128,49 @@ def plan(
     """
     if not all(inputs) or output == "":
         raise UsageError("''", "an empty name", "check the variable that it comes from")
-    if output == "/dev/stdout":
-        output = PIPE
+    output = PIPE if output == "/dev/stdout" else output
     is_pipe = PIPE in inputs or output == PIPE
     if is_pipe:
         jobs = [_plan_pipe(inputs, output, suffix)]
     else:
         jobs = _plan_files(inputs, output, recursive, videos, to_frames, suffix)
         _check_clashes(jobs, overwrite)
+
+    @cache
+    def takes_files(folder: Path) -> bool:
+        there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        return os.access(there, os.W_OK | os.X_OK)
+
     result = Plan(kinds={job.kind for job in jobs})
     for job in jobs[shard[0] - 1 :: shard[1]]:
+        target = job.target
         try:
             if job.source is not None:
                 job.source.stat()
-            result.jobs.append(job)
         except OSError as error:
             failure = _missing(job.source_name, inputs, error)
             if is_pipe:
                 raise failure from error
             result.failed.append((job, failure))
-    _drop_existing(result, overwrite, skip_existing)
-    _drop_unwritable(result)
+            continue
+        if target is None or is_special(target):
+            result.jobs.append(job)
+        elif not os.path.lexists(target) and not takes_files(target.parent):
+            result.failed.append((job, cannot_write(target, PermissionError())))
+        elif (
+            overwrite
+            or not os.path.lexists(target)
+            or (skip_existing and is_empty(target))  # which is what a killed program leaves
+        ):
+            result.jobs.append(job)
+        else:
+            result.done.append(job)
+    if result.done and not skip_existing:
+        raise already_exists(
+            result.done[0].target_name,
+            "give another -o, --overwrite to replace or --skip-existing to leave out",
+            others=len(result.done) - 1,
+        )
     return result
 
 
@@ -180,28 +203,33 @@ def _plan_files(
     suffix: str | None,
 ) -> list[Job]:
     """A job for each file that is named or lies in a folder that is."""
-    roots = [Path(text) for text in inputs]
     # Results of an earlier run may lie in a folder inside the input's: they are no inputs.
     outputs = [] if output is None else [Path(output)]
-    clips = {root for root in roots if videos and _is_clip(root, outputs, recursive)}
-    folders = {root for root in roots if _is_folder(root)} - clips
-    is_single = len(roots) == 1 and not folders
-    into_folder = output is not None and _is_output_folder(
-        output, roots[0] if is_single else None, to_frames, given=inputs
-    )
+    contents: dict[Path, list[Path]] = {}
+    for root in map(Path, inputs):
+        contents[root] = [root]
+        if not _is_folder(root):
+            continue
+        try:
+            paths = media.find(root, recursive=recursive, videos=videos, leave_out=outputs)
+            frames = media.find_clip(root) if videos else []
+        except OSError as error:
+            raise cannot_read(root, error) from error
+        # A folder of numbered frames is one clip; but with -r, if there is more in the folders
+        # below it, it is not: cameras number their photos too.
+        if not frames or (recursive and paths != frames):
+            contents[root] = paths
+    folders = {root for root, paths in contents.items() if paths != [root] and _is_folder(root)}
+    single = next(iter(contents)) if len(inputs) == 1 and not folders else None
+    into_folder = output is not None and _is_output_folder(output, single, to_frames, inputs)
     found: dict[Path, Job] = {}
-    for root in roots:
-        paths = [root]
-        if root in folders:
-            try:
-                paths = media.find(root, recursive=recursive, videos=videos, leave_out=outputs)
-            except OSError as error:
-                raise cannot_read(root, error) from error
+    for root, paths in contents.items():
         for path in paths:
             if path in found:
                 continue
             relative = path.relative_to(root) if path != root else Path(path.name)
-            kind = "frames" if path in clips else _kind(path, videos, output)
+            is_clip = path == root and _is_folder(root)
+            kind = "frames" if is_clip else _kind(path, videos, output)
             name = _output_name(path, relative, kind, suffix, to_frames)
             if output is None:
                 # A folder of frames has no ending, whatever stands behind a dot in its name.
@@ -214,10 +242,10 @@ def _plan_files(
             found[path] = Job(path, target, kind)
     if not found:
         raise _no_photos(inputs, recursive, videos)
-    jobs = list(found.values())
     if output is not None and not into_folder:
-        _check_file_target(Path(output), jobs[0].kind, suffix, to_frames)
-    return jobs
+        kind = next(iter(found.values())).kind
+        _check_file_target(Path(output), kind, suffix, to_frames)
+    return list(found.values())
 
 
 def find_photos(inputs: Sequence[str], *, recursive: bool) -> list[Path]:
@@ -255,24 +283,8 @@ def _is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises where permission is missing)
 
 
-def _is_clip(path: Path, outputs: Sequence[Path], recursive: bool) -> bool:
-    """Whether `path` is a folder of numbered frames, to be taken as one clip.
-
-    With -r, one with more in the folders below it is not: cameras number their photos too.
-    """
-    if not _is_folder(path):
-        return False
-    try:
-        frames = media.find_clip(path)
-        if not frames or not recursive:
-            return bool(frames)
-        return media.find(path, recursive=True, videos=True, leave_out=outputs) == frames
-    except OSError as error:
-        raise cannot_read(path, error) from error
-
-
 def _is_output_folder(
-    output: str, single: Path | None, to_frames: bool, *, given: Sequence[str]
+    output: str, single: Path | None, to_frames: bool, inputs: Sequence[str]
 ) -> bool:
     """Whether `output` means a folder that the results lie in; `single` is the only input."""
     if _is_folder(output) or output.endswith(tuple(filter(None, (os.sep, os.altsep)))):
@@ -282,7 +294,7 @@ def _is_output_folder(
     if single is not None:
         return False
     if Path(output).suffix.lower() in media.SUFFIXES or os.path.lexists(output):
-        why = "for several inputs" if len(given) > 1 else f"but {given[0]} is a folder"
+        why = "for several inputs" if len(inputs) > 1 else f"but {inputs[0]} is a folder"
         raise UsageError(output, f"names one file, {why}", "give a folder: -o sharp/")
     return True
 
@@ -352,13 +364,11 @@ def _check_file_target(
 
 def _check_clashes(jobs: Sequence[Job], overwrite: bool) -> None:
     """Refuses jobs that would write one file twice, or over an input."""
-    folders: dict[Path, str] = {}
+    real_folder = cache(os.path.realpath)
 
     def key(path: Path) -> str:
         """The same for two names of one file, also where it does not exist yet."""
-        if path.parent not in folders:
-            folders[path.parent] = os.path.realpath(path.parent)
-        place = os.path.join(folders[path.parent], path.name)  # noqa: PTH118
+        place = os.path.join(real_folder(path.parent), path.name)  # noqa: PTH118
         linked = os.path.islink(place)  # noqa: PTH114  (never raises)
         return os.path.normcase(os.path.realpath(place) if linked else place)
 
@@ -401,68 +411,23 @@ def _missing(source: str, given: Sequence[str], error: OSError) -> DeblurError:
     return cannot_read(source, error)
 
 
-def _drop_existing(result: Plan, overwrite: bool, skip_existing: bool) -> None:
-    """Moves jobs whose target is there already to `done`; refuses them unless that is wanted."""
-    existing = [
-        job
-        for job in result.jobs
-        if job.target is not None
-        and os.path.lexists(job.target)
-        and not is_special(job.target)
-        # An empty file is what a killed program leaves.
-        and not (skip_existing and is_empty(job.target))
-    ]
-    if overwrite or not existing:
-        return
-    if not skip_existing:
-        raise already_exists(
-            existing[0].target_name,
-            "give another -o, --overwrite to replace or --skip-existing to leave out",
-            others=len(existing) - 1,
-        )
-    result.done = existing
-    result.jobs = [job for job in result.jobs if job not in set(existing)]
-
-
-def _drop_unwritable(result: Plan) -> None:
-    """Moves jobs whose target's folder takes no files to `failed`: no use to compute them."""
-    takes_files: dict[Path, bool] = {}
-    jobs, result.jobs = result.jobs, []
-    for job in jobs:
-        if job.target is None or os.path.lexists(job.target):
-            result.jobs.append(job)
-            continue
-        folder = there = job.target.parent
-        if folder not in takes_files:
-            while not os.path.lexists(there) and there != there.parent:
-                there = there.parent
-            takes_files[folder] = os.access(there, os.W_OK | os.X_OK)
-        if takes_files[folder]:
-            result.jobs.append(job)
-        else:
-            result.failed.append((job, cannot_write(job.target, PermissionError())))
-
-
 def check_options_apply(plan: Plan, options: ClipOptions) -> None:
     """Refuses wishes for videos where there is none to apply them to.
 
     Raises:
         UsageError: an option is given that none of the inputs can take.
     """
-    takers: dict[str, set[media.Kind]] = {
-        "fps": {"frames"},
-        "codec": {"video", "frames"},
-        "crf": {"video", "frames"},
-        "preset": {"video", "frames"},
-        "start": {"video"},
-        "end": {"video"},
-        "to_frames": {"video"},
-    }
-    for name, kinds_taken in takers.items():
-        given = getattr(options, name)
-        if given is not None and given is not False and not plan.kinds & kinds_taken:
-            option = "--frames" if name == "to_frames" else f"--{name}"
-            wanted = "folder of numbered frames" if name == "fps" else "video"
-            raise UsageError(
-                option, f"there is no {wanted} among the inputs", "add --video, or leave it out"
-            )
+    encodes, cuts = {"video", "frames"}, {"video"}
+    for option, wish, takers in (
+        ("--fps", options.fps, {"frames"}),
+        ("--codec", options.codec, encodes),
+        ("--crf", options.crf, encodes),
+        ("--preset", options.preset, encodes),
+        ("--start", options.start, cuts),
+        ("--end", options.end, cuts),
+        ("--frames", options.to_frames or None, cuts),
+    ):
+        if wish is not None and not plan.kinds & takers:
+            wanted = "folder of numbered frames" if option == "--fps" else "video"
+            reason = f"there is no {wanted} among the inputs"
+            raise UsageError(option, reason, "add --video, or leave it out")

@@ -14,9 +14,8 @@ import logging
 import os
 from collections import deque
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deblurcli.batch.plan import Job
@@ -47,14 +46,7 @@ def _load(network: NetworkChoice) -> Deblurrer:
     """The network, loaded once for each process."""
     from deblurcli.deblurrer import Deblurrer
 
-    return Deblurrer.load(
-        network.weights,
-        network.device,
-        network.precision,
-        tile=network.tile,
-        strength=network.strength,
-        offline=True,
-    )
+    return Deblurrer.load(**asdict(network), offline=True)
 
 
 def restore_job(
@@ -136,8 +128,8 @@ def run(
             while waiting and len(running) < count:
                 job = waiting.popleft()
                 # Workers were started in another folder.
-                absolute = replace(job, source=_absolute(job.source), target=_absolute(job.target))
-                running[task.remote(absolute, options, network)] = job
+                source, target = (path and path.absolute() for path in (job.source, job.target))
+                running[task.remote(Job(source, target, job.kind), options, network)] = job
             (ready,), _ = ray.wait(list(running), num_returns=1)
             job = running.pop(ready)
             try:
@@ -155,7 +147,3 @@ def run(
             ray.cancel(reference, force=True)
         if started_here:
             ray.shutdown()
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.absolute()

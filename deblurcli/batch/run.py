@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -142,34 +143,42 @@ def _run_photos(
                 reading.append((job, coming))
             if not reading:
                 break
-            batch = [reading.popleft()]
+            job, coming = reading.popleft()
             try:
-                photo = batch[0][1].result()
+                photo = coming.result()
             except Exception as error:
-                yield Outcome(batch[0][0], "failed", failure_of(batch[0][0], error))
+                yield Outcome(job, "failed", failure_of(job, error))
                 continue
             if options.skip_sharp and (estimate := estimate_blur(deblurrer, photo.pixels)).is_sharp:
                 note = f"left alone, as it is sharp already (change {estimate.change:.2f})"
-                yield Outcome(batch[0][0], "skipped", notes=(note,))
+                yield Outcome(job, "skipped", notes=(note,))
                 continue
             # Photos of one folder are mostly alike: the next ones will be as large as this one.
             ahead = min(_MAX_AHEAD, _PIXELS_ON_THE_WAY // photo.pixels[..., 0].size)
-            if deblurrer.device.type != "cpu":  # there, one at a time is as fast
+            together = [(job, photo)]
+            # On a CPU one at a time is as fast.
+            if deblurrer.device.type != "cpu" and not options.skip_sharp:
                 while (
                     reading
-                    and not options.skip_sharp
-                    and _is_ready_and_alike(reading[0][1], photo.pixels)
+                    and (coming := reading[0][1]).done()
+                    and coming.exception() is None
+                    and coming.result().pixels.shape == photo.pixels.shape
+                    and coming.result().pixels.dtype == photo.pixels.dtype
                 ):
-                    batch.append(reading.popleft())
-            together = [future.result() for _, future in batch]
+                    together.append((reading.popleft()[0], coming.result()))
             start = time.perf_counter()
-            restored = restore_photos(together, deblurrer, options)
-            seconds = (time.perf_counter() - start) / len(batch)
-            for (job, _), photo, pixels in zip(batch, together, restored, strict=True):
+            blurred = [photo.pixels for _, photo in together]
+            restored = (
+                deblurrer.restore_batch(blurred)
+                if options.selection is None
+                else [options.selection.restore(deblurrer, pixels) for pixels in blurred]
+            )
+            seconds = (time.perf_counter() - start) / len(together)
+            for (job, photo), pixels in zip(together, restored, strict=True):
                 outcome = Outcome(job, "done", None, seconds, photo.notes)
                 future = writers.submit(write_photo, job, photo, pixels, options)
                 writing.append((outcome, future))
-            del batch, photo, together, restored, pixels
+            del coming, photo, together, blurred, restored, pixels  # before the next ones come
             while writing and (len(writing) > ahead // 2 or writing[0][1].done()):
                 yield _written(*writing.popleft(), options)
         while writing:
@@ -205,13 +214,6 @@ def failure_of(job: Job, error: Exception) -> DeblurError:
     return DeblurError(job.source_name, f"failed unexpectedly ({what})", "please report it")
 
 
-def _is_ready_and_alike(future: Future[photos.Photo], pixels: Image) -> bool:
-    if not future.done() or future.exception() is not None:
-        return False
-    other = future.result().pixels
-    return other.shape == pixels.shape and other.dtype == pixels.dtype
-
-
 def _read(job: Job, options: RunOptions) -> Future[photos.Photo]:
     """The photo, or why there is none, as a reading thread would give it."""
     future: Future[photos.Photo] = Future()
@@ -233,15 +235,6 @@ def read_photo(job: Job, options: RunOptions) -> photos.Photo:
     if options.selection is not None:
         options.selection.check(job.source_name, photo.pixels)
     return photo
-
-
-def restore_photos(
-    together: Sequence[photos.Photo], deblurrer: Deblurrer, options: RunOptions
-) -> list[Image]:
-    """Restores photos, or what is selected of them; gives their new pixels in the same order."""
-    if options.selection is None:
-        return deblurrer.restore_batch([photo.pixels for photo in together])
-    return [options.selection.restore(deblurrer, photo.pixels) for photo in together]
 
 
 def write_photo(job: Job, photo: photos.Photo, restored: Image, options: RunOptions) -> None:
@@ -290,6 +283,7 @@ def _run_clip(
         raise UsageError(job.source_name, "a video does not fit through a pipe", "give files")
     seconds = 0.0
     wishes = options.clips
+    show = None if progress is None else partial(progress, job)
 
     def restore(pixels: Image) -> Image:
         nonlocal seconds
@@ -297,10 +291,6 @@ def _run_clip(
         restored = deblurrer.restore(pixels)
         seconds += time.perf_counter() - start
         return restored
-
-    def show(done: int, total: int | None) -> None:
-        if progress is not None:
-            progress(job, done, total)
 
     try:
         _make_folder_of(job.target)
@@ -331,8 +321,8 @@ def _run_clip(
             steps = [after - before for before, after in pairwise(numbers)]
             gaps = [place for place, step in enumerate(steps) if step != min(steps)]
             if gaps:
-                where = f"in {len(gaps)} place(s), the first after {frames[gaps[0]].name}"
-                note = f"numbers are missing {where}"
+                first = frames[gaps[0]].name
+                note = f"numbers are missing in {len(gaps)} place(s), the first after {first}"
                 result = replace(result, notes=(*result.notes, note))
         elif wishes.to_frames:
             result = videos.restore_to_frames(
@@ -346,6 +336,14 @@ def _run_clip(
                 progress=show,
             )
         else:
+            restored_by = None
+            if deblurrer.weights_path is not None:
+                # Not precision and tiles: `auto` may choose others the next time, and half a level
+                # of difference is no reason to restore hours of frames again.
+                path = Path(deblurrer.weights_path)
+                weights = f"{path.name} of {path.stat().st_size} bytes, {path.stat().st_mtime_ns}"
+                strength = f"strength {deblurrer.strength:g}"
+                restored_by = f"deblurcli {__version__}, {weights}, {strength}"
             result = videos.restore_video(
                 job.source,
                 job.target,
@@ -358,7 +356,7 @@ def _run_clip(
                 strip=options.strip,
                 overwrite=options.overwrite,
                 progress=show,
-                restored_by=_description_of(deblurrer),
+                restored_by=restored_by,
             )
     except (DeviceError, DiskFullError, WeightsError):
         raise  # the next job would fail the same way
@@ -376,16 +374,3 @@ def _run_clip(
         f"what could be decoded ({result.frame_count} frames) is in {job.target_name}",
     )
     return Outcome(job, "failed", damage, seconds, result.notes)
-
-
-def _description_of(deblurrer: Deblurrer) -> str | None:
-    """Names what decides how a frame looks; None where that can't be known.
-
-    Precision and tiles are left out: `auto` may choose others the next time, and half a level of
-    difference is no reason to restore hours of frames again.
-    """
-    if deblurrer.weights_path is None:
-        return None
-    status = Path(deblurrer.weights_path).stat()
-    weights = f"{Path(deblurrer.weights_path).name} of {status.st_size} bytes, {status.st_mtime_ns}"
-    return f"deblurcli {__version__}, {weights}, strength {deblurrer.strength:g}"

@@ -25,8 +25,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from deblurcli.batch.plan import Job
-from deblurcli.batch.run import RunOptions, failure_of, restore_photos
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.batch.run import failure_of
 from deblurcli.io import media, photos
 from deblurcli.weights import hub
 
@@ -82,6 +81,30 @@ class Upload:
         path = PurePath(self.name)
         return f"{path.stem}{media.OWN_MARK}{path.suffix}"
 
+    def restore(self, deblurrer: Deblurrer, max_pixels: int) -> None:
+        """Puts the result in place of the upload, and adds previews.
+
+        Raises:
+            DeblurError: it is no photo, or has more than `max_pixels`.
+        """
+        reading = photos.ReadOptions(max_pixels=max_pixels)
+        photo = photos.read(io.BytesIO(self.data), name=self.name, options=reading)
+        deblurrer.strength = self.strength
+        start = time.perf_counter()
+        restored = deblurrer.restore(photo.pixels)
+        self.seconds = time.perf_counter() - start
+        result = io.BytesIO()
+        photos.write(photo, restored, result)
+        for side, pixels in (("before", photo.pixels), ("after", restored)):
+            shown = pixels if pixels.dtype == "uint8" else (pixels >> 8).astype("uint8")
+            preview = PillowImage.fromarray(shown)
+            preview.thumbnail((PREVIEW_PX, PREVIEW_PX))
+            encoded = io.BytesIO()
+            preview.save(encoded, "JPEG", quality=92, subsampling=0)
+            self.previews[side] = encoded.getvalue()
+        self.notes = photo.notes
+        self.data = result.getvalue()
+
 
 class PhotoQueue:
     """The uploads, and the one thread that restores them in the order in which they came."""
@@ -121,35 +144,16 @@ class PhotoQueue:
                 continue
             upload.state = "working"
             try:
-                self._restore(upload)
+                if upload.weights not in self._deblurrers:
+                    # One at a time.
+                    self._deblurrers = {upload.weights: self._load(upload.weights)}
+                upload.restore(self._deblurrers[upload.weights], self._options.max_pixels)
                 upload.state = "done"
             except Exception as error:
                 upload.data = b""
                 upload.error = str(failure_of(Job(Path(upload.name), None), error))
                 upload.state = "failed"
             upload.ended = time.monotonic()
-
-    def _restore(self, upload: Upload) -> None:
-        reading = photos.ReadOptions(max_pixels=self._options.max_pixels)
-        photo = photos.read(io.BytesIO(upload.data), name=upload.name, options=reading)
-        if upload.weights not in self._deblurrers:
-            self._deblurrers = {upload.weights: self._load(upload.weights)}  # one at a time
-        deblurrer = self._deblurrers[upload.weights]
-        deblurrer.strength = upload.strength
-        start = time.perf_counter()
-        (restored,) = restore_photos([photo], deblurrer, RunOptions())
-        upload.seconds = time.perf_counter() - start
-        result = io.BytesIO()
-        photos.write(photo, restored, result)
-        for side, pixels in (("before", photo.pixels), ("after", restored)):
-            shown = pixels if pixels.dtype == "uint8" else (pixels >> 8).astype("uint8")
-            preview = PillowImage.fromarray(shown)
-            preview.thumbnail((PREVIEW_PX, PREVIEW_PX))
-            encoded = io.BytesIO()
-            preview.save(encoded, "JPEG", quality=92, subsampling=0)
-            upload.previews[side] = encoded.getvalue()
-        upload.notes = photo.notes
-        upload.data = result.getvalue()
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -194,34 +198,29 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
 
         return check
 
-    async def show_page(request: Request) -> Response:
-        del request
-        response = HTMLResponse(PAGE.read_text(encoding="utf-8"))
+    async def show_page(_: Request) -> Response:
         own = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-        response.headers["Content-Security-Policy"] = (
-            own + "img-src 'self' blob:; connect-src 'self'"
-        )
+        policy = {"Content-Security-Policy": f"{own}img-src 'self' blob:; connect-src 'self'"}
+        response = HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=policy)
         if options.token is not None:
             response.set_cookie("token", options.token, httponly=True, samesite="strict")
         return response
 
-    async def list_weights(request: Request) -> Response:
-        del request
+    async def list_weights(_: Request) -> Response:
         return JSONResponse({"weights": usable})
 
     async def add_photo(request: Request) -> Response:
         name = PurePath(request.query_params.get("name") or "photo").name
         weights = request.query_params.get("weights") or default
         try:
-            if weights not in usable:
-                raise UsageError(weights, "no such weights here", "see 'deblur weights list'")
             strength = float(request.query_params.get("strength") or 1)
-            if not 0 <= strength <= 1:
-                raise ValueError
         except ValueError:
+            strength = -1.0
+        if not 0 <= strength <= 1:
             return _refusal(400, "strength: not a number from 0 to 1; give one")
-        except DeblurError as error:
-            return _refusal(400, str(error))
+        if weights not in usable:
+            reason = f"{weights}: no such weights here; see 'deblur weights list'"
+            return _refusal(400, reason)
         data = bytearray()
         try:
             async for piece in request.stream():
@@ -243,16 +242,17 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
         upload = waiting.uploads.get(request.path_params["id"])
         if upload is None:
             return _refusal(404, "photo: not here any more; upload it again")
-        about = {
-            "state": upload.state,
-            "name": upload.name,
-            "result_name": upload.result_name,
-            "before_it": waiting.position(upload),
-            "seconds": round(upload.seconds, 2),
-            "notes": list(upload.notes),
-            "error": upload.error,
-        }
-        return JSONResponse(about)
+        return JSONResponse(
+            {
+                "state": upload.state,
+                "name": upload.name,
+                "result_name": upload.result_name,
+                "before_it": waiting.position(upload),
+                "seconds": round(upload.seconds, 2),
+                "notes": upload.notes,
+                "error": upload.error,
+            }
+        )
 
     async def give(request: Request) -> Response:
         upload = waiting.uploads.get(request.path_params["id"])

@@ -160,8 +160,8 @@ def test_memory_is_bounded(tmp_path: Path, make_photo: MakePhoto) -> None:
     class Network:
         strength = 1.0
 
-        def restore_batch(self, images: list[Any]) -> list[Any]:
-            return images
+        def restore(self, image: Any) -> Any:
+            return image
 
     waiting = PhotoQueue(lambda name: Network(), ServeOptions(max_held_bytes=30_000))  # type: ignore[arg-type, return-value]
     upload = Upload("a.png", "w", 1.0, encoded(make_photo(tmp_path / "a.png")))
