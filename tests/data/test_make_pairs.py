@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
+from deblurcli.cli import main
 from deblurcli.data.layouts import check_pairs, find_pairs
 from deblurcli.data.make_pairs import photo_blurring
 from deblurcli.data.make_pairs.clips import Frame, find_clips
@@ -265,11 +266,11 @@ def test_a_rotated_phone_video_stands_upright(shared_data: Path) -> None:
 # deblur data frames
 
 
-def test_frames_command_makes_a_data_set(tmp_path: Path, deblur: Deblur) -> None:
+def test_frames_command_makes_a_data_set(tmp_path: Path, deblur_here: Deblur) -> None:
     arrays = moving(60)
     write_frames(tmp_path / "film" / "walk", arrays)
     words = ("data", "frames", tmp_path / "film", "-o", tmp_path / "set")
-    done = deblur(*words, "--seed", "3", "--json")
+    done = deblur_here(*words, "--seed", "3", "--json")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # the rate of a folder is not known: no warning
     document = json.loads(done.stdout)
@@ -287,9 +288,9 @@ def test_frames_command_makes_a_data_set(tmp_path: Path, deblur: Deblur) -> None
 
     # The same seed gives the same bytes, another one other pairs.
     before = contents(tmp_path / "set")
-    assert deblur(*words, "--seed", "3", "--overwrite").returncode == 0
+    assert deblur_here(*words, "--seed", "3", "--overwrite").returncode == 0
     assert contents(tmp_path / "set") == before
-    assert deblur(*words, "--seed", "4", "--overwrite").returncode == 0
+    assert deblur_here(*words, "--seed", "4", "--overwrite").returncode == 0
     assert contents(tmp_path / "set") != before
     check_pairs(find_pairs(tmp_path / "set"))  # nothing is left of the longer run before
 
@@ -302,15 +303,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_frames_command_goes_on_where_it_stopped(tmp_path: Path, deblur: Deblur) -> None:
+def test_frames_command_goes_on_where_it_stopped(tmp_path: Path, deblur_here: Deblur) -> None:
     write_frames(tmp_path / "walk", moving(50))
     words = ("data", "frames", tmp_path / "walk", "-o", tmp_path / "set", "--blur", "gamma")
-    assert deblur(*words).returncode == 0
+    assert deblur_here(*words).returncode == 0
     whole = contents(tmp_path / "set")
     assert not (tmp_path / "set" / "train" / "walk" / "blur").exists()
     assert find_pairs(tmp_path / "set")[0].kind == "GOPRO gamma"
 
-    again = deblur(*words)
+    again = deblur_here(*words)
     assert again.returncode == 2
     assert again.stderr.count("\n") == 1
     assert "exists already" in again.stderr
@@ -321,24 +322,26 @@ def test_frames_command_goes_on_where_it_stopped(tmp_path: Path, deblur: Deblur)
         (tmp_path / f"set/train/walk/{kind}/000004.png").unlink()
     kept = tmp_path / "set/train/walk/sharp/000001.png"
     changed_at = kept.stat().st_mtime_ns
-    rest = deblur(*words, "--skip-existing", "--json")
+    rest = deblur_here(*words, "--skip-existing", "--json")
     assert rest.returncode == 0, rest.stderr
     assert [p["name"] for p in json.loads(rest.stdout)["clips"][0]["pairs"]] == ["000002", "000004"]
     assert contents(tmp_path / "set") == whole
     assert kept.stat().st_mtime_ns == changed_at
 
-    other = deblur(*words, "--skip-existing", "--seed", "9")
+    other = deblur_here(*words, "--skip-existing", "--seed", "9")
     assert other.returncode == 2
     assert "made with other settings" in other.stderr
     assert contents(tmp_path / "set") == whole
 
 
-def test_frames_command_names_what_failed_and_does_the_rest(tmp_path: Path, deblur: Deblur) -> None:
+def test_frames_command_names_what_failed_and_does_the_rest(
+    tmp_path: Path, deblur_here: Deblur
+) -> None:
     write_frames(tmp_path / "film" / "good", moving(14))
     write_frames(tmp_path / "film" / "short", moving(4))
     write_frames(tmp_path / "film" / "torn", moving(14))
     (tmp_path / "film" / "torn" / "000013.png").write_bytes(b"\x89PNG")
-    done = deblur("data", "frames", tmp_path / "film", "-o", tmp_path / "set", "--frames", "7")
+    done = deblur_here("data", "frames", tmp_path / "film", "-o", tmp_path / "set", "--frames", "7")
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert len(lines) == 3
@@ -361,8 +364,6 @@ def test_frames_command_names_what_failed_and_does_the_rest(tmp_path: Path, debl
 def test_frames_command_refuses(
     tmp_path: Path, words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from deblurcli.cli import main
-
     write_frames(tmp_path / "walk", noise(2))
     code = main(["data", "frames", str(tmp_path / "walk"), "-o", str(tmp_path / "set"), *words])
     assert code == 2
@@ -371,8 +372,6 @@ def test_frames_command_refuses(
 
 
 def test_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from deblurcli.cli import main
-
     write_frames(tmp_path / "walk", noise(40))
     Image.new("RGB", (900, 900)).save(tmp_path / "photo.png")
     output = str(tmp_path / "set")
@@ -392,8 +391,6 @@ def test_dry_run_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_sources_are_never_taken_for_older_pairs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    from deblurcli.cli import main
-
     # Where frames and photos made by hand would lie, were they to become this set's sharp ones.
     output = tmp_path / "set"
     folder = output / ("train/sharp/sharp" if command == "frames" else "sharp")
@@ -406,9 +403,9 @@ def test_sources_are_never_taken_for_older_pairs(
     assert len(list(folder.iterdir())) == 20
 
 
-def test_real_clip_of_60_fps(shared_data: Path, tmp_path: Path, deblur: Deblur) -> None:
+def test_real_clip_of_60_fps(shared_data: Path, tmp_path: Path, deblur_here: Deblur) -> None:
     """Made with a warning, and blurred where people move but not where nothing does."""
-    done = deblur(
+    done = deblur_here(
         *("data", "frames", shared_data / "videos" / "people_60fps.mp4", "-o", tmp_path / "set"),
         *("--frames", "13", "--every", "90"),
     )
@@ -461,9 +458,11 @@ def test_pairs_do_not_depend_on_which_others_are_made(photos: Path) -> None:
     assert other.make(*wanted[0])["blur"].tobytes() != drawn[0]
 
 
-def test_synth_command_makes_pairs(photos: Path, tmp_path: Path, deblur: Deblur) -> None:
+def test_synth_command_makes_pairs(
+    photos: Path, tmp_path: Path, deblur: Deblur, deblur_here: Deblur
+) -> None:
     words = ("data", "synth", photos, "-o", tmp_path / "set", "--size", "96", "--count", "2")
-    done = deblur(*words, "--json", "--device", "cpu")
+    done = deblur_here(*words, "--json", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["made"] == 4
     pairs = find_pairs(tmp_path / "set")
@@ -482,12 +481,14 @@ def test_synth_command_makes_pairs(photos: Path, tmp_path: Path, deblur: Deblur)
     rest = deblur(*words, "--json", "--skip-existing", "--device", "cpu")
     assert json.loads(rest.stdout)["pairs"] == ["astronaut-2"]
     assert contents(tmp_path / "set") == whole
-    refused = deblur(*words)
+    refused = deblur_here(*words)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "made with other settings" in deblur(*words, "--skip-existing", "--seed", "1").stderr
+    assert (
+        "made with other settings" in deblur_here(*words, "--skip-existing", "--seed", "1").stderr
+    )
 
     # More of each photo, beside those that are there.
-    more = deblur(*words[:-1], "3", "--json", "--skip-existing", "--device", "cpu")
+    more = deblur_here(*words[:-1], "3", "--json", "--skip-existing", "--device", "cpu")
     assert json.loads(more.stdout)["pairs"] == ["astronaut-3", "more/coffee-3"]
     assert contents(tmp_path / "set").items() > whole.items()
 
@@ -506,8 +507,6 @@ def test_settings_change_what_is_drawn(photos: Path) -> None:
 def test_settings_without_meaning_are_refused(
     photos: Path, tmp_path: Path, setting: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from deblurcli.cli import main
-
     code = main(["data", "synth", str(photos), "-o", str(tmp_path / "set"), "--set", setting])
     assert code == 2
     assert "--set" in capsys.readouterr().err
