@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import itertools
 import os
 import stat
@@ -23,19 +22,18 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
     On any exception, KeyboardInterrupt included, the part file is removed and `target` is left
     as it was. The content is on the disk before the name is. The final file has the mode of a
     normally created one, or that of the file it replaces, and, where that is permitted, its
-    owner. Where `target` is a link,
-    the file that it points to is replaced and the link stays. A device or named pipe is written
-    to directly.
+    owner. Where `target` is a link, the file that it points to is replaced and the link stays.
+    A device or named pipe is written to directly.
 
     Args:
         target: where the finished file shall lie.
         overwrite: whether an existing `target` may be replaced.
 
     Raises:
-        UsageError: `target` exists and `overwrite` is false.
-        DeblurError: the folder is missing or not writable, `target` is a folder, or the disk is
-            full, be it only noticed on closing; OSErrors that the body raises about the part
-            file, or about no file in particular, are turned into this.
+        UsageError: `target` exists and `overwrite` is false, or it is a folder.
+        DeblurError: the folder is missing or not writable, or the disk is full, be it only
+            noticed on closing; OSErrors that the body raises about the part file, or about no
+            file in particular, are turned into this.
     """
     if is_special(target):
         try:
@@ -45,18 +43,17 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
         return
     _refuse_existing(target, overwrite)
     real = Path(os.path.realpath(target))
-    part = _part_path(real)
+    # A name that no other process or thread uses, not longer than file systems allow.
+    ending = f".{os.getpid()}-{next(_SERIAL)}.part"
+    stem = os.fsencode(real.name)[: _MAX_NAME_BYTES - len(ending)].decode("utf-8", "ignore")
+    part = real.with_name(stem + ending)
     replaced: os.stat_result | None = None
     try:
-        # What must fail fails now rather than after all the work.
-        with suppress(FileNotFoundError):
-            real.lstat()
-        part.touch()
-        mode = part.stat().st_mode
-        part.unlink()
         with suppress(FileNotFoundError):
             replaced = real.lstat()
-            mode = replaced.st_mode
+        part.touch()  # what must fail fails now rather than after all the work
+        mode = (replaced or part.stat()).st_mode
+        part.unlink()
         yield part
         if part.stat().st_mode != mode:  # some libraries write private files
             part.chmod(stat.S_IMODE(mode))
@@ -65,12 +62,16 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
                 os.chown(part, replaced.st_uid, replaced.st_gid)
                 part.chmod(stat.S_IMODE(mode))  # which giving away may have changed
         _sync(part)
-        _move(part, real, overwrite)
+        if not overwrite:  # a link is refused where the name is taken meanwhile, a move is not
+            try:
+                os.link(part, real)
+            except OSError:
+                _refuse_existing(target, overwrite)  # else it is a file system without links
+                part.replace(real)
+        else:
+            part.replace(real)
         with suppress(OSError):  # it is there, only not yet for sure
             _sync(real.parent)
-    except FileExistsError:  # it came into being while we were at work
-        _refuse_existing(target, overwrite)
-        raise
     except OSError as error:
         if error.filename not in (None, os.fspath(part), os.fspath(real)):
             raise  # about another file, such as an input
@@ -78,17 +79,6 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
-    if path.is_dir() and os.name == "nt":  # no folder can be opened there
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def is_special(path: Path) -> bool:
@@ -103,32 +93,20 @@ def is_special(path: Path) -> bool:
 def is_empty(path: Path) -> bool:
     """Whether `path` is a file of 0 bytes."""
     try:
-        found = path.stat()
+        return path.is_file() and path.stat().st_size == 0
     except OSError:
         return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == 0
 
 
-def _part_path(real: Path) -> Path:
-    """A name that no other process or thread uses, not longer than file systems allow."""
-    ending = f".{os.getpid()}-{next(_SERIAL)}.part"
-    name = os.fsencode(real.name)[: _MAX_NAME_BYTES - len(ending)]
-    return real.with_name(os.fsdecode(name).encode("utf-8", "ignore").decode() + ending)
-
-
-def _move(part: Path, real: Path, overwrite: bool) -> None:
-    if not overwrite:
-        # A link is refused where the name is taken, a move would silently replace it.
-        try:
-            os.link(part, real)
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links
-            if os.path.lexists(real):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
-        else:
-            return
-    part.replace(real)
+def _sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    if path.is_dir() and os.name == "nt":  # no folder can be opened there
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _refuse_existing(target: Path, overwrite: bool) -> None:

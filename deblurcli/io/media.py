@@ -32,8 +32,7 @@ OWN_MARK = "-sharp"
 def kind_of(path: Path) -> Kind:
     """What `path` is taken for by its name: a video if it ends like one, else a photo.
 
-    A file without a known ending counts as a photo; `usual_suffix` looks at its content. Animated
-    GIF and WebP count as photos too (`is_animated`).
+    `usual_suffix` looks at the content, `is_animated` finds animated pictures.
     """
     return "video" if path.suffix.lower() in VIDEO_SUFFIXES else "photo"
 
@@ -67,11 +66,6 @@ def find_clip(folder: Path) -> list[Path]:
     return find_frames(folder)
 
 
-def is_own_output(path: Path) -> bool:
-    """Whether the name says that an earlier run wrote it: ``*-sharp.*`` or a ``.part`` file."""
-    return path.stem.endswith(OWN_MARK) or path.suffix.lower() == ".part"
-
-
 def find(
     folder: Path,
     *,
@@ -82,7 +76,7 @@ def find(
     """The photos in `folder`, in natural order (2.jpg before 10.jpg), folder by folder.
 
     Hidden files and folders and our own outputs are left out. Links to files are followed,
-    links to folders below `folder` are not (they may lead in a circle).
+    links to folders are not (they may lead in a circle).
 
     Args:
         folder: where to look.
@@ -110,23 +104,16 @@ def find(
             if recursive
             and not name.startswith(".")
             and not name.endswith(OWN_MARK)
-            and (not closed or os.path.realpath(Path(here, name)) not in closed)
+            and os.path.realpath(Path(here, name)) not in closed
         ]
-        for name in names:
-            path = Path(here, name)
-            if (
-                not name.startswith(".")
-                and path.suffix.lower() in wanted
-                and not is_own_output(path)
-                and path.is_file()
-            ):
-                found.append(path)
-    return in_natural_order(found)
-
-
-def in_natural_order(paths: Iterable[Path]) -> list[Path]:
-    """`paths` as people order them: numbers by value, letters regardless of case."""
-    return natsorted(paths, alg=ns.PATH | ns.IGNORECASE)
+        paths = (Path(here, name) for name in names if not name.startswith("."))
+        found += [
+            path
+            for path in paths
+            if not path.stem.endswith(OWN_MARK) and path.suffix.lower() in wanted and path.is_file()
+        ]
+    # As people order them: numbers by value, letters regardless of case.
+    return natsorted(found, alg=ns.PATH | ns.IGNORECASE)
 
 
 def find_frames(folder: Path) -> list[Path]:
@@ -146,12 +133,11 @@ def frame_numbers(photos: Sequence[Path]) -> list[int]:
     parts = [re.split(r"(\d+)", path.stem) for path in photos]
     if len({len(part) for part in parts}) > 1:
         return []
-    differing = [
-        index
-        for index, column in enumerate(zip(*parts, strict=True))
-        if len({int(text) if text.isdecimal() else text for text in column}) > 1
+    columns = [
+        [int(t) if t.isdecimal() else t for t in texts] for texts in zip(*parts, strict=True)
     ]
-    if len(differing) != 1 or differing[0] % 2 == 0:
+    differing = [index for index, column in enumerate(columns) if len(set(column)) > 1]
+    if len(differing) != 1 or differing[0] % 2 == 0:  # every other part is a number
         return []
     return [int(part[differing[0]]) for part in parts]
 
