@@ -217,13 +217,6 @@ def make_profile(gamma: float | None, primaries: tuple[float, ...] = SRGB_PRIMAR
         raise ValueError(str(error)) from error
 
 
-def make_grey_profile(gamma: float) -> bytes:
-    """The ICC profile of grey samples with this exponent."""
-    import imagecodecs
-
-    return imagecodecs.cms_profile("gray", gamma=gamma)
-
-
 def with_cicp(picture: Picture, cicp: tuple[int, int]) -> Picture:
     """A picture with the colours that the numbers of ITU-T H.273 describe.
 
@@ -245,21 +238,16 @@ def with_cicp(picture: Picture, cicp: tuple[int, int]) -> Picture:
     return replace(picture, icc=make_profile(_GAMMAS.get(transfer), _PRIMARIES[primaries]))
 
 
-def choose_space(samples: Samples, profile: bytes | None) -> tuple[ColourSpace, bool]:
+def choose_space(samples: Samples, profile: bytes | None) -> ColourSpace:
     """The colour space of samples with this ICC profile.
 
-    Returns:
-        the space, and whether the profile could be used; if not, the samples are taken for
-        what they would be without one.
+    Raises:
+        ValueError: the profile can't be used.
     """
-    channels, space = samples.shape[2], None
-    if profile:
-        try:
-            space = Icc(profile, channels)
-        except ValueError:
-            return choose_space(samples, None)[0], False
+    channels = samples.shape[2]
+    space = Icc(profile, channels) if profile else None
     if channels == 4:
-        return space or PlainCmyk(), True
+        return space or PlainCmyk()
     if channels == 1:
         ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
         curve = ramp[0, :, 0] / 255
@@ -267,15 +255,15 @@ def choose_space(samples: Samples, profile: bytes | None) -> tuple[ColourSpace, 
             measured = space.to_srgb(ramp)[0].mean(axis=1) / 255
             if np.abs(curve - measured).max() * 255 > _SAME_WITHIN:
                 curve = np.maximum.accumulate(measured)
-        return Grey(curve), True
+        return Grey(curve)
     # Greys are greys in every RGB space; only their curve may differ a bit.
     if has_only_greys(samples[::64]) and all(has_only_greys(samples[r]) for r in bands(samples)):
-        return Neutral(), True
+        return Neutral()
     axis = np.linspace(0, 255, 9).astype(np.uint8)
     grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(1, -1, 3)
     if space is None or np.abs(space.to_srgb(grid).astype(int) - grid).max() <= _SAME_WITHIN:
-        return Srgb(), True
-    return space, True
+        return Srgb()
+    return space
 
 
 def convert_to_srgb(space: ColourSpace, native: Samples) -> Samples:

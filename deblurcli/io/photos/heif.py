@@ -12,7 +12,8 @@ from __future__ import annotations
 import io
 import re
 import struct
-from typing import Any, BinaryIO
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -24,11 +25,12 @@ from deblurcli.io.photos.photo import (
     Encoding,
     Picture,
     ReadOptions,
-    Samples,
-    join_alpha,
     split_alpha,
 )
 from deblurcli.io.photos.pillow import opened, to_array
+
+if TYPE_CHECKING:
+    from pillow_heif import HeifFile, HeifImage
 
 _QUALITY = 90
 _CROP = re.compile(rb"\0\0\0\x28clap(.{32})", re.DOTALL)
@@ -36,109 +38,86 @@ _EXIF_ITEM = re.compile(rb"(infe.{8}(?:..)?)Exif", re.DOTALL)
 _GAIN_MAP_ITEM = re.compile(rb"infe.{8}(?:..)?tmap", re.DOTALL)
 
 
-class Container:
-    """A HEIC or AVIF file, and what it says of its main picture.
-
-    Attributes:
-        data: the file.
-        image: the main picture as pillow-heif has it; its size is what is shown of it, upright.
-        bits: per channel.
-
-    Raises:
-        PhotoError: too large.
-        Exception: whatever pillow-heif raises for damaged files.
-    """
-
-    def __init__(self, file: BinaryIO, options: ReadOptions) -> None:
-        import pillow_heif
-
-        self.data = file.read()
-        images = pillow_heif.open_heif(io.BytesIO(self.data), convert_hdr_to_8bit=False)
-        self.image = images[images.primary_index]
-        self.info = dict[str, Any](self.image.info)
-        self.bits: int = self.info["bit_depth"]
-        self._pictures = len(images)
-        options.check_size(*self.image.size, len(self.data))
-
-    def picture(self, format_: str, samples: Samples, orientation: int) -> Picture:
-        """The picture with these samples, which lie in the file in this EXIF orientation."""
-        info = self.info
-        colours, alpha = split_alpha(samples)
-        picture = Picture(
-            format_,
-            colours,
-            alpha,
-            icc=info.get("icc_profile") or None,
-            metadata=Metadata(readable_exif(info.get("exif")), info.get("xmp") or None),
-            encoding=Encoding(chroma=str(info.get("chroma", 420)), bits=self.bits),
-            orientation=orientation,
-        )
-        if nclx := info.get("nclx_profile"):
-            cicp = nclx["color_primaries"], nclx["transfer_characteristics"]
-            picture = with_cicp(picture, cicp)
-        extras = set()
-        others = [name for name in info.get("aux", {}) if "gainmap" not in name]
-        if _GAIN_MAP_ITEM.search(self.data) or len(others) < len(info.get("aux", {})):
-            extras.add("a gain map")
-        if info.get("depth_images"):
-            extras.add("a depth map")
-        if others or self._pictures > 1:
-            extras.add("further pictures")
-        return picture.without_extras(extras)
-
-
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
-    """The main picture of a HEIC file, upright; uint16 if it has more than 8 bits.
-
-    Raises:
-        PhotoError: too large.
-        Exception: whatever pillow-heif raises for damaged files.
-    """
-    container = Container(file, options)
-    samples = np.array(container.image)
+    """The main picture of a HEIC file, upright; uint16 if it has more than 8 bits."""
+    data = file.read()
+    container, image = _open_container(data, options)
+    samples = np.array(image)
     height, width = samples.shape[:2]
-    samples = samples.reshape(height, width, -1)[:, : container.image.size[0]]
-    return container.picture("HEIF", samples, orientation=1)
+    samples = samples.reshape(height, width, -1)[:, : image.size[0]]
+    picture = Picture("HEIF", *split_alpha(samples), orientation=1)
+    return _described(picture, container, data)
 
 
 def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
-    """The main picture of an AVIF file; uint16 if it has more than 8 bits.
-
-    Raises:
-        PhotoError: too large.
-        Exception: whatever pillow-heif, Pillow and imagecodecs raise for damaged files.
-    """
+    """The main picture of an AVIF file; uint16 if it has more than 8 bits."""
     import imagecodecs
 
-    container = Container(file, options)
+    data = file.read()
+    container, shown = _open_container(data, options)
+    info: dict[str, Any] = shown.info
     # Pillow would complain of damaged EXIF data on stderr, and mix them with the orientation.
-    without_exif = _EXIF_ITEM.sub(rb"\1none", container.data)
+    without_exif = _EXIF_ITEM.sub(rb"\1none", data)
     with opened(io.BytesIO(without_exif), "AVIF", options) as image:
         width, height = image.size
         orientation = read_exif(image.info.get("exif")).orientation
-        animated, bits = getattr(image, "n_frames", 1) > 1, container.bits
+        animated, bits = getattr(image, "n_frames", 1) > 1, info["bit_depth"]
         if bits == 8 or animated:
             samples = to_array(image)
         else:  # 10 bits fill 16 by repetition, as libheif does it: white stays white
-            samples = imagecodecs.avif_decode(container.data)
+            samples = imagecodecs.avif_decode(data)
             samples = samples << (16 - bits) | samples >> (2 * bits - 16)
-    crop = _CROP.search(container.data)
-    if crop and sorted(container.image.size) != sorted((width, height)):
+    crop = _CROP.search(data)
+    if crop and sorted(shown.size) != sorted((width, height)):
         # Width, height and the distance of the centres, each as a fraction.
         numbers = struct.unpack(">IIIIiIiI", crop[1])
         fractions = zip(numbers[::2], numbers[1::2], strict=True)
         shown_width, shown_height, x, y = (above / below for above, below in fractions)
         left, top = round((width - shown_width) / 2 + x), round((height - shown_height) / 2 + y)
         samples = samples[top : top + int(shown_height), left : left + int(shown_width)]
-    picture = container.picture("AVIF", samples, orientation)
+    picture = Picture("AVIF", *split_alpha(samples), orientation=orientation)
+    picture = _described(picture, container, data)
     return picture.noted(ANIMATED) if animated else picture
+
+
+def _open_container(data: bytes, options: ReadOptions) -> tuple[HeifFile, HeifImage]:
+    """A file, and its main picture, whose size is what is shown of it, upright."""
+    import pillow_heif
+
+    container = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
+    image = container[container.primary_index]
+    options.check_size(*image.size, len(data))
+    return container, image
+
+
+def _described(picture: Picture, container: HeifFile, data: bytes) -> Picture:
+    """The picture with what else its file says of it, and holds beside it."""
+    info: dict[str, Any] = container[container.primary_index].info
+    picture = replace(
+        picture,
+        icc=info.get("icc_profile") or None,
+        metadata=Metadata(readable_exif(info.get("exif")), info.get("xmp") or None),
+        encoding=Encoding(chroma=str(info.get("chroma", 420)), bits=info["bit_depth"]),
+    )
+    if nclx := info.get("nclx_profile"):
+        cicp = nclx["color_primaries"], nclx["transfer_characteristics"]
+        picture = with_cicp(picture, cicp)
+    others = info.get("aux", {})
+    extras = {"a gain map" if "gainmap" in urn else "further pictures" for urn in others}
+    if _GAIN_MAP_ITEM.search(data):
+        extras.add("a gain map")
+    if info.get("depth_images"):
+        extras.add("a depth map")
+    if len(container) > 1:
+        extras.add("further pictures")
+    return picture.without_extras(extras)
 
 
 def encode(picture: Picture) -> list[bytes]:
     """The pieces of a HEIC file; 16-bit samples are written with 10 bits, or 12."""
     import pillow_heif
 
-    samples = join_alpha(picture)
+    samples = picture.channels
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[samples.shape[2]]
     # x265 is three times as slow by default, for one percent of the bytes.
     options: dict[str, object] = {"quality": _QUALITY, "enc_params": {"preset": "fast"}}

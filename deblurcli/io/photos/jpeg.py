@@ -29,9 +29,6 @@ from deblurcli.io.photos.photo import (
 )
 from deblurcli.io.photos.pillow import opened, to_array, to_image
 
-Warn = Callable[[str], None]
-"""Told, in a few plain words, what the format could not hold."""
-
 _MIN_QUALITY = 92
 _QUALITY_FROM_OTHER_FORMATS = 95
 _MAX_SEGMENT_BYTES = 65533
@@ -75,12 +72,7 @@ class Segment(NamedTuple):
 
 
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
-    """Reads a JPEG file, or the first picture of an MPO file.
-
-    Raises:
-        PhotoError: too large, or of a kind that is not supported.
-        Exception: whatever Pillow raises for damaged files.
-    """
+    """Reads a JPEG file, or the first picture of an MPO file."""
     segments, pixels, rest = _split(file.read())
     frame = next((s for s in segments if s.marker in _FRAMES), Segment(0, b""))
     if len(frame.body) < 6:
@@ -207,7 +199,7 @@ def _is_intact(pixels: bytes) -> bool:
         return True  # a kind of JPEG that FFmpeg does not know
 
 
-def encode(picture: Picture, warn: Warn) -> list[bytes]:
+def encode(picture: Picture, warn: Callable[[str], None]) -> list[bytes]:
     """The pieces of a JPEG file.
 
     Its quantisation tables are the input's where those are finer than at quality 92, and those

@@ -27,15 +27,10 @@ _METADATA_BYTES = 256 << 20
 
 
 class PhotoError(Exception):
-    """A file can't be read or written as a photo: `reason`, and what the user can do, `remedy`.
+    """The reason why a file can't be read or written as a photo, and what the user can do.
 
     `read` and `write`, which know the file's name, turn it into a `DeblurError`.
     """
-
-    def __init__(self, reason: str, remedy: str) -> None:
-        self.reason = reason
-        self.remedy = remedy
-        super().__init__(reason, remedy)
 
 
 @dataclass(frozen=True)
@@ -139,9 +134,16 @@ class Picture:
     orientation: int | None = None
     notes: tuple[str, ...] = ()
 
-    def noted(self, *notes: str) -> Picture:
-        """The same picture with further notes."""
-        return replace(self, notes=(*self.notes, *notes))
+    @property
+    def channels(self) -> Samples:
+        """``(H, W, C)`` samples and alpha in one array, alpha last."""
+        if self.alpha is None:
+            return self.samples
+        return np.concatenate([self.samples, self.alpha[..., None]], axis=2)
+
+    def noted(self, note: str) -> Picture:
+        """The same picture with one more note."""
+        return replace(self, notes=(*self.notes, note))
 
     def without_extras(self, extras: Iterable[str]) -> Picture:
         """The same picture, which no longer says that it has e.g. a gain map, with a note."""
@@ -203,13 +205,6 @@ def split_alpha(values: Samples) -> tuple[Samples, Samples | None]:
     if values.shape[2] % 2:
         return np.ascontiguousarray(values), None
     return np.ascontiguousarray(values[..., :-1]), np.ascontiguousarray(values[..., -1])
-
-
-def join_alpha(picture: Picture) -> Samples:
-    """All channels of a picture in one array, alpha last."""
-    if picture.alpha is None:
-        return picture.samples
-    return np.concatenate([picture.samples, picture.alpha[..., None]], axis=2)
 
 
 def to_uint8(values: Samples) -> npt.NDArray[np.uint8]:

@@ -21,7 +21,6 @@ from deblurcli.io.photos.photo import (
     ReadOptions,
     Samples,
     bands,
-    has_only_greys,
     split_alpha,
 )
 
@@ -50,12 +49,7 @@ def opened(file: BinaryIO, format_: str, options: ReadOptions) -> Iterator[Image
 
 
 def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
-    """Reads the first frame of a WebP, BMP or GIF file.
-
-    Raises:
-        PhotoError: too large, or of a kind that is not supported.
-        Exception: whatever Pillow raises for damaged files.
-    """
+    """Reads the first frame of a WebP, BMP or GIF file."""
     file_bytes = file.seek(0, io.SEEK_END)
     lossless, icc = False, None
     if format_ == "WEBP":  # Pillow does not say how the first frame is encoded
@@ -100,10 +94,8 @@ def to_array(image: Image.Image) -> Samples:
         raise PhotoError(f"pixels of kind {mode} are not supported", "convert it to PNG")
     image.load()
     if mode != "CMYK":
-        see_through, is_grey = image.has_transparency_data, mode in ("1", "L", "LA", "La")
-        if mode == "P" and not see_through:
-            is_grey = has_only_greys(np.array(image.getpalette("RGB")).reshape(-1, 3))
-        mode = ("L" if is_grey else "RGB") + ("A" if see_through else "")
+        colours = "L" if mode in ("1", "L", "LA", "La") else "RGB"
+        mode = colours + ("A" if image.has_transparency_data else "")
     width, height = image.size
     shape = np.asarray(Image.new(mode, (1, 1))).shape[2:]
     array = np.empty((height, width, *shape), np.uint8)

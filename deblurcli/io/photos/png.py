@@ -14,12 +14,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import BinaryIO
 
-import numpy as np
-
 from deblurcli.io.photos.colour import (
     SRGB_PRIMARIES,
     are_srgb_primaries,
-    make_grey_profile,
     make_profile,
     with_cicp,
 )
@@ -36,8 +33,6 @@ from deblurcli.io.photos.photo import (
     Buffer,
     Picture,
     ReadOptions,
-    has_only_greys,
-    join_alpha,
     split_alpha,
 )
 
@@ -49,18 +44,12 @@ Chunk = tuple[bytes, bytes]
 _MAX_TEXT_BYTES = 64 << 20
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_KEYWORD = b"Raw profile type "
-_COLOUR = {b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"mDCV", b"cLLI"}
 # They describe samples, palettes or frames that the new file does not have.
 _STALE = {b"tRNS", b"bKGD", b"hIST", b"sPLT", b"sBIT", b"acTL", b"fcTL", b"fdAT", b"iDOT", b"eXIf"}
 
 
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
-    """Reads a PNG file, of an animated one the picture for viewers that know no animation.
-
-    Raises:
-        PhotoError: too large.
-        Exception: whatever imagecodecs raises for damaged files.
-    """
+    """Reads a PNG file, of an animated one the picture for viewers that know no animation."""
     import imagecodecs
 
     file.seek(len(SIGNATURE) + 8)
@@ -96,18 +85,14 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     icc = None
     with suppress(zlib.error):
         icc = _decompress(by_kind.get(b"iCCP", b"").partition(b"\0")[2][1:]) or None
-    palette = dict(critical).get(b"PLTE", b"")[8:-4]
-    # Not with a profile: one for RGB fits no grey.
-    if palette and alpha is None and icc is None and samples.shape[2] == 3:
-        colours = np.frombuffer(palette[: len(palette) // 3 * 3], np.uint8)
-        if has_only_greys(colours.reshape(-1, 3)):
-            samples = np.ascontiguousarray(samples[..., :1])
     picture = Picture("PNG", samples, alpha, icc, _read_metadata(chunks), notes=notes)
     return _with_colours(picture, by_kind)
 
 
 def _with_colours(picture: Picture, chunks: dict[bytes, bytes]) -> Picture:
     """A picture with the colours that the chunks describe; which count is said in chapter 4.3."""
+    import imagecodecs
+
     if len(cicp := chunks.get(b"cICP", b"")) == 4:
         return with_cicp(replace(picture, icc=None), (cicp[0], cicp[1]))
     if picture.icc is not None or b"sRGB" in chunks:
@@ -121,7 +106,7 @@ def _with_colours(picture: Picture, chunks: dict[bytes, bytes]) -> Picture:
     is_srgb = gamma is None and are_srgb_primaries(primaries)
     with suppress(ValueError):  # no colours at all
         if picture.samples.shape[2] == 1 and gamma is not None:
-            return replace(picture, icc=make_grey_profile(gamma))
+            return replace(picture, icc=imagecodecs.cms_profile("gray", gamma=gamma))
         if picture.samples.shape[2] == 3 and not is_srgb:
             return replace(picture, icc=make_profile(gamma, primaries))
     return picture
@@ -131,9 +116,7 @@ def _repair(critical: list[Chunk]) -> bytes:
     """A PNG file with what can be read of a damaged one's pixels, and zeros for the rest."""
     width, height, depth, colour = struct.unpack_from(">IIBB", critical[0][1], 8)
     row_bytes = 1 + (width * depth * {2: 3, 4: 2, 6: 4}.get(colour, 1) + 7) // 8
-    enough = (
-        2 * height * row_bytes + 64 * row_bytes
-    )  # also when interlaced; the rest is passed over
+    enough = (2 * height + 64) * row_bytes  # when interlaced, too; libpng passes over the rest
     data = b"".join(raw[8:-4] for kind, raw in critical if kind == b"IDAT")
     inflater, pixels = zlib.decompressobj(), bytearray()
     with suppress(zlib.error):
@@ -191,16 +174,11 @@ def _read_text(kind: bytes, data: bytes) -> tuple[bytes, bytes]:
     return b"", b""
 
 
-def public_parts(metadata: Metadata) -> tuple[bytes, ...]:
-    """The chunks that say how to show the pixels, and nothing else."""
-    return tuple(part for part in metadata.parts or () if part[4:8] in (*_COLOUR, b"pHYs"))
-
-
 def encode(picture: Picture) -> list[Buffer]:
     """The pieces of a PNG file."""
     import imagecodecs
 
-    metadata, samples = picture.metadata, join_alpha(picture)
+    metadata, samples = picture.metadata, picture.channels
     # Its own guess leaves no room for the byte before each row of thin pictures.
     room = samples.nbytes + samples.nbytes // 64 + 8 * len(samples) + (1 << 16)
     # The last imagecodecs for Python 3.10 takes no views, nor the strides that they leave behind.

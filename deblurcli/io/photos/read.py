@@ -45,10 +45,10 @@ def read(
 ) -> Photo:
     """Reads a photo: JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF, whatever its name says.
 
-    Of several frames or pages it is the first. Bilevel pictures become grey and palettes RGB
-    (or grey, if they hold nothing else), because what the network restores needs shades that
-    they lack. A file of which a part is missing is refused: half a photo is not what the user
-    wants to keep in place of the original. Damaged metadata fail nothing.
+    Of several frames or pages it is the first. Bilevel pictures become grey and palettes RGB,
+    because what the network restores needs shades that they lack. A file of which a part is
+    missing is refused: half a photo is not what the user wants to keep in place of the
+    original. Damaged metadata fail nothing.
 
     Args:
         source: a path, or an open binary file or pipe.
@@ -64,7 +64,7 @@ def read(
         with source.open("rb") if isinstance(source, Path) else nullcontext(source) as file:
             picture = _decode(file if file.seekable() else _read_pipe(file, options), options)
     except PhotoError as error:
-        raise DeblurError(subject, error.reason, error.remedy) from error
+        raise DeblurError(subject, *error.args) from error
     except OSError as error:
         raise cannot_read(subject, error) from error
     orientation, metadata = 1, picture.metadata
@@ -75,8 +75,10 @@ def read(
     if picture.orientation is not None:
         orientation = picture.orientation
     picture = replace(picture, metadata=metadata, orientation=1).turned(orientation)
-    space, usable = choose_space(picture.samples, picture.icc)
-    if not usable:
+    try:
+        space = choose_space(picture.samples, picture.icc)
+    except ValueError:
+        space = choose_space(picture.samples, None)
         picture = picture.noted("its colour profile can't be used: taken for sRGB")
     return Photo(convert_to_srgb(space, picture.samples), picture, space)
 

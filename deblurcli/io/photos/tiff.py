@@ -13,26 +13,9 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from deblurcli.io.photos import exif
 from deblurcli.io.photos.colour import are_srgb_primaries, make_profile
-from deblurcli.io.photos.exif import (
-    ASCII,
-    BYTE,
-    LONG,
-    ORIENTATION,
-    RATIONAL,
-    RESOLUTION_UNIT,
-    SHORT,
-    UNDEFINED,
-    X_RESOLUTION,
-    Y_RESOLUTION,
-    ByteOrder,
-    Field,
-    Tags,
-    directory_bytes,
-    exif_bytes,
-    read_exif,
-    read_tags,
-)
+from deblurcli.io.photos.exif import ByteOrder, Field, Tags, directory_bytes, exif_bytes
 from deblurcli.io.photos.metadata import (
     Metadata,
     iptc_of,
@@ -46,8 +29,6 @@ from deblurcli.io.photos.photo import (
     Picture,
     ReadOptions,
     Samples,
-    has_only_greys,
-    join_alpha,
 )
 
 if TYPE_CHECKING:
@@ -76,15 +57,10 @@ _SILENCE = logging.NullHandler()
 
 
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
-    """Reads the first page of a TIFF file.
-
-    Raises:
-        PhotoError: too large, or of a kind that is not supported.
-        Exception: whatever tifffile and imagecodecs raise for damaged files.
-    """
+    """Reads the first page of a TIFF file."""
     import tifffile
 
-    tags = read_tags(file)
+    tags = exif.read_tags(file)
     if _DNG_VERSION in tags.fields:
         raise PhotoError("a camera's raw file", "develop it first, to TIFF or JPEG")
     width, height = tags.integer(_WIDTH, 0), tags.integer(_HEIGHT, 0)
@@ -112,8 +88,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     photoshop = without_stale_resources(blocks.get(_PHOTOSHOP, b""))
     if _IPTC in blocks and iptc_of(photoshop) is None:
         photoshop = (photoshop or b"") + photoshop_from_iptc(blocks[_IPTC])
-    kept = {t: item for t, item in tags.fields.items() if t not in _STRUCTURE | _BLOCKS}
-    exif = exif_bytes(Tags(tags.order, kept)) if kept else None
+    fields = {t: item for t, item in tags.fields.items() if t not in _STRUCTURE | _BLOCKS}
     icc, primaries = blocks.get(_ICC), (*tags.ratios(_WHITE), *tags.ratios(_PRIMARIES))
     if not icc and samples.shape[2] == 3 and len(primaries) == 8:
         with suppress(ValueError):  # no colours at all
@@ -123,7 +98,12 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         samples,
         alpha,
         icc,
-        Metadata(exif, blocks.get(_XMP), photoshop, dpi=tags.dpi),
+        Metadata(
+            exif_bytes(Tags(tags.order, fields)) if fields else None,
+            blocks.get(_XMP),
+            photoshop,
+            dpi=tags.dpi,
+        ),
         Encoding(compression=tags.integer(_COMPRESSION, 1)),
         notes=(f"{pages} pages: only the first is restored",) if pages > 1 else (),
     )
@@ -147,8 +127,6 @@ def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, Samples | None]:
     samples = samples.reshape(page.imagelength, page.imagewidth, -1)
     if photometric == 3:
         palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
-        if _ICC not in tags.fields and has_only_greys(palette):
-            palette = palette[:, :1]
         return palette[samples[..., 0]], None
     bits = tags.integer(_BITS, 1)
     if bits < 8:
@@ -179,8 +157,8 @@ def encode(picture: Picture) -> list[Buffer]:
     Raises:
         PhotoError: too large for the format.
     """
-    metadata, samples = picture.metadata, join_alpha(picture)
-    tags = read_exif(metadata.exif)
+    metadata, samples = picture.metadata, picture.channels
+    tags = exif.read_exif(metadata.exif)
     order = tags.order
     height, width, count = samples.shape
     method = picture.encoding.compression
@@ -194,40 +172,40 @@ def encode(picture: Picture) -> list[Buffer]:
     padding = places[-1] % 2
 
     def field(type_: int, *values: int) -> Field:
-        code = {SHORT: "H", LONG: "I", RATIONAL: "I"}[type_]
+        code = {exif.SHORT: "H", exif.LONG: "I", exif.RATIONAL: "I"}[type_]
         return Field(type_, struct.pack(f"{order}{len(values)}{code}", *values))
 
     fields = {t: item for t, item in tags.fields.items() if t not in _STRUCTURE | _BLOCKS}
     if metadata.comment:
-        fields.setdefault(_DESCRIPTION, Field(ASCII, metadata.comment.rstrip(b"\0") + b"\0"))
-    if metadata.dpi is not None and max(metadata.dpi) < 1e6 and X_RESOLUTION not in fields:
-        for tag, dpi in zip((X_RESOLUTION, Y_RESOLUTION), metadata.dpi, strict=True):
-            fields[tag] = field(RATIONAL, round(dpi * 1000), 1000)
-        fields[RESOLUTION_UNIT] = field(SHORT, 2)
+        fields.setdefault(_DESCRIPTION, Field(exif.ASCII, metadata.comment.rstrip(b"\0") + b"\0"))
+    if metadata.dpi is not None and max(metadata.dpi) < 1e6 and exif.X_RESOLUTION not in fields:
+        for tag, dpi in zip((exif.X_RESOLUTION, exif.Y_RESOLUTION), metadata.dpi, strict=True):
+            fields[tag] = field(exif.RATIONAL, round(dpi * 1000), 1000)
+        fields[exif.RESOLUTION_UNIT] = field(exif.SHORT, 2)
     if metadata.xmp is not None:
-        fields[_XMP] = Field(BYTE, metadata.xmp)
-        fields[ORIENTATION] = field(SHORT, 1)  # else some readers would take that in XMP
+        fields[_XMP] = Field(exif.BYTE, metadata.xmp)
+        fields[exif.ORIENTATION] = field(exif.SHORT, 1)  # else some readers would take that in XMP
     if metadata.photoshop is not None:
-        fields[_PHOTOSHOP] = Field(BYTE, metadata.photoshop)
+        fields[_PHOTOSHOP] = Field(exif.BYTE, metadata.photoshop)
         if (iptc := iptc_of(metadata.photoshop)) is not None:
-            fields[_IPTC] = Field(UNDEFINED, iptc)
+            fields[_IPTC] = Field(exif.UNDEFINED, iptc)
     if picture.icc:
-        fields[_ICC] = Field(UNDEFINED, picture.icc)
+        fields[_ICC] = Field(exif.UNDEFINED, picture.icc)
     if method in (LZW, DEFLATE):
-        fields[_PREDICTOR] = field(SHORT, 2)
+        fields[_PREDICTOR] = field(exif.SHORT, 2)
     if picture.alpha is not None:
-        fields[_EXTRA_SAMPLES] = field(SHORT, 2)
+        fields[_EXTRA_SAMPLES] = field(exif.SHORT, 2)
     try:
         fields |= {
-            _WIDTH: field(LONG, width),
-            _HEIGHT: field(LONG, height),
-            _BITS: field(SHORT, *[8 * samples.itemsize] * count),
-            _COMPRESSION: field(SHORT, method),
-            _PHOTOMETRIC: field(SHORT, {1: 1, 3: 2, 4: 5}[picture.samples.shape[2]]),
-            _STRIP_OFFSETS: field(LONG, *places[:-1]),
-            _SAMPLES_PER_PIXEL: field(SHORT, count),
-            _ROWS_PER_STRIP: field(LONG, min(rows, height)),
-            _STRIP_BYTES: field(LONG, *map(len, strips)),
+            _WIDTH: field(exif.LONG, width),
+            _HEIGHT: field(exif.LONG, height),
+            _BITS: field(exif.SHORT, *[8 * samples.itemsize] * count),
+            _COMPRESSION: field(exif.SHORT, method),
+            _PHOTOMETRIC: field(exif.SHORT, {1: 1, 3: 2, 4: 5}[picture.samples.shape[2]]),
+            _STRIP_OFFSETS: field(exif.LONG, *places[:-1]),
+            _SAMPLES_PER_PIXEL: field(exif.SHORT, count),
+            _ROWS_PER_STRIP: field(exif.LONG, min(rows, height)),
+            _STRIP_BYTES: field(exif.LONG, *map(len, strips)),
         }
         header = struct.pack(order + "I", places[-1] + padding)
         directory = directory_bytes(fields, order, places[-1] + padding)

@@ -122,28 +122,25 @@ def write(
             f"restored is {restored.shape} {restored.dtype}, "
             f"the photo {photo.pixels.shape} {photo.pixels.dtype}"
         )
-    path = target if isinstance(target, Path) else None
-    wanted = format or (path.suffix if path else "")
-    name = wanted.upper() if wanted.upper() in FORMATS else photo.format
-    if wanted and wanted.upper() not in FORMATS:
-        suffix = "." + wanted.lower().lstrip(".")
-        if suffix not in PHOTO_SUFFIXES:
-            known = " ".join(format_.suffixes[0] for format_ in FORMATS.values())
-            reason = "not a picture format that can be written"
-            raise UsageError(format or os.fspath(path or "-"), reason, f"use {known}")
-        name = _FORMAT_BY_SUFFIX[suffix]
+    path = target if isinstance(target, Path) else Path("-")
+    wanted = format or path.suffix
+    name = _FORMAT_BY_SUFFIX.get("." + wanted.lower().lstrip(".")) if wanted else photo.format
+    if name is None:
+        known = " ".join(format_.suffixes[0] for format_ in FORMATS.values())
+        reason = "not a picture format that can be written"
+        raise UsageError(format or os.fspath(path), reason, f"use {known}")
     if isinstance(target, Path):
         with atomic_output(target, overwrite=overwrite) as part:
-            pieces = _encode(photo, restored, name, strip, os.fspath(target))
+            pieces = _encode(photo, restored, name, strip, path)
             with part.open("wb") as file:
                 file.writelines(pieces)
     else:
-        target.writelines(_encode(photo, restored, name, strip, "-"))
+        target.writelines(_encode(photo, restored, name, strip, path))
         target.flush()
 
 
 def _encode(
-    photo: Photo, restored: Samples, name: str, strip: bool, subject: str
+    photo: Photo, restored: Samples, name: str, strip: bool, subject: Path
 ) -> Iterable[Buffer]:
     def warn(text: str) -> None:
         _log.warning("%s: %s", subject, text)
@@ -158,9 +155,7 @@ def _encode(
     picture = _restored_picture(photo, restored, holds)
     metadata = picture.metadata
     if strip:
-        # PNG says in chunks of its own how to show the samples.
-        parts = png.public_parts(metadata) if name == photo.format == "PNG" else None
-        metadata = Metadata(dpi=metadata.dpi, parts=parts)
+        metadata = Metadata(dpi=metadata.dpi)
     elif metadata.exif is not None:
         metadata = replace(metadata, exif=renew_thumbnail(metadata.exif, restored))
     picture = replace(picture, format=name, metadata=metadata)
@@ -183,7 +178,7 @@ def _encode(
             return jpeg.encode(picture, warn)
         return _ENCODERS.get(name, pillow.encode)(picture)
     except PhotoError as error:
-        raise DeblurError(subject, error.reason, error.remedy) from error
+        raise DeblurError(subject, *error.args) from error
 
 
 def _restored_picture(photo: Photo, restored: Samples, holds: Format) -> Picture:
