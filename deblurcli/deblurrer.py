@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from itertools import takewhile
+from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -205,21 +205,18 @@ class Deblurrer:
         for image in images:
             check_image(image)
         results: list[Image] = []
-        while len(results) < len(images):
-            left = images[len(results) :]
-            first = left[0]
-            kind = first.shape, first.dtype
-            limit = self.max_batch(*first.shape[:2])
-            group = list(takewhile(lambda i: (i.shape, i.dtype) == kind, left[:limit]))  # noqa: B023
-            restored = None
-            if len(group) > 1:
+        for (shape, dtype), same in groupby(images, lambda image: (image.shape, image.dtype)):
+            left = list(same)
+            while left:
+                limit = self.max_batch(*shape[:2])
+                group, left = left[:limit], left[limit:]
                 blurred = torch.stack([to_tensor(image) for image in group])
-                restored = self._try_forward(blurred)
-            if restored is None:  # one, or too many for the memory
-                results += [self.restore(image) for image in group]
-            else:
-                strips = blurred.lerp_(restored, self.strength)
-                results += [to_image(strip, first.dtype) for strip in strips]
+                restored = self._try_forward(blurred) if len(group) > 1 else None
+                if restored is None:  # one, or too many for the memory
+                    results += [self.restore(image) for image in group]
+                else:
+                    blurred.lerp_(restored, self.strength)
+                    results += [to_image(sharp, dtype) for sharp in blurred]
         return results
 
     def max_batch(self, height: int, width: int) -> int:
@@ -266,6 +263,7 @@ class Deblurrer:
 
     def _try_forward(self, blurred: Tensor) -> Tensor | None:
         """``(N, h, w, 3)`` float32 on the CPU, restored; None when out of memory."""
+        restored = None
         try:
             restored = self._forward(blurred, self.precision.dtype)
             if self.precision.name == "fp16" and not bool(restored.isfinite().all()):
@@ -275,7 +273,6 @@ class Deblurrer:
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-            restored = None
         if restored is None:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()

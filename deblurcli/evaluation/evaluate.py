@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from operator import eq
 from pathlib import Path
 from typing import Protocol
 
@@ -131,10 +132,9 @@ def results_of(folder: Path, cases: Sequence[Case]) -> Method:
         DeblurError, NothingToDoError: no folder, or nothing in it belongs to a case.
         UsageError: several files fit one case, or one file fits several.
     """
-    found: dict[str, list[tuple[str, ...]]] = {}
-    paths = {path.relative_to(folder).with_suffix("").parts: path for path in find_pictures(folder)}
-    for parts in paths:
-        found.setdefault(parts[-1], []).append(parts)
+    found: dict[str, list[Path]] = {}
+    for path in find_pictures(folder):
+        found.setdefault(path.stem, []).append(path)
     results: dict[tuple[str, str], Path] = {}
     users: dict[Path, Case] = {}
     for case in cases:
@@ -145,20 +145,15 @@ def results_of(folder: Path, cases: Sequence[Case]) -> Method:
         if not {own[-1], ours[-1]} & found.keys():
             named = re.compile(r"\D*" + re.escape(ours[-1]))
             wanted += [(*ours[:-1], name) for name in found if named.fullmatch(name)]
-        fitting = [
-            parts
-            for name in dict.fromkeys(names[-1] for names in wanted)
-            for parts in found.get(name, [])
-            if any(
-                all(a == b for a, b in zip(parts[::-1], names[::-1], strict=False))
-                for names in wanted
-            )
-        ]
+        fitting = []
+        for path in (p for name in {names[-1] for names in wanted} for p in found.get(name, [])):
+            parts = path.relative_to(folder).with_suffix("").parts[::-1]
+            if any(all(map(eq, parts, names[::-1])) for names in wanted):
+                fitting.append(path)
         if len(fitting) > 1:
-            one, other = (paths[parts] for parts in fitting[:2])
+            one, other = fitting[:2]
             raise UsageError(one, f"and {other} both fit {case.name}", "give the folder of one")
-        if fitting:
-            path = paths[fitting[0]]
+        for path in fitting:
             if path in users:
                 both = f"fits {users[path].blurred} and {case.blurred}"
                 raise UsageError(path, both, "keep the data set's folders, or give --blur")

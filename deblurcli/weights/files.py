@@ -19,11 +19,11 @@ from pickle import UnpicklingError
 from typing import IO
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from deblurcli.errors import WeightsError
+from deblurcli.errors import WeightsError, cannot_read
 from deblurcli.io.files import atomic_output
 from deblurcli.models.foreign import ForeignConfig, UnsuitableNetworkError, load_foreign
 from deblurcli.models.generator import MultiScaleGenerator
@@ -76,14 +76,11 @@ def save_weights(
         "card": {**card.__dict__, "training_data": list(card.training_data)},
     }
     tensors = {
-        name: tensor.detach().to(
-            "cpu", torch.float16 if half and tensor.is_floating_point() else None, copy=True
-        )
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
         for name, tensor in network.state_dict().items()
     }
     with atomic_output(Path(path), overwrite=overwrite) as part:
         # Not `save_file`: what it raises on a full disk is no OSError.
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         part.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(document)}))
 
 
@@ -117,36 +114,27 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, Mode
         check_zoo(path)
         document = read_pickled(path)
         try:
-            network: RestorationNetwork = load_foreign(
-                document if isinstance(document, Mapping) else {}
-            )
+            foreign = load_foreign(document if isinstance(document, Mapping) else {})
         except UnsuitableNetworkError as error:
             remedy = "give a checkpoint of a network for deblurring at scale 1"
             raise WeightsError(path, str(error), remedy) from error
-        return network, ModelCard(name=path.stem, notes=f"{network.config.body}, from {path.name}")
+        return foreign, ModelCard(name=path.stem, notes=f"{foreign.config.body}, from {path.name}")
     config, card = read_card(path)
     if isinstance(config, ForeignConfig):
         check_zoo(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        stored = current_names(load_file(path))
         parameters = {n: t.float() if t.is_floating_point() else t for n, t in stored.items()}
-        parameters = current_names(parameters)
         network = load_network(config, parameters)
     except RuntimeError as error:  # names or shapes differ
-        raise WeightsError(
-            path,
-            "its parameters don't fit the network it names",
-            "the file is damaged or of another version: get it again",
-        ) from error
+        remedy = "the file is damaged or of another version: get it again"
+        reason = "its parameters don't fit the network it names"
+        raise WeightsError(path, reason, remedy) from error
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise damaged(path, error) from error
     if not all(bool(tensor.isfinite().all()) for tensor in parameters.values()):
-        raise WeightsError(
-            path,
-            "damaged: not all of its parameters are finite numbers",
-            "get it again, or train anew with a lower learning rate",
-        )
+        remedy = "get it again, or train anew with a lower learning rate"
+        raise WeightsError(path, "damaged: not all of its parameters are finite numbers", remedy)
     return network.eval().requires_grad_(False), card
 
 
@@ -194,16 +182,11 @@ def read_pickled(path: Path, file: IO[bytes] | None = None) -> object:
     """
     try:
         return torch.load(file or path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise WeightsError(path, "no such file", "check the path") from None
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise cannot_read(path, error, error_class=WeightsError) from error
     except UnpicklingError as error:
-        raise WeightsError(
-            path,
-            "holds more than parameters, or is damaged; nothing in it was run",
-            "get the file again from its authors",
-        ) from error
-    except (PermissionError, IsADirectoryError) as error:
-        raise WeightsError(path, f"can't be read ({error.strerror})", "check the file") from error
+        reason = "holds more than parameters, or is damaged; nothing in it was run"
+        raise WeightsError(path, reason, "get the file again from its authors") from error
     except Exception as error:  # a damaged file breaks PyTorch's readers in many ways
         raise WeightsError(path, "damaged", "get the file again from its authors") from error
 
