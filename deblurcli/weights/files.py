@@ -75,8 +75,11 @@ def save_weights(
         "network": network.config.to_json(),
         "card": {**card.__dict__, "training_data": list(card.training_data)},
     }
+    # Copies: safetensors holds no parameter that two layers share.
     tensors = {
-        name: (tensor.half() if half and tensor.is_floating_point() else tensor).cpu().contiguous()
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor)
+        .to("cpu", copy=True)
+        .contiguous()
         for name, tensor in network.state_dict().items()
     }
     with atomic_output(Path(path), overwrite=overwrite) as part:
