@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
@@ -86,15 +87,32 @@ def say_error(error: DeblurError) -> None:
     say(f"deblur: {error}")
 
 
+def say_failures(failures: Iterable[DeblurError]) -> int:
+    """Says what failed; gives the exit code."""
+    lines = [f"deblur: {error}" for error in failures]
+    for line in lines:
+        say(line)
+    return EXIT_FAILED if lines else 0
+
+
 json_is_printed = False
 """Whether the one document of ``--json`` is out."""
 
 
 def print_json(document: object) -> None:
-    """The one JSON document of a run, on stdout."""
+    """The one JSON document of a run, on stdout; figures that are not finite become null."""
     global json_is_printed  # noqa: PLW0603  (a process has one standard output)
     json_is_printed = True
-    print(json.dumps(document, indent=2), flush=True)
+    finite = json.loads(json.dumps(document), parse_constant=lambda word: None)
+    print(json.dumps(finite, indent=2), flush=True)
+
+
+def print_result(text: object, document: object, *, json: bool) -> None:
+    """What a command gives, on stdout: as text for people, or for programs."""
+    if json:
+        print_json(document)
+    else:
+        print(text)
 
 
 def progress(

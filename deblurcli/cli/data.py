@@ -17,47 +17,33 @@ from deblurcli.errors import DeblurError, UsageError
 
 KINDS = {"linear": ("blur",), "gamma": ("blur_gamma",), "both": ("blur", "blur_gamma")}
 
-Output = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Where the data set goes.")
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Decides everything random.")]
-
 
 @dataclass(frozen=True)
-class PairsReport:
-    """Says what is made, or would be.
+class DataSetOptions:
+    """Where pairs go, and how what is made is told."""
 
-    Attributes:
-        output: the folder of the data set.
-        json: as one document.
-    """
+    output: Annotated[Path, options.About("Where the data set goes.", "DIR", "-o")]
+    seed: int = option(0, "Decides everything random.", min=0)
+    dry_run: options.DryRun = False
+    json: options.Json = False
 
-    output: Path
-    json: bool
-
-    def plan(self, planned: Iterable[tuple[Path, str]], failures: Sequence[DeblurError]) -> int:
+    def say_plan(self, planned: Iterable[tuple[Path, str]], failures: Sequence[DeblurError]) -> int:
         """``--dry-run``: what would be made from which source; gives the exit code."""
         entries = [{"source": str(source), "output": target} for source, target in planned]
-        if self.json:
-            console.print_json({"version": __version__, "planned": entries})
-        else:
-            for entry in entries:
-                print(console.one_line(f"{entry['source']} -> {entry['output']}"))
-        for error in failures:
-            console.say_error(error)
-        return console.EXIT_FAILED if failures else 0
+        lines = [console.one_line(f"{entry['source']} -> {entry['output']}") for entry in entries]
+        document = {"version": __version__, "planned": entries}
+        console.print_result("\n".join(lines), document, json=self.json)
+        return console.say_failures(failures)
 
-    def end(self, made: int, failures: Sequence[DeblurError], **document: object) -> int:
+    def say_end(self, made: int, failures: Sequence[DeblurError], **about: object) -> int:
         """What was made and what failed; gives the exit code."""
-        for error in failures:
-            console.say_error(error)
         if self.json:
             head = {"version": __version__, "output": str(self.output), "made": made}
             errors = [error.to_json() for error in failures]
-            console.print_json({**head, **document, "failures": errors})
+            console.print_json({**head, **about, "failures": errors})
         else:
             console.note(f"deblur: made {made} pair{'' if made == 1 else 's'} in {self.output}")
-        return console.EXIT_FAILED if failures else 0
+        return console.say_failures(failures)
 
 
 def check_range(value: str) -> str:
@@ -74,42 +60,34 @@ def make_from_frames(
         list[Path],
         typer.Argument(
             metavar="SOURCE...",
-            help="Videos of 120 frames per second or more, folders of numbered frames, or "
-            "folders that hold such.",
+            help="Videos of 120 frames per second or more, folders of frames, or folders of such.",
         ),
     ],
-    output: Output,
     frames: str = option(
         "7..13",
         "How many successive frames are averaged: odd numbers are drawn from this range.",
         "N|N..M",
         parser=check_range,
     ),
-    blur: Literal["linear", "gamma", "both"] = option(
+    blur: options.Blur = option(
         "both",
-        "Average the frames as they are (GOPRO's blur), through the gamma curve as light "
-        "adds up (blur_gamma), or both.",
+        "Average frames as they are (GOPRO's blur), through the gamma curve (blur_gamma), or both.",
     ),
     gamma: float = option(2.2, "The camera's gamma curve.", min=1.0, max=4.0),
     every: int | None = option(
         None,
-        "Begin a pair every so many frames. [default: after the last frame of the pair before]",
+        "Begin a pair every so many frames; else after the last of the pair before.",
         "FRAMES",
         min=1,
     ),
-    split: Literal["train", "test", "val"] = option(
-        "train", "The part of the data set that the pairs go to."
-    ),
+    split: Literal["train", "test", "val"] = option("train", "The part of the data set."),
     fps: float | None = option(
         None,
-        "Frames per second at which it was recorded, where the file doesn't say so: "
-        "slow motion, folders of frames.",
+        "Frames per second when it was recorded, for slow motion and folders of frames.",
         min=0.1,
     ),
-    seed: Seed = 0,
     existing: options.ExistingOptions,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
+    target: DataSetOptions,
 ) -> int:
     """Average successive frames of fast video, the middle one as sharp, as the paper did.
 
@@ -121,8 +99,8 @@ def make_from_frames(
     from deblurcli.data.make_pairs.pair_folder import PairFolder
 
     least, _, most = frames.partition("..")
-    averaging = Averaging(int(least), int(most or least), KINDS[blur], gamma, every, seed)
-    clips, failures = find_clips(sources, leave_out=[output])
+    averaging = Averaging(int(least), int(most or least), KINDS[blur], gamma, every, target.seed)
+    clips, failures = find_clips(sources, leave_out=[target.output])
     folders = {}
     for clip in clips:
         rate = fps or float(clip.fps or LEAST_FPS)
@@ -136,23 +114,22 @@ def make_from_frames(
                 LEAST_FPS,
             )
         folder = folders[clip.name] = PairFolder(
-            output / split / clip.name,
+            target.output / split / clip.name,
             (*averaging.kinds, SHARP),
             {"command": "data frames", "source": clip.source.name, **asdict(averaging)},
             overwrite=existing.overwrite,
             skip_existing=existing.skip_existing,
         )
         folder.check(clip.files or (clip.source,))
-    report = PairsReport(output, json)
-    if dry_run:
+    if target.dry_run:
         mean = averaging.every or (averaging.least_frames + averaging.most_frames) / 2
         planned = []
         for clip in clips:
-            target = str(folders[clip.name].root)
-            if clip.frame_count is not None and not json:
-                target += f", about {clip.frame_count / mean:.0f} pairs"
-            planned.append((clip.source, target))
-        return report.plan(planned, failures)
+            about = str(folders[clip.name].root)
+            if clip.frame_count is not None and not target.json:
+                about += f", about {clip.frame_count / mean:.0f} pairs"
+            planned.append((clip.source, about))
+        return target.say_plan(planned, failures)
     made: dict[str, list[dict[str, object]]] = {}
     counts = [clip.frame_count for clip in clips]
     total = None if None in counts else sum(count or 0 for count in counts)
@@ -172,7 +149,7 @@ def make_from_frames(
                 reason = f"no {averaging.least_frames} frames follow each other in it without a gap"
                 remedy = "give a longer clip, or fewer --frames"
                 failures.append(DeblurError(clip.source, reason, remedy))
-    about = [
+    report = [
         {
             "name": clip.name,
             "source": str(clip.source),
@@ -182,7 +159,7 @@ def make_from_frames(
         }
         for clip in clips
     ]
-    return report.end(sum(map(len, made.values())), failures, clips=about)
+    return target.say_end(sum(map(len, made.values())), failures, clips=report)
 
 
 @options.command
@@ -191,7 +168,6 @@ def make_from_photos(
     sources: Annotated[
         list[Path], typer.Argument(metavar="PHOTO...", help="Sharp photos, or folders of them.")
     ],
-    output: Output,
     count: int = option(1, "Pairs of each photo.", min=1),
     size: int = option(512, "Side of the pictures.", "PX", min=16),
     settings: list[str] | None = option(
@@ -201,11 +177,9 @@ def make_from_photos(
         "NAME=VALUE",
         "--set",
     ),
-    seed: Seed = 0,
     device: options.Device = "auto",
     existing: options.ExistingOptions,
-    dry_run: options.DryRun = False,
-    json: options.Json = False,
+    target: DataSetOptions,
 ) -> int:
     """Blur sharp photos by simulated motion of camera and objects.
 
@@ -228,10 +202,10 @@ def make_from_photos(
         is_motion = name not in ("noise", "jpeg") and not setting.startswith("motion.")
         changes.append(f"motion.{setting}" if is_motion else setting)
     recipe = change_recipe(Recipe(), changes)
-    how = blurring.Blurring(count, size, seed, recipe)
-    photos = blurring.find_photos(sources, leave_out=[output])
+    how = blurring.Blurring(count, size, target.seed, recipe)
+    photos = blurring.find_photos(sources, leave_out=[target.output])
     folder = PairFolder(
-        output,
+        target.output,
         blurring.KINDS,
         # All that decides what the pairs are. More of each photo may be made later, as long as
         # their names stay: `pair_names` pads the numbers.
@@ -240,7 +214,7 @@ def make_from_photos(
             "photos": [photo.name for photo in photos],
             "digits": len(str(count)),
             "size_px": size,
-            "seed": seed,
+            "seed": target.seed,
             "noise": recipe.noise,
             "jpeg": recipe.jpeg,
             "motion": asdict(recipe.motion),
@@ -249,14 +223,13 @@ def make_from_photos(
         skip_existing=existing.skip_existing,
     )
     folder.check(photo.path for photo in photos)
-    report = PairsReport(output, json)
-    if dry_run:
+    if target.dry_run:
         planned = (
-            (photo.path, f"{output / 'blur' / name}.png")
+            (photo.path, f"{target.output / 'blur' / name}.png")
             for photo in photos
             for name in blurring.pair_names(photo, how)
         )
-        return report.plan(planned, [])
+        return target.say_plan(planned, [])
     written: list[str] = []
     failures: list[DeblurError] = []
     with console.progress(len(photos) * count, "pair") as bar:
@@ -266,7 +239,7 @@ def make_from_photos(
             elif result is not None:
                 written.append(result)
             bar.update()
-    return report.end(len(written), failures, pairs=written)
+    return target.say_end(len(written), failures, pairs=written)
 
 
 app = typer.Typer(

@@ -6,11 +6,8 @@ import os
 import re
 from dataclasses import replace
 from datetime import timedelta
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
-
-import typer
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
@@ -29,22 +26,18 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     *,
     data: Annotated[
         list[Path],
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            help="A data set: GOPRO, REDS, Köhler's, or folders blur and sharp. May be repeated.",
+        options.About(
+            "A data set: GOPRO, REDS, Köhler's, or folders blur and sharp; repeatable.", "DIR"
         ),
     ],
     weights: list[str] | None = option(
         None,
-        "Weights to measure, side by side when repeated. "
-        "[env var: DEBLUR_WEIGHTS; default: default]",
+        "Weights to measure; repeatable. [env var: DEBLUR_WEIGHTS; default: default]",
         "NAME|FILE",
     ),
     results: list[Path] | None = option(
         None,
-        "Also score pictures that something else restored, named as the blurred ones. May be "
-        "repeated; without --weights, only they are scored.",
+        "Also score what something else restored; without --weights, only that. Repeatable.",
         "DIR",
     ),
     metrics: str | None = option(
@@ -54,23 +47,16 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
         "alone: nothing else.",
         "A,B,...",
     ),
-    blur: Literal["linear", "gamma", "both"] = option(
-        "both", "Which of GOPRO's two kinds of blur."
-    ),
+    blur: options.Blur = option("both", "Which of GOPRO's two kinds of blur."),
     split: Literal["test", "val", "train", "all"] = option(
         "test", "The part of a data set that has parts."
     ),
     limit: int = option(0, "Only the first N pictures of each set; 0: all.", "N", min=0),
     csv: Path | None = option(
-        None,
-        "Keep the figures of every picture here; run again to go on where it stopped, without "
-        "measuring anything twice.",
-        "FILE",
+        None, "Keep every picture's figures here; run again, nothing is measured twice.", "FILE"
     ),
     report: Path | None = option(None, "Write a page to look at.", "FILE.html"),
-    save_images: Path | None = option(
-        None, "Keep the pictures restored in this run here, as PNG.", "DIR"
-    ),
+    save_images: Path | None = option(None, "Keep the restored pictures here, as PNG.", "DIR"),
     do_no_harm: bool = option(False, "Also restore the sharp pictures: how far do they move?"),
     compute: options.ComputeOptions,
     overwrite: options.Overwrite = False,
@@ -190,40 +176,29 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     failures = [result for result in found if not isinstance(result, Score)]
     summaries, lines = summarise(scores), conventions(chosen, cases)
     if json:
-        console.print_json(
-            {
-                "deblurcli": __version__,
-                "conventions": lines,
-                "methods": [
-                    {
-                        "name": method.name,
-                        "identity": method.identity,
-                        "parameters": method.parameters,
-                        "gmacs_256": method.gmacs,
-                    }
-                    for method in methods
-                ],
-                "results": [
-                    {
-                        "set_name": s.set_name,
-                        "method": s.method,
-                        "pictures": s.pictures,
-                        # Equal pictures have an infinite PSNR, which JSON can't hold.
-                        **{name: v if isfinite(v) else None for name, v in s.figures.items()},
-                    }
-                    for s in summaries
-                ],
-                "failures": [
-                    {
-                        "set": failure.case.set_name,
-                        "image": failure.case.name,
-                        "method": failure.method,
-                        "error": str(failure.error),
-                    }
-                    for failure in failures
-                ],
-            }
-        )
+        document = {
+            "deblurcli": __version__,
+            "conventions": lines,
+            "methods": [
+                {
+                    "name": method.name,
+                    "identity": method.identity,
+                    "parameters": method.parameters,
+                    "gmacs_256": method.gmacs,
+                }
+                for method in methods
+            ],
+            "results": [
+                {"set_name": s.set_name, "method": s.method, "pictures": s.pictures, **s.figures}
+                for s in summaries
+            ],
+            "failures": [
+                {"set": f.case.set_name, "image": f.case.name, "method": f.method}
+                | {"error": str(f.error)}
+                for f in failures
+            ],
+        }
+        console.print_json(document)
     elif scores:
         print(as_text(tabulate(summaries, methods, chosen)))
         for line in lines:

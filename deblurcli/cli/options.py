@@ -1,8 +1,8 @@
 """The options that several commands share, and how a function becomes a command with options.
 
 An option of one command is a parameter, or a field of a dataclass, whose default is made by
-`option`. Options of several commands are types such as `Device`, options that belong together
-the fields of a dataclass such as `NetworkOptions`.
+`option`. Options of several commands have types such as `Device`, which hold an `About`.
+Options that belong together are the fields of a dataclass such as `ComputeOptions`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ import re
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, TypeVar, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    TypedDict,
+    TypeVar,
+    get_type_hints,
+)
 
 import typer
 
@@ -21,6 +30,8 @@ from deblurcli.cli import console
 from deblurcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from deblurcli.deblurrer import Deblurrer
 
 MIN_TILE_PX = 128
@@ -34,40 +45,41 @@ T = TypeVar("T")
 # --- from functions to commands ------------------------------------------------------------
 
 
-def option(
-    default: T,
-    text: str,
-    metavar: str | None = None,
-    *names: str,
-    parser: Callable[[str], T] | None = None,
-    complete: Callable[[str], list[str]] | None = None,
-    min: float | None = None,  # noqa: A002
-    max: float | None = None,  # noqa: A002
-    show_default: bool = True,
-) -> T:
-    """The default of a parameter of a `command` that is an option.
+class Details(TypedDict, total=False):
+    """What else Typer may be told of an option."""
+
+    autocompletion: Callable[[str], list[str]]
+    count: bool
+    envvar: str
+    max: float
+    min: float
+    parser: Callable[[str], object]
+    rich_help_panel: str
+    show_default: bool
+
+
+class About:
+    """What is known of an option beside its value; part of its type.
 
     Args:
-        default: its value where the user does not give it.
         text: for help.
         metavar: what help calls the value, if there is one.
         names: a short one, such as ``-o``; and the long one, where it is not the parameter's.
-        parser: makes the value from the word, or raises `typer.BadParameter`.
-        complete: what may follow from the beginning of a word.
-        min, max: of a number.
-        show_default: whether help tells the default.
+        details: for Typer.
     """
-    about = typer.Option(
-        help=text,
-        metavar=metavar,
-        parser=parser,
-        autocompletion=complete,
-        min=min,
-        max=max,
-        show_default=show_default,
-    )
-    about.param_decls = names
-    return dataclasses.field(default=default, metadata={"option": about})
+
+    def __init__(
+        self, text: str, metavar: str | None = None, *names: str, **details: Unpack[Details]
+    ) -> None:
+        self.text, self.metavar, self.names, self.details = text, metavar, names, details
+
+
+def option(
+    default: T, text: str, metavar: str | None = None, *names: str, **details: Unpack[Details]
+) -> T:
+    """The default of a parameter that is an option, and what is known `About` it."""
+    known = About(text, metavar, *names, **details)
+    return dataclasses.field(default=default, metadata={"about": known})
 
 
 def command(function: Callable[..., T]) -> Callable[..., T]:
@@ -82,13 +94,17 @@ def command(function: Callable[..., T]) -> Callable[..., T]:
     parameters: list[inspect.Parameter] = []
 
     def add(name: str, hint: object, default: object, heading: str | None = None) -> None:
+        known = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, About)]
         if isinstance(default, dataclasses.Field):
-            if about := default.metadata.get("option"):
-                if not any(word.startswith("--") for word in about.param_decls):
-                    about.param_decls = (f"--{name.replace('_', '-')}", *about.param_decls)
-                about.rich_help_panel = heading
-                hint = Annotated[hint, about]
+            known += [default.metadata["about"]] if default.metadata else []
             default = default.default
+            default = inspect.Parameter.empty if default is dataclasses.MISSING else default
+        for info in known:
+            is_named = any(word.startswith("--") for word in info.names)
+            long = () if is_named else (f"--{name.replace('_', '-')}",)
+            details = Details(rich_help_panel=heading) | info.details if heading else info.details
+            told = typer.Option(*long, *info.names, help=info.text, metavar=info.metavar, **details)
+            hint = Annotated[hint, told]
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=hint))
 
@@ -147,8 +163,7 @@ def parse_fps(text: str) -> float:
 
 
 def parse_device(text: str) -> str:
-    kind, _, index = text.partition(":")
-    if text not in DEVICES and not (kind == "cuda" and index.isdecimal()):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
         raise typer.BadParameter(f"{text!r} is not one of auto, cpu, cuda, cuda:1, mps")
     return text
 
@@ -208,10 +223,9 @@ class Region(NamedTuple):
     @staticmethod
     def parse(text: str) -> Region:
         """Reads ``X,Y,W,H``."""
-        numbers = text.split(",")
-        if len(numbers) != 4 or not all(number.strip().isdecimal() for number in numbers):
+        if not re.fullmatch(r"\d+( *, *\d+){3}", text):
             raise typer.BadParameter(f"{text!r} is not X,Y,W,H: four whole numbers of pixels")
-        region = Region(*map(int, numbers))
+        region = Region(*map(int, text.split(",")))
         if not region.width or not region.height:
             raise typer.BadParameter(f"{text!r} is empty: its width or height is 0")
         return region
@@ -246,81 +260,57 @@ def complete_path(incomplete: str) -> list[str]:
 
 # --- what several commands take ------------------------------------------------------------
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-
+Blur = Literal["linear", "gamma", "both"]
+"""GOPRO's two kinds."""
 Weights = Annotated[
     str,
-    typer.Option(
-        "--weights",
-        metavar="NAME|FILE",
+    About(
+        "Weights to use: a name from 'deblur weights list', or a file.",
+        "NAME|FILE",
+        rich_help_panel=NETWORK,
         envvar="DEBLUR_WEIGHTS",
         autocompletion=complete_weights,
-        rich_help_panel=NETWORK,
-        help="Weights to use: a name from 'deblur weights list', or a file.",
     ),
 ]
 Device = Annotated[
     str,
-    typer.Option(
-        "--device",
-        metavar="auto|cpu|cuda|cuda:N|mps",
+    About(
+        "Where to compute.",
+        "auto|cpu|cuda|cuda:N|mps",
+        rich_help_panel=NETWORK,
         envvar="DEBLUR_DEVICE",
         parser=parse_device,
-        autocompletion=complete(*DEVICES),
-        rich_help_panel=NETWORK,
-        help="Where to compute.",
+        autocompletion=complete("auto", "cpu", "cuda", "mps"),
     ),
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
-    typer.Option("--precision", rich_help_panel=NETWORK, help="Number format of the computation."),
+    About("Number format of the computation.", rich_help_panel=NETWORK),
 ]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace outputs that exist.")
-]
+Offline = Annotated[bool, About("Never download anything.", rich_help_panel=NETWORK)]
+Recursive = Annotated[bool, About("Look into sub-folders too.", None, "-r", rich_help_panel=INPUT)]
+Overwrite = Annotated[bool, About("Replace outputs that exist.", rich_help_panel=OUTPUT)]
 Format = Annotated[
     str | None,
-    typer.Option(
-        "--format",
-        metavar="jpg|png|...",
+    About(
+        "Format of the output photos; else by the name of -o, or the input's own.",
+        "jpg|png|...",
+        rich_help_panel=OUTPUT,
         parser=parse_format,
         autocompletion=complete("avif", "bmp", "gif", "heic", "jpg", "png", "tif", "webp"),
-        rich_help_panel=OUTPUT,
-        help="Format of the output photos; else by the name of -o, or the input's own.",
     ),
 ]
 """An ending with its dot."""
 Strip = Annotated[
-    bool,
-    typer.Option(
-        "--strip", rich_help_panel=OUTPUT, help="Leave out private metadata: place, camera, dates."
-    ),
+    bool, About("Leave out private metadata: place, camera, dates.", rich_help_panel=OUTPUT)
 ]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", rich_help_panel=RUN, help="Only list what would be written.")
-]
-Recursive = Annotated[
-    bool,
-    typer.Option("--recursive", "-r", rich_help_panel=INPUT, help="Look into sub-folders too."),
-]
-Offline = Annotated[
-    bool, typer.Option("--offline", rich_help_panel=NETWORK, help="Never download anything.")
-]
-Json = Annotated[
-    bool, typer.Option("--json", rich_help_panel=RUN, help="Print the result as one JSON document.")
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", rich_help_panel=RUN, help="Say only what went wrong.")
-]
+DryRun = Annotated[bool, About("Only list what would be written.", rich_help_panel=RUN)]
+Json = Annotated[bool, About("Print the result as one JSON document.", rich_help_panel=RUN)]
+Quiet = Annotated[bool, About("Say only what went wrong.", None, "-q", rich_help_panel=RUN)]
 Verbose = Annotated[
     int,
-    typer.Option(
-        "--verbose",
-        "-v",
-        count=True,
-        show_default=False,
-        rich_help_panel=RUN,
-        help="Say more; -vv says all.",
+    About(
+        "Say more; -vv says all.", None, "-v", rich_help_panel=RUN, count=True, show_default=False
     ),
 ]
 
@@ -341,7 +331,7 @@ class ComputeOptions:
         "Side of the tiles that large images are cut into; 0 never cuts.",
         "auto|PX|0",
         parser=parse_tile,
-        complete=complete("auto", "0", "512", "1024"),
+        autocompletion=complete("auto", "0", "512", "1024"),
     )
     strength: float = option(
         1.0,

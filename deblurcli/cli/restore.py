@@ -37,7 +37,7 @@ class InputOptions:
         None,
         "A picture of a photo's size: only what is white in it is restored.",
         "FILE",
-        complete=complete_path,
+        autocompletion=complete_path,
     )
     region: Region | None = option(
         None,
@@ -56,7 +56,11 @@ class OutputOptions:
 
     heading: ClassVar[str] = options.OUTPUT
     output: str | None = option(
-        None, "File or folder to write; - is standard output.", "PATH", "-o", complete=complete_path
+        None,
+        "File or folder to write; - is standard output.",
+        "PATH",
+        "-o",
+        autocompletion=complete_path,
     )
     format: options.Format = None
     strip: options.Strip = False
@@ -98,7 +102,7 @@ class VideoOptions:
         None,
         "Video codec; else what suits the container and the input.",
         "h264|hevc|vp9|av1|...",
-        complete=complete("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "ffv1"),
+        autocompletion=complete("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "ffv1"),
     )
     crf: int | None = option(
         None, "Quality on the codec's own scale, smaller is better; H.264: 16.", "N"

@@ -55,7 +55,7 @@ class RunReport:
         for job in self.plan.jobs:
             if job not in known and written_at(job) not in (None, self._before[job]):
                 self.outcomes.append(Outcome(job, "done"))
-        self.say_failures()
+        console.say_failures(o.error for o in self.outcomes if o.error)
         seconds = time.perf_counter() - self.start
         statuses = [outcome.status for outcome in self.outcomes]
         counts = {status: statuses.count(status) for status in ("done", "skipped", "failed")}
@@ -128,13 +128,7 @@ class RunReport:
                 print(console.one_line(line), flush=True)
         if self.json:
             console.print_json({"jobs": planned + [to_json(o) for o in self.outcomes]})
-        self.say_failures()
-        return self.exit_code
-
-    def say_failures(self) -> None:
-        for outcome in self.outcomes:
-            if outcome.error is not None:
-                console.say_error(outcome.error)
+        return console.say_failures(o.error for o in self.outcomes if o.error)
 
     def _close_bar_of_frames(self) -> None:
         if self._frames is not None:

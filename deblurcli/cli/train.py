@@ -47,30 +47,21 @@ Several GPUs:
 class RunOptions:
     """What `RunConfig` holds beside the recipe; None leaves it as the run was begun."""
 
-    data: list[str] | None = option(
-        None, "What to train on; repeatable. [required]", "DIR[=WEIGHT]"
-    )
+    data: list[str] | None = option(None, "Train on this; repeatable. [required]", "DIR[=WEIGHT]")
     validation: list[Path] | None = option(
         None,
-        "Pairs to measure on, never trained on; repeatable. [default: every tenth scene of --data, "
-        "held out]",
+        "Pairs to measure on; repeatable. [default: every tenth scene of --data, held out]",
         "DIR",
         "--val",
     )
     weights: str | None = option(None, "Start from these weights.", "NAME|FILE")
-    steps: int | None = option(None, "Train so many steps.", "N", min=1)
-    minutes: float | None = option(
-        None, "Train so many minutes. [default: until Ctrl-C, without --steps]", "N", min=0.01
-    )
-    validate_every: int | None = option(
-        None, "Steps between validations. [default: 1000]", "N", min=1
-    )
+    steps: int | None = option(None, "Train so many steps. [default: until Ctrl-C]", "N", min=1)
+    minutes: float | None = option(None, "Train so many minutes.", "N", min=0.01)
+    validate_every: int | None = option(None, "Steps between validations; else 1000.", "N", min=1)
     validate_limit: int | None = option(
-        None, "Most pairs of each set; 0: all. [default: 10]", "N", min=0
+        None, "Most pairs of each set, else 10; 0: all.", "N", min=0
     )
-    snapshot_every: int | None = option(
-        None, "Steps between weights files that are kept. [default: none]", "N", min=1
-    )
+    snapshot_every: int | None = option(None, "Steps between weights that are kept.", "N", min=1)
     workers: int | None = option(
         None, "Processes that prepare data. [default: beside a GPU most cores, else 0]", "N", min=0
     )
@@ -109,14 +100,9 @@ def train(
         "default|paper|FILE",
     ),
     settings: list[str] | None = option(
-        None,
-        "Change one value of the recipe, also motion.NAME=VALUE; repeatable.",
-        "NAME=VALUE",
-        "--set",
+        None, "Change a value of the recipe, or motion.NAME; repeatable.", "NAME=VALUE", "--set"
     ),
-    blur: Literal["linear", "gamma", "both"] | None = option(
-        None, "Which of GOPRO's two kinds of blur. [default: as the recipe says]"
-    ),
+    blur: options.Blur | None = option(None, "Which of GOPRO's kinds of blur; else the recipe's."),
     show_recipe: bool = option(False, "Print all values, as --recipe FILE.json reads them."),
     json: options.Json = False,
 ) -> None:
@@ -236,11 +222,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
         draw_sheet(sheet, output / "samples.png")
         pictures.append(str(output / "samples.png"))
     if json:
-        document = {**asdict(status), "folder": str(output), "pictures": pictures}
-        for name, value in document.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                document[name] = None  # JSON has no word for it
-        console.print_json(document)
+        console.print_json({**asdict(status), "folder": str(output), "pictures": pictures})
     else:
         best = output / ("best.safetensors" if validate else "last.safetensors")
         console.note(f"deblur: {describe(status)}; use it: deblur photo.jpg --weights {best}")

@@ -22,9 +22,7 @@ def watch(
             metavar="FOLDER", autocompletion=options.complete_path, help="Where files arrive."
         ),
     ],
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FOLDER", help="Where results are written.")
-    ],
+    output: Annotated[str, options.About("Where results are written.", "FOLDER", "-o")],
     recursive: options.Recursive = False,
     video: bool = option(False, "Also videos that arrive."),
     format: options.Format = None,  # noqa: A002  (the option's name)

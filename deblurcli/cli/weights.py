@@ -28,9 +28,7 @@ app.callback()(console.explain_group)
 Name = Annotated[
     str, typer.Argument(metavar="NAME|FILE", help="A name from 'deblur weights list', or a file.")
 ]
-Licence = Annotated[
-    str, typer.Option("--licence", metavar="SPDX", help="Its licence, if you know it.")
-]
+Licence = Annotated[str, options.About("Its licence, if you know it.", "SPDX")]
 
 
 @app.command("list")
@@ -106,10 +104,8 @@ def pull(
         name: hub.find(name, offline=offline, show_progress=console.show_download)
         for name in names or ["default"]
     }
-    if json:
-        console.print_json([{"name": n, "path": str(p)} for n, p in found.items()])
-    else:
-        print(*found.values(), sep="\n")
+    document = [{"name": name, "path": str(path)} for name, path in found.items()]
+    console.print_result("\n".join(map(str, found.values())), document, json=json)
 
 
 @app.command()
@@ -117,10 +113,7 @@ def pull(
 def path(*, name: Name = "default", json: options.Json = False) -> None:
     """Prints where intact weights lie; downloads nothing."""
     found = hub.find(name, offline=True)
-    if json:
-        console.print_json({"name": name, "path": str(found)})
-    else:
-        print(found)
+    console.print_result(found, {"name": name, "path": str(found)}, json=json)
 
 
 @app.command()
@@ -139,11 +132,12 @@ def verify(
     """
     known = {listing.entry.name: listing for listing in hub.listings()}
     default = hub.catalogue().default or "default"
-    rows: list[tuple[str, str, Path | None]] = []
+    rows: list[dict[str, str | None]] = []
     for name in names or [name for name, listing in known.items() if listing.path]:
         listed = known.get(default if name == "default" else name)
         if listed is not None:
-            rows.append((listed.entry.name, listed.state, listed.path))
+            path = str(listed.path) if listed.path else None
+            rows.append({"name": listed.entry.name, "state": listed.state, "path": path})
             continue
         file = Path(name)
         state: str = hub.state_of(file)
@@ -153,17 +147,15 @@ def verify(
             except DeblurError as error:
                 console.say_error(error)
                 state = "damaged"
-        rows.append((name, state, file if file.exists() else None))
-    if json:
-        keys = ("name", "state", "path")
-        console.print_json([dict(zip(keys, (n, s, p and str(p)), strict=True)) for n, s, p in rows])
+        path = str(file) if file.exists() else None
+        rows.append({"name": name, "state": state, "path": path})
+    width = max((len(row["name"] or "") for row in rows), default=0)
+    lines = (f"{r['name']:<{width}}  {r['state']:<8}  {r['path'] or ''}".rstrip() for r in rows)
+    if json or rows:
+        console.print_result("\n".join(lines), rows, json=json)
     else:
-        width = max((len(name) for name, _, _ in rows), default=0)
-        for name, state, path in rows:
-            print(f"{name:<{width}}  {state:<8}  {path or ''}".rstrip())
-    if not rows:
         console.say("no weights are here; get some with 'deblur weights pull'")
-    intact = all(state in ("intact", "unlisted") for _, state, _ in rows)
+    intact = all(row["state"] in ("intact", "unlisted") for row in rows)
     return 0 if intact else WeightsError.exit_code
 
 
@@ -175,7 +167,7 @@ def add_weights(
         str,
         typer.Argument(metavar="URL|FILE", help="A checkpoint (.pth, .ckpt) or a .safetensors."),
     ],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="What to call it.")],
+    name: Annotated[str, options.About("What to call it.", "NAME")],
     sha256: str | None = option(None, "What it must have.", "HASH"),
     licence: Licence = "unknown",
     overwrite: options.Overwrite = False,
@@ -238,10 +230,7 @@ def import_weights(
 
 def say_made(entry: Entry, target: Path, name: str, *, json: bool) -> None:
     """Says where new weights lie, and by which name they are used."""
-    if json:
-        console.print_json({**asdict(entry), "path": str(target)})
-    else:
-        print(target)
+    console.print_result(target, {**asdict(entry), "path": str(target)}, json=json)
     console.note(f"use it: deblur photo.jpg --weights {name}")
 
 
@@ -297,10 +286,8 @@ def export_weights(
     network, card = load_generator(source)
     console.note("exporting and checking; this can take a minute")
     difference = export_onnx(network, card, target, overwrite=overwrite)
-    if json:
-        console.print_json({"path": str(target), "largest_difference": difference})
-    else:
-        print(target)
+    document = {"path": str(target), "largest_difference": difference}
+    console.print_result(target, document, json=json)
     console.note(f"differs from PyTorch by at most {difference:.1g} of the full range")
 
 
@@ -310,11 +297,9 @@ def register_weights(
     *,
     file: Annotated[Path, typer.Argument(metavar="FILE.safetensors")],
     name: str | None = option(None, "Else the file's name.", "NAME"),
-    source: list[str] | None = option(
-        None, "Where the file can be downloaded; repeat for more, best first.", "URL"
-    ),
+    source: list[str] | None = option(None, "Where to download it; repeatable, best first.", "URL"),
     packaged: bool | None = option(
-        None, "Whether deblurcli's package carries the file.", None, "--packaged/--no-packaged"
+        None, "Whether deblurcli's package carries it.", None, "--packaged/--no-packaged"
     ),
     default: bool = option(False, "Make it the folder's default."),
     json: options.Json = False,
@@ -338,10 +323,7 @@ def register_weights(
         raise UsageError(wanted, "the name of other weights", "give another --name")
     sources = tuple(source) if source else None
     entry = register(file, name=name, sources=sources, packaged=packaged, default=default)
-    if json:
-        console.print_json(asdict(entry))
-    else:
-        print(f"{entry.name}  {entry.sha256}")
+    console.print_result(f"{entry.name}  {entry.sha256}", asdict(entry), json=json)
     if default and place and (first := hub.catalogue().default) != entry.name:
         console.say(
             f"--weights default stays {first}, of a folder that is searched first; "

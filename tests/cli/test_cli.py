@@ -52,7 +52,7 @@ def lines(text: str) -> list[str]:
 
 # --- starting up ---------------------------------------------------------------------------
 
-HEAVY = ("torch", "numpy", "PIL", "av", "safetensors", "pooch", "tqdm", "rich", "skimage")
+HEAVY = ("torch", "numpy", "PIL", "av", "pooch", "tqdm", "rich", "skimage")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"]])
