@@ -37,13 +37,14 @@ class DataSetOptions:
 
     def say_end(self, made: int, failures: Sequence[DeblurError], **about: object) -> int:
         """What was made and what failed; gives the exit code."""
+        code = console.say_failures(failures)
         if self.json:
             head = {"version": __version__, "output": str(self.output), "made": made}
             errors = [error.to_json() for error in failures]
             console.print_json({**head, **about, "failures": errors})
         else:
             console.note(f"deblur: made {made} pair{'' if made == 1 else 's'} in {self.output}")
-        return console.say_failures(failures)
+        return code
 
 
 def check_range(value: str) -> str:
