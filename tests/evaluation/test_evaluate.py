@@ -434,7 +434,7 @@ def test_a_blurred_picture_without_frames_is_named(tmp_path: Path) -> None:
 
 
 def test_eval_measures_several_weights_side_by_side(
-    deblur: Any, gopro: Path, tiny_weights: Path, tmp_path: Path
+    deblur_here: Any, gopro: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     network, card = load_weights(tiny_weights)
     save_weights(tmp_path / "other.safetensors", network, card, half=False)
@@ -442,7 +442,7 @@ def test_eval_measures_several_weights_side_by_side(
     words = ["eval", "--data", gopro, "--weights", tiny_weights, "--weights", other]
     options = ["--limit", "1", "--csv", tmp_path / "s.csv", "--json", "--do-no-harm"]
     outputs = ["--report", tmp_path / "r.html", "--save-images", tmp_path / "images"]
-    run = deblur(*words, *options, *outputs)
+    run = deblur_here(*words, *options, *outputs)
     assert run.returncode == 0, run.stderr
     document = json.loads(run.stdout)
     rows = [(row["set_name"], row["method"]) for row in document["results"]]
@@ -466,30 +466,30 @@ def test_eval_measures_several_weights_side_by_side(
     # Stopped after the last picture, before its line: it is measured again, the picture kept.
     lines = (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "s.csv").write_text("".join(lines[:-1]), encoding="utf-8")
-    more = deblur(*words, *options, "--save-images", tmp_path / "images")
+    more = deblur_here(*words, *options, "--save-images", tmp_path / "images")
     assert more.returncode == 0, more.stderr
     assert len((tmp_path / "s.csv").read_text(encoding="utf-8").splitlines()) == len(lines)
     picture = next((tmp_path / "images").rglob("*.png"))
     Image.new("RGB", (8, 8)).save(picture)
-    other_picture = deblur(*words, "--limit", "1", "--save-images", tmp_path / "images")
+    other_picture = deblur_here(*words, "--limit", "1", "--save-images", tmp_path / "images")
     assert other_picture.returncode == 2
     assert f"{picture}: exists already; give another --save-images" in other_picture.stderr
-    no_folder = deblur(*words, "--save-images", tmp_path / "s.csv")
+    no_folder = deblur_here(*words, "--save-images", tmp_path / "s.csv")
     assert no_folder.returncode == 2
     assert "s.csv: is a file, not a folder" in no_folder.stderr
 
     # The same words again: all is known, and what exists is not replaced.
-    again = deblur(*words, *options[:-2], "--report", tmp_path / "r.html")
+    again = deblur_here(*words, *options[:-2], "--report", tmp_path / "r.html")
     assert again.returncode == 2
     assert "r.html: exists" in again.stderr
 
 
 def test_eval_scores_results_without_loading_weights(
-    deblur: Any, gopro: Path, tmp_path: Path
+    deblur_here: Any, gopro: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(gopro / "test" / "GOPR0001_11_00" / "sharp", tmp_path / "perfect")
     words = ("--blur", "gamma", "--results", tmp_path / "perfect", "--metrics", "psnr,ssim")
-    run = deblur("eval", "--data", gopro, *words, "--json")
+    run = deblur_here("eval", "--data", gopro, *words, "--json")
     assert run.returncode == 0, run.stderr
     document = json.loads(run.stdout)
     rows = [(r["set_name"], r["method"], r["psnr_db"]) for r in document["results"]]
@@ -500,10 +500,10 @@ def test_eval_scores_results_without_loading_weights(
 
 
 def test_processes_share_the_pictures(
-    deblur: Any, gopro: Path, tiny_weights: Path, tmp_path: Path
+    deblur: Any, deblur_here: Any, gopro: Path, tiny_weights: Path, tmp_path: Path
 ) -> None:
     words = ["eval", "--data", gopro, "--weights", tiny_weights, "--metrics", "psnr", "--json"]
-    alone = deblur(*words, "--device", "cpu")
+    alone = deblur_here(*words, "--device", "cpu")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     torchrun += ["--standalone", "--no-python"]
     shared = deblur(*words, "--device", "cpu", "--csv", tmp_path / "s.csv", prefix=torchrun)
@@ -519,11 +519,11 @@ def test_processes_share_the_pictures(
 
 
 def test_eval_prints_a_table_and_fails_for_a_bad_pair(
-    deblur: Any, gopro: Path, tiny_weights: Path
+    deblur_here: Any, gopro: Path, tiny_weights: Path
 ) -> None:
     bad = find_cases([gopro])[0].blurred
     bad.write_bytes(b"")
-    run = deblur("eval", "--data", gopro, "--weights", tiny_weights)
+    run = deblur_here("eval", "--data", gopro, "--weights", tiny_weights)
     assert run.returncode == 1
     assert str(bad) in run.stderr
     assert "Traceback" not in run.stderr
@@ -542,11 +542,11 @@ def test_real_gopro_pairs_have_the_known_figures(shared_data: Path) -> None:
     assert figures["GOPRO gamma"] == pytest.approx((23.8255, 0.81858), abs=1e-3)
 
 
-def test_json_has_no_infinity(deblur: Any, gopro: Path, tiny_weights: Path) -> None:
+def test_json_has_no_infinity(deblur_here: Any, gopro: Path, tiny_weights: Path) -> None:
     case = find_cases([gopro])[0]
     shutil.copy(case.sharp[0], case.blurred)
     words = ("--weights", tiny_weights, "--limit", "1", "--metrics", "psnr", "--json")
-    run = deblur("eval", "--data", gopro, *words)
+    run = deblur_here("eval", "--data", gopro, *words)
     assert run.returncode == 0, run.stderr
     document = json.loads(run.stdout, parse_constant=pytest.fail)
     assert document["results"][0]["psnr_db"] is None
@@ -567,12 +567,12 @@ def test_names_that_are_not_text_are_measured_and_remembered(tmp_path: Path) -> 
 
 
 def test_overwriting_a_report_forgets_no_figures(
-    gopro: Path, tiny_weights: Path, tmp_path: Path, deblur: Callable[..., Any]
+    gopro: Path, tiny_weights: Path, tmp_path: Path, deblur_here: Callable[..., Any]
 ) -> None:
     report, table = tmp_path / "report.html", tmp_path / "scores.csv"
     words = ["eval", "--data", gopro, "--weights", tiny_weights, "--limit", "1"]
     words += ["--csv", table, "--report", report]
-    assert deblur(*words).returncode == 0
+    assert deblur_here(*words).returncode == 0
     figures = table.read_text(encoding="utf-8")  # seconds included: they never come out alike
-    assert deblur(*words, "--overwrite").returncode == 0
+    assert deblur_here(*words, "--overwrite").returncode == 0
     assert table.read_text(encoding="utf-8") == figures

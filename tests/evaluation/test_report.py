@@ -211,9 +211,11 @@ def test_compare_refuses_in_one_line(
     assert list(tmp_path.glob("*.html*")) == []
 
 
-def test_compare_command_says_what_it_wrote(deblur: Any, tmp_path: Path, folder: Folders) -> None:
+def test_compare_command_says_what_it_wrote(
+    deblur_here: Any, tmp_path: Path, folder: Folders
+) -> None:
     pictures = folder("in", a=(40, 30), b=(40, 30))
-    run = deblur(
+    run = deblur_here(
         "compare", pictures / "a.png", pictures / "b.png", "-o", tmp_path / "p.html", "--json"
     )
     assert run.returncode == 0, run.stderr
@@ -225,32 +227,41 @@ def test_compare_command_says_what_it_wrote(deblur: Any, tmp_path: Path, folder:
         "folder": None,
         "reduced": False,
     }
-    again = deblur("compare", pictures / "a.png", pictures / "b.png", "-o", tmp_path / "p.html")
+    again = deblur_here(
+        "compare", pictures / "a.png", pictures / "b.png", "-o", tmp_path / "p.html"
+    )
     assert again.returncode == 2
     assert "exists" in again.stderr
     assert again.stderr.count("\n") == 1
-    text = deblur("compare", pictures / "a.png", pictures / "b.png", "-o", tmp_path / "a.txt")
+    text = deblur_here("compare", pictures / "a.png", pictures / "b.png", "-o", tmp_path / "a.txt")
     assert text.returncode == 2
     assert "a.txt: is no name of a page; let it end in .html" in text.stderr
     assert not (tmp_path / "a.txt").exists()
 
 
+def two_pictures(folder: Path, width: int, height: int) -> tuple[Path, Path]:
+    """Before and after that are no flat colour."""
+    random = np.random.default_rng(2)
+    coarse = Image.fromarray(random.integers(0, 256, (height // 10, width // 10, 3), np.uint8))
+    coarse.resize((width, height), Image.Resampling.NEAREST).save(folder / "after.png")
+    coarse.resize((width, height), Image.Resampling.BICUBIC).save(folder / "before.png")
+    return folder / "before.png", folder / "after.png"
+
+
 @pytest.fixture
 def large(tmp_path: Path) -> tuple[Path, Path]:
-    """Before and after of 2500x1500 pixels that are no flat colour."""
-    random = np.random.default_rng(2)
-    coarse = Image.fromarray(random.integers(0, 256, (150, 250, 3), dtype=np.uint8))
-    coarse.resize((2500, 1500), Image.Resampling.NEAREST).save(tmp_path / "after.png")
-    coarse.resize((2500, 1500), Image.Resampling.BICUBIC).save(tmp_path / "before.png")
-    return tmp_path / "before.png", tmp_path / "after.png"
+    return two_pictures(tmp_path, 2500, 1500)
 
 
 def test_what_is_too_large_for_one_file_lies_beside_it_in_full(
-    tmp_path: Path, large: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(html, "MAX_WHOLE_PX", 400)
+    monkeypatch.setattr(html, "TILE_PX", 200)
+    large = two_pictures(tmp_path, 500, 300)
     whole = write_comparison(tmp_path / "whole.html", *large)
     assert whole.folder is None  # a few hundred kB fit
-    monkeypatch.setattr(comparison, "MAX_EMBEDDED_BYTES", 100_000)
+    monkeypatch.setattr(comparison, "MAX_EMBEDDED_BYTES", 5_000)
     told: list[tuple[int, int]] = []
     page = write_comparison(
         tmp_path / "my page.html", *large, on_progress=lambda *numbers: told.append(numbers)
@@ -259,15 +270,13 @@ def test_what_is_too_large_for_one_file_lies_beside_it_in_full(
     assert page.folder == tmp_path / "my page_files"
     text = page.path.read_text(encoding="utf-8")
     sources = re.findall(r'src="([^"]+)"', text)
-    assert len(sources) == 2 * (1 + 3 * 2)  # an overview and tiles of 1024 px each
+    assert len(sources) == 2 * (1 + 3 * 2)  # an overview and tiles of 200 px each
     files = [tmp_path / unquote(source) for source in sources]
     assert sorted(files) == sorted(page.folder.iterdir())
     assert page.size_bytes == sum(p.stat().st_size for p in [*files, page.path])
     # The tiles together are the picture.
-    image = np.zeros((1500, 2500, 3), np.uint8)
-    for file, left, top in zip(
-        files[1:7], (0, 1024, 2048) * 2, (0,) * 3 + (1024,) * 3, strict=True
-    ):
+    image = np.zeros((300, 500, 3), np.uint8)
+    for file, left, top in zip(files[1:7], (0, 200, 400) * 2, (0,) * 3 + (200,) * 3, strict=True):
         tile = np.asarray(Image.open(file))
         image[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
     assert psnr(image, np.asarray(Image.open(large[0]))) > 35

@@ -293,10 +293,10 @@ def test_add_remembers_a_network(
 
 
 def test_from_the_command_line(
-    nafnet: Path, tmp_path: Path, deblur: Deblur, make_photo: Callable[..., Path]
+    nafnet: Path, tmp_path: Path, deblur_here: Deblur, make_photo: Callable[..., Path]
 ) -> None:
     photo = make_photo(tmp_path / "photo.png", size=(64, 48))
-    run = deblur(photo, "-o", tmp_path / "sharp.png", "--weights", nafnet)
+    run = deblur_here(photo, "-o", tmp_path / "sharp.png", "--weights", nafnet)
     assert run.returncode == 0, run.stderr  # type: ignore[attr-defined]
     assert (tmp_path / "sharp.png").exists()
 
