@@ -140,8 +140,6 @@ def encode(picture: Picture) -> list[bytes]:
         subsampling = "4:0:0" if image.mode == "L" else "4:4:4"
         options = {"quality": _AVIF_QUALITY, "subsampling": subsampling}
         options["exif"] = RawExif(metadata.exif) if metadata.exif else None
-    elif picture.format == "BMP" and picture.alpha is not None:
-        return _bmp_with_alpha(image, metadata)
     elif picture.format == "GIF":
         # It holds 256 colours at most; transparency is all or nothing.
         number = 256 if picture.alpha is None else 255
@@ -156,19 +154,3 @@ def encode(picture: Picture) -> list[bytes]:
     given = {name: value for name, value in options.items() if value is not None}
     image.save(file, picture.format, **given)
     return [file.getvalue()]
-
-
-def _bmp_with_alpha(image: Image.Image, metadata: Metadata) -> list[bytes]:
-    """A BMP file with a version 4 header; Pillow writes version 3, which has no alpha.
-
-    Source: Microsoft, "BITMAPV4HEADER structure".
-    """
-    width, height = image.size
-    pixels = image.convert("RGBA").transpose(Image.Transpose.FLIP_TOP_BOTTOM).tobytes("raw", "BGRA")
-    per_metre = [round(dpi / 0.0254) for dpi in metadata.dpi or (0, 0)]
-    return [
-        struct.pack("<2sIHHI", b"BM", 14 + 108 + len(pixels), 0, 0, 14 + 108),
-        struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(pixels), *per_metre, 0, 0),
-        struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48),
-        pixels,
-    ]

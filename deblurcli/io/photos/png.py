@@ -42,6 +42,10 @@ Chunk = tuple[bytes, bytes]
 """A chunk's type and data."""
 
 _MAX_TEXT_BYTES = 64 << 20
+# Adam7: the first column and row of each pass, and the steps from there.
+_PASSES = (
+    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
+)  # fmt: skip
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_KEYWORD = b"Raw profile type "
 # They describe samples, palettes or frames that the new file does not have.
@@ -114,15 +118,19 @@ def _with_colours(picture: Picture, chunks: dict[bytes, bytes]) -> Picture:
 
 def _repair(critical: list[Chunk]) -> bytes:
     """A PNG file with what can be read of a damaged one's pixels, and zeros for the rest."""
-    width, height, depth, colour = struct.unpack_from(">IIBB", critical[0][1], 8)
-    row_bytes = 1 + (width * depth * {2: 3, 4: 2, 6: 4}.get(colour, 1) + 7) // 8
-    enough = (2 * height + 64) * row_bytes  # when interlaced, too; libpng passes over the rest
+    header = struct.unpack_from(">IIBBxxB", critical[0][1], 8)
+    width, height, depth, colour, interlaced = header
+    bits = depth * {2: 3, 4: 2, 6: 4}.get(colour, 1)
+    whole = 0
+    for left, top, x_step, y_step in _PASSES if interlaced else [(0, 0, 1, 1)]:
+        columns, rows = len(range(left, width, x_step)), len(range(top, height, y_step))
+        whole += rows * (1 + (columns * bits + 7) // 8) if columns else 0
     data = b"".join(raw[8:-4] for kind, raw in critical if kind == b"IDAT")
     inflater, pixels = zlib.decompressobj(), bytearray()
     with suppress(zlib.error):
         for start in range(0, len(data), 256):  # up to where the damage is
-            pixels += inflater.decompress(data[start : start + 256], enough - len(pixels) + 1)
-    repaired = zlib.compress(pixels[:enough].ljust(enough, b"\0"), 1)
+            pixels += inflater.decompress(data[start : start + 256], whole - len(pixels) + 1)
+    repaired = zlib.compress(pixels[:whole].ljust(whole, b"\0"), 1)
     others = [raw for kind, raw in critical if kind not in (b"IDAT", b"IEND")]
     end = [chunk_bytes(b"IDAT", repaired), chunk_bytes(b"IEND", b"")]
     return b"".join([SIGNATURE, *others, *end])

@@ -60,7 +60,7 @@ FORMATS = {
     "PNG": Format("PNG", (".png", ".apng"), deep=True, cicp=True, max_px=1_000_000),
     "WEBP": Format("WebP", (".webp",), grey=False, grey_alpha=False, max_px=16383),
     "TIFF": Format("TIFF", (".tif", ".tiff"), cmyk=True, deep=True),
-    "BMP": Format("BMP", (".bmp",), icc=False),
+    "BMP": Format("BMP", (".bmp",), alpha=False, icc=False),
     "GIF": Format("GIF", (".gif",), icc=False, max_px=65535),
     "HEIF": Format(
         "HEIC", (".heic", ".heif", ".hif"), deep=True, cicp=True, grey_alpha=False, max_px=16384

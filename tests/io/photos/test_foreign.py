@@ -151,27 +151,30 @@ def test_a_pipe_without_end_is_given_up() -> None:
 
 
 MEASURE = """
-import io, resource, sys
+import resource, sys
 from pathlib import Path
 from deblurcli.errors import DeblurError
 from deblurcli.io import photos
 import imagecodecs, tifffile, av, PIL.Image
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-try:
-    photos.read(Path(sys.argv[1]))
-except DeblurError as error:
-    print(error, file=sys.stderr)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = peak()
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        photos.read(path)
+    except DeblurError as error:
+        print(error)
+    assert peak() - before < 250, (path, peak() - before)
 """
 
 
 def packed_zeros(megabytes: int) -> bytes:
-    packer = zlib.compressobj(9)
+    packer = zlib.compressobj(1)
     return b"".join([packer.compress(bytes(1 << 20)) for _ in range(megabytes)]) + packer.flush()
 
 
 def bombs() -> dict[str, bytes]:
-    zeros = packed_zeros(1000)
+    zeros = packed_zeros(400)
     row = b"\0" + bytes(30)
     deflate = io.BytesIO()
     tifffile.imwrite(deflate, np.zeros((64, 64), np.uint8), compression="zlib")
@@ -200,11 +203,7 @@ def bombs() -> dict[str, bytes]:
 def test_bombs_cost_little_memory(tmp_path: Path) -> None:
     for name, data in bombs().items():
         (tmp_path / name).write_bytes(data)
-        run = subprocess.run(
-            [sys.executable, "-c", MEASURE, tmp_path / name],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        assert int(run.stdout) < 250, (name, run.stdout, run.stderr)
+    subprocess.run([sys.executable, "-c", MEASURE, tmp_path], check=True)
 
 
 # Right pictures that were refused or misnamed
