@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import TracebackType
@@ -26,7 +26,6 @@ from deblurcli.io.videos.info import (
     video_stream,
 )
 from deblurcli.io.videos.pixels import PixelReader, exceeds_rgb
-from deblurcli.io.videos.segments import EncodedPacket
 from deblurcli.io.videos.streams import TimeRange, move_packet
 
 # Packets of one time lie at most so far apart in a file, in terms of time.
@@ -45,13 +44,11 @@ class Step:
     Attributes:
         frame: in RGB.
         original: the frame as it was decoded, where RGB can't hold all of it.
-        encoded: a segment of the output that an earlier run has finished, in place of its frames.
     """
 
     frame: VideoFrame | None
     packets: list[Packet[Stream]] = field(default_factory=list)
     original: VideoFrame | None = None
-    encoded: Sequence[EncodedPacket] = ()
 
 
 class VideoReader:

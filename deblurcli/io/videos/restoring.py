@@ -22,8 +22,8 @@ from deblurcli.io.videos.pixels import (
     samples_of,
     turn_upright,
 )
-from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.segments import SEGMENT_FRAMES, open_segments
+from deblurcli.io.videos.reading import VideoReader
+from deblurcli.io.videos.segments import open_segments
 from deblurcli.io.videos.streams import choose_copied_streams
 from deblurcli.io.videos.writing import Picture, VideoWriter, unusual_tags, video_output
 
@@ -125,7 +125,6 @@ def restore_video(
                     f"its pixels are {picture.aspect} as wide as high, which {encoding.encoder} "
                     f"in {container_format} can't say here: .mp4 would"
                 )
-            size, done = (first.frame.width, first.frame.height), 0
             description = {
                 "input": os.fspath(Path(source).absolute()),
                 "bytes": Path(source).stat().st_size,
@@ -151,22 +150,15 @@ def restore_video(
                 ) as writer,
             ):
                 writer.copy_from(reader, copied, strip=strip)
+                size, done = (first.frame.width, first.frame.height), 0
                 with write_behind(writer.write, depth) as write:
                     for step in itertools.chain([first], steps):
                         frame = step.frame
-                        if frame is None:
-                            write(step)
-                            break
-                        segment, place = divmod(done, SEGMENT_FRAMES)
-                        done += 1
-                        if segments is not None and segment < segments.count:
-                            encoded = segments.load(segment) if place == 0 else ()
-                            write(Step(None, step.packets, encoded=encoded))
-                        else:
+                        if frame is not None and not writer.has(done):
                             if size != (frame.width, frame.height):
                                 size = (frame.width, frame.height)
                                 notes.append(
-                                    f"its size changes to {size[0]}x{size[1]} at frame {done}: "
+                                    f"its size changes to {size[0]}x{size[1]} at frame {done + 1}: "
                                     f"scaled to {picture.width}x{picture.height}"
                                 )
                             restored = restore(pixels_of(frame))
@@ -175,7 +167,8 @@ def restore_video(
                             else:
                                 step.frame = frame_like(frame, turn_upright(restored, turn))
                                 step.original = None
-                            write(step)
-                        if progress is not None:
+                        write(step)
+                        done += frame is not None
+                        if progress is not None and frame is not None:
                             progress(done, reader.frame_count)
         return VideoResult(done, (*notes, *reader.notes), reader.damage())

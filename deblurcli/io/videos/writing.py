@@ -191,11 +191,11 @@ class VideoWriter:
         self._durations: dict[int, int] = {}
         self._last_pts: int | None = None
         self._last_dts: int | None = None
-        # Of the segment at hand: its encoder, its packets so far, its first time, its frames.
-        self._segments, self._segment_number = segments, 0
+        self._segments, self._frame_count = segments, 0
+        # Of the segment at hand: its encoder, its packets so far, its first time.
         self._encoder: VideoCodecContext | None = None
         self._finished: list[EncodedPacket] = []
-        self._first_pts = self._frame_count = 0
+        self._first_pts = 0
 
     def _set_up(self, context: VideoCodecContext) -> None:
         picture = self._picture
@@ -225,17 +225,33 @@ class VideoWriter:
         self._copies = add_streams(self._output, copied, strip=strip)
         copy_chapters(source, self._output, reader.part)
 
+    def has(self, frame_number: int) -> bool:
+        """Whether an earlier run has encoded that frame: what is written for it is not looked at.
+
+        Frames are counted from 0.
+        """
+        segment = frame_number // SEGMENT_FRAMES
+        return self._segments is not None and segment < self._segments.count
+
     def write(self, step: Step) -> None:
         """Takes packets of copied streams, and an RGB frame with its time, if there is one; a
         time that does not come after the last frame's is moved on."""
         for packet in step.packets:
             self._waiting.extend(self._copies[packet.stream.index].take(packet))
-        for encoded in step.encoded:
-            self._mux(encoded)
-            self._last_pts = max(encoded.pts, self._last_pts or encoded.pts)
-        self._segment_number += bool(step.encoded)
         if step.frame is None:
             return
+        segment, place = divmod(self._frame_count, SEGMENT_FRAMES)
+        self._frame_count += 1
+        if self._segments is not None and segment < self._segments.count:
+            for encoded in self._segments.load(segment) if place == 0 else ():
+                self._mux(encoded)
+                self._last_pts = max(encoded.pts, self._last_pts or encoded.pts)
+            return
+        if self._encoder is not None and place == 0:
+            self._take(self._encoder.encode(None))
+            if self._segments is not None:
+                self._segments.save(segment - 1, self._finished)
+            self._encoder, self._finished = None, []
         frame = self._pixels.from_rgb(step.frame, step.original)
         per_tick = (fraction_of(step.frame.time_base) or self._time_base) / self._time_base
         pts = round((step.frame.pts or 0) * per_tick)
@@ -244,8 +260,6 @@ class VideoWriter:
             self._durations[self._last_pts] = pts - self._last_pts
         self._durations[pts] = round((step.frame.duration or 0) * per_tick)
         self._last_pts = pts
-        if self._frame_count == SEGMENT_FRAMES:
-            self._end_segment()
         if self._encoder is None:
             template, name = self._stream.codec_context, self._encoding.encoder
             self._encoder = cast(VideoCodecContext, CodecContext.create(name, "w"))
@@ -256,7 +270,6 @@ class VideoWriter:
             self._first_pts = pts
         # Each segment begins at 0 for its encoder, which then does the same whatever was before.
         frame.pts, frame.time_base = pts - self._first_pts, self._time_base
-        self._frame_count += 1
         self._take(self._encoder.encode(frame))
 
     def _take(self, packets: Sequence[Packet[VideoStream]]) -> None:
@@ -268,14 +281,6 @@ class VideoWriter:
             encoded = EncodedPacket(pts, dts, duration, packet.is_keyframe, bytes(packet))
             self._finished.append(encoded)
             self._mux(encoded)
-
-    def _end_segment(self) -> None:
-        if self._encoder is not None:
-            self._take(self._encoder.encode(None))
-        if self._segments is not None and self._frame_count == SEGMENT_FRAMES:
-            self._segments.save(self._segment_number, self._finished)
-        self._segment_number += 1
-        self._encoder, self._finished, self._frame_count = None, [], 0
 
     def _mux(self, encoded: EncodedPacket) -> None:
         packet = Packet(encoded.data)
@@ -314,7 +319,8 @@ class VideoWriter:
         if error is None:
             for copy in self._copies.values():
                 self._waiting.extend(copy.take(None))
-            self._end_segment()
+            if self._encoder is not None:
+                self._take(self._encoder.encode(None))
             self._mux_waiting(math.inf)
             self._output.close()
         else:

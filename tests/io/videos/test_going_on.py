@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg, run
 
-from deblurcli.io.videos import restore_video, restoring, segments, writing
+from deblurcli.cli import main
+from deblurcli.io.videos import restore_video, segments, writing
 
 pytestmark = needs_ffmpeg
 
@@ -25,7 +26,7 @@ FRAMES = 260
 @pytest.fixture(autouse=True)
 def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two whole segments and a part of a third; commands in their own process keep theirs."""
-    for module in (segments, writing, restoring):
+    for module in (segments, writing):
         monkeypatch.setattr(module, "SEGMENT_FRAMES", 100)
 
 
@@ -113,18 +114,24 @@ def test_without_a_name_for_the_work_nothing_is_kept(clip: Path, tmp_path: Path)
 @pytest.mark.skipif(os.name == "nt", reason="no such signals there")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGINT])
 def test_the_same_command_goes_on_after_any_signal(
-    clip: Path, tmp_path: Path, deblur: Callable[..., Any], tiny_weights: Path, number: int
+    clip: Path, tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    target = tmp_path / "out.mp4"
-    words = [clip, "-o", target, "--weights", tiny_weights, "--preset", "ultrafast"]
-    command = [sys.executable, "-m", "deblurcli", *map(str, words)]
+    source, target = tmp_path / "in" / "small.mp4", tmp_path / "out.mp4"
+    source.parent.mkdir()
+    ffmpeg("-i", clip, "-vf", "scale=64:48", "-vsync", "passthrough", "-c:a", "copy", source)
+    words = [str(source), "-o", str(target), "--weights", str(tiny_weights)]
+    words += ["--preset", "ultrafast", "--precision", "fp32"]
+    command = [sys.executable, "-m", "deblurcli", *words]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
         while not (tmp_path / "out.mp4.part" / "segment-000000").exists():
             assert running.poll() is None
+            time.sleep(0.01)
         running.send_signal(number)
     assert not target.exists()
-    done = deblur(*words)
-    assert done.returncode == 0, done.stderr
-    assert "goes on after" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
-    assert ffprobe(target).video["nb_read_frames"] == ffprobe(clip).video["nb_read_frames"]
+    with pytest.MonkeyPatch.context() as patch:  # as in the process that was stopped
+        for module in (segments, writing):
+            patch.setattr(module, "SEGMENT_FRAMES", 250)
+        assert main(words) == 0
+    assert "goes on after 250 frames" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.mp4"]
+    assert ffprobe(target).video["nb_read_frames"] == ffprobe(source).video["nb_read_frames"]
