@@ -24,18 +24,11 @@ Verdict = Literal["sharp", "slightly blurred", "blurred"]
 SLIGHT, BLURRED = 0.40, 0.55
 """Changes from which on a photo counts as slightly blurred, and as blurred."""
 
-# (change, length in pixels): the median change of 14 photos that were blurred along straight lines
-# of random direction in linear light, with a little noise, restored by the shipped network. Longer
+# The median change of 14 photos that were blurred along straight lines of so many pixels, in random
+# directions and linear light, with a little noise, and restored by the shipped network. Longer
 # blur, up to 24 px, changes no more.
-_CHANGE_BY_BLUR_PX = (
-    (0.14, 0),
-    (0.31, 1),
-    (0.41, 2),
-    (0.56, 3),
-    (0.68, 4),
-    (0.94, 6),
-    (1.12, 8),
-)
+_BLUR_PX = (0, 1, 2, 3, 4, 6, 8)
+_CHANGES = (0.14, 0.31, 0.41, 0.56, 0.68, 0.94, 1.12)
 
 _PARTS = 4
 _MAX_SHARE = 0.1  # of the picture's pixels, which is about the share of the time
@@ -117,8 +110,7 @@ def estimate_blur(deblurrer: Deblurrer, image: Image) -> BlurEstimate:
         # The 1 keeps the noise of empty areas from being taken for edges.
         changes.append(_rms(after - before) / (_rms(before) + 1.0) / (deblurrer.strength or 1.0))
     change = float(np.mean(sorted(changes)[-2:]))
-    known, lengths_px = zip(*_CHANGE_BY_BLUR_PX, strict=True)
-    return BlurEstimate(change, float(np.interp(change, known, lengths_px)))
+    return BlurEstimate(change, float(np.interp(change, _CHANGES, _BLUR_PX)))
 
 
 def _gradients(part: Image, scale: float) -> NDArray[np.float32]:

@@ -101,7 +101,7 @@ class Clip:
     def _video_frames(self) -> Iterator[Frame]:
         before: Fraction | None = None
         with (
-            VideoReader(self.source) as reader,
+            closing(VideoReader(self.source)) as reader,
             closing(read_ahead(reader.steps(), _FRAMES_AHEAD)) as steps,
         ):
             for step in steps:

@@ -148,7 +148,7 @@ def restore_to_frames(
             raise already_exists(folder)
         if not folder.is_dir() or any(not p.match("frame-*.*") for p in folder.iterdir()):
             raise UsageError(folder, "holds other things than frames", "give another -o")
-    with VideoReader(source, start, end) as reader:
+    with closing(VideoReader(source, start, end)) as reader:
         depth = depth_for(reader.stream.width, reader.stream.height)
         colour = Colour.of(reader.stream.codec_context)
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.part")

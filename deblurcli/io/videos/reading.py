@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from types import TracebackType
 
 import av
 from av.packet import Packet
@@ -52,7 +51,7 @@ class Step:
 
 
 class VideoReader:
-    """Decodes a video, and remembers what could not be decoded; a context manager.
+    """Decodes a video, and remembers what could not be decoded; to be closed.
 
     Attributes:
         container, stream: the open file, and the stream in it that is decoded.
@@ -115,15 +114,7 @@ class VideoReader:
         self._end_seconds = 0.0
         self._is_finished = False
 
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.container.close()
 
     def steps(self, copied: Collection[int] = ()) -> Iterator[Step]:

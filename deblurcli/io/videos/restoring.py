@@ -95,7 +95,8 @@ def restore_video(
     """
     target = Path(target)
     container_format = container_of(target)
-    with VideoReader(source, start, end, keep_origin=container_format == "mpegts") as reader:
+    keep_origin = container_format == "mpegts"
+    with closing(VideoReader(source, start, end, keep_origin=keep_origin)) as reader:
         stream, tags = reader.stream, reader.container.metadata
         copied = choose_copied_streams(reader.container, stream, container_format, strip=strip)
         encoding = choose_encoding(

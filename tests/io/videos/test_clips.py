@@ -140,7 +140,7 @@ def test_a_gif_cut_anywhere_gives_its_first_frames_or_one_line(tmp_path: Path) -
     first.save(whole, save_all=True, append_images=rest, duration=40)
     data = whole.read_bytes()
     counts = set()
-    for length in range(1, len(data), max(1, len(data) // 150)):
+    for length in range(1, len(data), max(1, len(data) // 60)):
         cut.write_bytes(data[:length])
         try:
             result = restore_animation(cut, tmp_path / "out.gif", same, overwrite=True)

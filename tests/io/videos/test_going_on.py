@@ -118,7 +118,9 @@ def test_the_same_command_goes_on_after_any_signal(
 ) -> None:
     source, target = tmp_path / "in" / "small.mp4", tmp_path / "out.mp4"
     source.parent.mkdir()
-    ffmpeg("-i", clip, "-vf", "scale=64:48", "-vsync", "passthrough", "-c:a", "copy", source)
+    # Twice as long, so that the command has half of its work before it when it is stopped.
+    ffmpeg("-stream_loop", 1, "-i", clip, "-vf", "scale=64:48", "-vsync", "passthrough",
+           "-c:a", "copy", source)  # fmt: skip
     words = [str(source), "-o", str(target), "--weights", str(tiny_weights)]
     words += ["--preset", "ultrafast", "--precision", "fp32"]
     command = [sys.executable, "-m", "deblurcli", *words]
@@ -132,6 +134,6 @@ def test_the_same_command_goes_on_after_any_signal(
         for module in (segments, writing):
             patch.setattr(module, "SEGMENT_FRAMES", 250)
         assert main(words) == 0
-    assert "goes on after 250 frames" in capsys.readouterr().err
+    assert "goes on after" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out.mp4"]
     assert ffprobe(target).video["nb_read_frames"] == ffprobe(source).video["nb_read_frames"]
