@@ -19,15 +19,9 @@ _X26_PRESETS = (
     *("medium", "slow", "slower", "veryslow", "placebo"),
 )
 _ALIASES = {
-    "h264": "libx264",
-    "x264": "libx264",
-    "avc": "libx264",
-    "h265": "libx265",
-    "x265": "libx265",
-    "hevc": "libx265",
-    "vp9": "libvpx-vp9",
-    "av1": "libsvtav1",
-    "prores": "prores_ks",
+    **dict.fromkeys(("h264", "x264", "avc"), "libx264"),
+    **dict.fromkeys(("h265", "x265", "hevc"), "libx265"),
+    **{"vp9": "libvpx-vp9", "av1": "libsvtav1", "prores": "prores_ks"},
 }
 _LEFT_OUT = {
     "SPHERICAL": "its 360° projection is left out: players show it flat",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import numpy as np
 
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of, rate_of, tick_of
@@ -164,7 +165,8 @@ def restore_video(
                                 )
                             restored = restore(pixels_of(frame))
                             if turn is None:
-                                samples_of(frame, 0)[:] = restored.reshape(len(restored), -1)
+                                rows = restored.reshape(len(restored), -1)
+                                np.copyto(samples_of(frame, 0), rows, casting="no")
                             else:
                                 step.frame = frame_like(frame, turn_upright(restored, turn))
                                 step.original = None

@@ -657,6 +657,16 @@ def test_an_error_while_restoring_leaves_nothing(clip: Path, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_restorer_that_gives_another_kind_of_pixels_is_refused(
+    clip: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TypeError, match="float32"):
+        restore_video(clip, tmp_path / "out.mp4", lambda pixels: pixels.astype(np.float32) / 255)
+    with pytest.raises(ValueError, match="shape"):
+        restore_video(clip, tmp_path / "out.mp4", lambda pixels: pixels[:-1])
+    assert list(tmp_path.iterdir()) == []
+
+
 _SLOW = """
 import sys, time
 from deblurcli.io.videos import restore_video
