@@ -30,143 +30,106 @@ PatchSide = Annotated[int, (8, math.inf)]
 
 @dataclass(frozen=True)
 class MotionRange:
-    """What kinds of motion are drawn. Lengths are pixels of the finished picture.
+    """What kinds of motion are drawn. Lengths are pixels of the finished picture, and shares those
+    of pictures."""
 
-    Attributes:
-        path_px: longest camera path; lengths are drawn with more short ones than long ones.
-        weak: share of pictures whose camera path is at most 4 px.
-        curvature: typical bend of a path: how far its ends lie beside the tangent in its
-            middle, as a share of its length.
-        rotation_degrees: largest camera roll during the exposure.
-        zoom: largest relative change of scale during the exposure.
-        shaky: share of pictures whose camera path is an irregular walk instead of an arc.
-        still: share of pictures that nothing blurs (do no harm).
-        frames: share averaged from 7 to 13 frames, each blurred a little in itself, instead of
-            a continuous exposure.
-        objects: largest number of objects that move on their own, or are seen at another depth.
-        encoded: share averaged as encoded values, as the linear GOPRO set is.
-        exponential: share averaged through expm1(4.8 x) / expm1(4.8), about as REDS is.
-        any_gamma: share averaged through a gamma curve of a random exponent from 1 to 5. The
-            rest goes through a gamma of 2.2, nearly as light adds up in a camera.
-        highlights: share of pictures whose brightest spots saturate.
-        defocus: share of scenes that are out of focus, before anything moves; a third of them
-            doesn't move.
-        patterns: share of scenes that are stripes, grids or text instead of a photo's part.
-    """
-
-    path_px: Annotated[float, (0, 1000)] = 80.0
-    weak: Share = 0.15
+    path_px: Annotated[float, (0, 1000)] = 80.0  # longest camera path; short ones are more frequent
+    weak: Share = 0.15  # whose camera path is at most 4 px
+    # Typical bend of a path: how far its ends lie beside the tangent in its middle, per length.
     curvature: Annotated[float, (0, 10)] = 0.15
-    rotation_degrees: Annotated[float, (0, 45)] = 1.6
-    zoom: Annotated[float, (0, 0.5)] = 0.02
-    shaky: Share = 0.2
-    still: Share = 0.08
+    rotation_degrees: Annotated[float, (0, 45)] = 1.6  # largest camera roll
+    zoom: Annotated[float, (0, 0.5)] = 0.02  # largest relative change of scale
+    shaky: Share = 0.2  # whose camera path is an irregular walk instead of an arc
+    still: Share = 0.08  # that nothing blurs (do no harm)
+    # Averaged from 7 to 13 frames, each blurred a little in itself, not a continuous exposure.
     frames: Share = 0.35
+    # Largest number of objects that move on their own, or are seen at another depth.
     objects: Annotated[int, (0, 100)] = 3
+    # Averaged as encoded values, as the linear GOPRO set is; through expm1(4.8 x) / expm1(4.8),
+    # about as REDS is; through a gamma of a random exponent from 1 to 5; the rest goes through
+    # a gamma of 2.2, nearly as light adds up in a camera.
     encoded: Share = 0.35
     exponential: Share = 0.25
     any_gamma: Share = 0.1
-    highlights: Share = 0.3
-    defocus: Share = 0.12
-    patterns: Share = 0.04
+    highlights: Share = 0.3  # whose brightest spots saturate
+    defocus: Share = 0.12  # out of focus, before anything moves; a third of them doesn't move
+    patterns: Share = 0.04  # of scenes that are stripes, grids or text instead of a photo's part
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained.
-
-    Attributes:
-        scales: levels of the pyramid, the paper's K.
-        channels: features per depth of the compact network.
-        encoder_blocks: blocks per depth on the way down, or of each level of ``"deepdeblur"``;
-            empty for the network's own: there (59,), (29,) or (19,) for K = 1, 2 or 3, which are
-            120 convolutions in all.
-        decoder_blocks: blocks per depth on the way up of the compact network; empty: its own.
-        depths: how many of the depths each level of the compact network uses, finest level first;
-            empty: all.
-        unshuffle, block: pixel-unshuffle factor and kind of block of the compact network.
-        loss: content loss at every scale.
-        fft_weight: of the L1 distance of the Fourier transforms, beside the content loss.
-        adversarial: weight of the adversarial loss on the finest scale, the paper's λ; 0: none.
-        discriminator: ``"release"``, as in the authors' code; or ``"paper"``, its table.
-        optimizer: ``"muon"`` is for the kernels between features, with Adam for the rest.
-        betas: of Adam and AdamW.
-        weight_decay: of AdamW and Muon.
-        learning_rate: of the optimizer, after the warm-up.
-        warmup_steps: steps in which the learning rate rises linearly from 0.
-        schedule: how the learning rate falls: ``"cosine"``, half of one over the whole training;
-            ``"trapezoid"``, constant and then linearly over the last fifth; or ``"step"``, in
-            equal factors at the milestones.
-        milestones: shares of the training at which the rate falls (``"step"``). The paper's is
-            after 3e5 of 9e5 steps.
-        final_rate: what the schedule ends at, as a share of `learning_rate`.
-        batch: pictures per step, over all processes together.
-        accumulate: parts in which each step's pictures pass the network, to need less memory.
-            The discriminator learns from each part.
-        patch_px: side of the training patches.
-        early_share: share of the training that uses `early_batch` patches of `early_patch_px`,
-            which are quicker while the network learns the basics.
-        crops: ``"textured"``, the one with most texture of three random ones; or ``"uniform"``.
-        patches_per_picture: neighbours in a batch that come from the same picture, which then
-            is decoded once.
-        reuse: for how many steps a synthesised pair stays in use, each time with another
-            augmentation; more than 1 pays where synthesis takes longer than training.
-        clip_norm: largest norm of the gradient; 0: not clipped. Ordinary steps of small
-            compact networks are about 0.01; without normalisation layers a rare one can undo
-            them all.
-        ema: decay of the exponential moving average of the weights; 0: none.
-        colour: augment by RGB permutation and saturation, as the paper.
-        saturation: what is scaled then: ``"grey"``, the distance to the mean of R, G and B, which
-            leaves the blur of a pair what it was; or ``"hsv"``, as the paper.
-        noise, jpeg: share of blurred pictures that get noise, JPEG artefacts.
-        noise_kind: ``"sensor"``, which grows with the light; or ``"gaussian"``, the same all over
-            a picture, its deviation drawn from N(0, (2/255)²), as the paper.
-        rounded: round blurred pictures to 8 bits, as files are.
-        blur: which of GOPRO's two kinds are trained on.
-        motion: what blur is synthesised.
-    """
+    """How a network is trained."""
 
     name: str = "default"
+
+    # The network; the compact one's channels, blocks and depths are from full size down, and what
+    # is empty is its own choice.
     network: Literal["compact", "deepdeblur"] = "compact"
-    scales: Annotated[int, (1, 8)] = 3
+    scales: Annotated[int, (1, 8)] = 3  # levels of the pyramid, the paper's K
     channels: tuple[Annotated[int, (1, 4096)], ...] = (48, 96, 128)
+    # Of "deepdeblur" one number, blocks of each level; empty: (59,), (29,) or (19,) for K = 1, 2
+    # or 3, which are 120 convolutions in all.
     encoder_blocks: tuple[Count, ...] = ()
     decoder_blocks: tuple[CountFrom0, ...] = ()
-    depths: tuple[Count, ...] = ()
-    unshuffle: Annotated[int, (1, 16)] = 2
+    depths: tuple[Count, ...] = ()  # how many of them each level uses, finest level first
+    unshuffle: Annotated[int, (1, 16)] = 2  # pixel-unshuffle factor
     block: Literal["gated", "residual"] = "gated"
-    loss: Literal["charbonnier", "l1", "mse"] = "charbonnier"
-    fft_weight: From0 = 0.5
-    adversarial: From0 = 0.0
+
+    # Losses.
+    loss: Literal["charbonnier", "l1", "mse"] = "charbonnier"  # of the content, at every scale
+    fft_weight: From0 = 0.5  # of the L1 distance of the Fourier transforms
+    adversarial: From0 = 0.0  # weight of that loss on the finest scale, the paper's λ; 0: none
+    # As in the authors' code, or the paper's table.
     discriminator: Literal["release", "paper"] = "release"
+
+    # Steps.
+    # Muon is for the kernels between features, with Adam for the rest.
     optimizer: Literal["adam", "adamw", "muon"] = "muon"
-    betas: tuple[Share, Share] = (0.9, 0.999)
-    weight_decay: From0 = 0.0
-    learning_rate: Above0 = 2e-3
-    warmup_steps: CountFrom0 = 100
+    betas: tuple[Share, Share] = (0.9, 0.999)  # of Adam and AdamW
+    weight_decay: From0 = 0.0  # of AdamW and Muon
+    learning_rate: Above0 = 2e-3  # after the warm-up
+    warmup_steps: CountFrom0 = 100  # in which it rises linearly from 0
+    # How it falls: constant and then linearly over the last fifth; half a cosine over the whole
+    # training; or in equal factors at the milestones.
     schedule: Literal["trapezoid", "cosine", "step"] = "trapezoid"
-    milestones: tuple[Share, ...] = (1 / 3,)
-    final_rate: Share = 0.003
-    batch: Count = 8
+    milestones: tuple[Share, ...] = (1 / 3,)  # of the training; the paper's: 3e5 of 9e5 steps
+    final_rate: Share = 0.003  # what it ends at, as a share of `learning_rate`
+    # Largest norm of the gradient; 0: not clipped. Ordinary steps of small compact networks are
+    # about 0.01; without normalisation layers a rare one can undo them all.
+    clip_norm: From0 = 0.03
+    ema: Share = 0.999  # decay of the exponential moving average of the weights; 0: none
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+    # Batches.
+    batch: Count = 8  # pictures per step, over all processes together
+    # Parts in which they pass the network, to need less memory. The discriminator learns from each.
     accumulate: Count = 1
     patch_px: PatchSide = 256
+    # So much of the training uses smaller patches, quicker while the network learns the basics.
     early_share: Share = 0.6
     early_batch: Count = 16
     early_patch_px: PatchSide = 128
+    # The one with most texture of three random ones, or any.
     crops: Literal["textured", "uniform"] = "textured"
+    # Neighbours in a batch that come from the same picture, which then is decoded once.
     patches_per_picture: Count = 1
+    # For how many steps a synthesised pair stays in use, each time with another augmentation; more
+    # than 1 pays where synthesis takes longer than training.
     reuse: Count = 5
-    clip_norm: From0 = 0.03
-    ema: Share = 0.999
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    colour: bool = True
+
+    # Pictures.
+    colour: bool = True  # augment by RGB permutation and saturation, as the paper
+    # What is scaled then: the distance to the mean of R, G and B, which leaves the blur of a pair
+    # what it was; or, as in the paper, the saturation of HSV.
     saturation: Literal["grey", "hsv"] = "grey"
-    noise: Share = 0.5
-    jpeg: Share = 0.3
+    noise: Share = 0.5  # of blurred pictures that get noise…
+    jpeg: Share = 0.3  # …and JPEG artefacts
+    # Noise that grows with the light; or the same all over a picture, its deviation drawn from
+    # N(0, (2/255)²), as the paper.
     noise_kind: Literal["sensor", "gaussian"] = "sensor"
-    rounded: bool = True
-    blur: Literal["linear", "gamma", "both"] = "both"
-    motion: MotionRange = field(default_factory=MotionRange)
+    rounded: bool = True  # blurred pictures are rounded to 8 bits, as files are
+    blur: Literal["linear", "gamma", "both"] = "both"  # which of GOPRO's two kinds
+    motion: MotionRange = field(default_factory=MotionRange)  # what blur is synthesised
 
     @property
     def stages(self) -> tuple[tuple[int, int], ...]:

@@ -95,25 +95,16 @@ class PictureStore:
             is_there = self._memory[self.total_bytes + number]
             if not is_there:
                 # By NumPy: PyTorch would do it in threads, which a forked process can't use.
-                picture.numpy()[...] = self._decode(number).numpy()
+                picture.numpy()[...] = read_picture(self.paths[number])
                 is_there.fill_(1)
             return picture
         if number not in self._latest:
-            self._latest[number] = self._decode(number)
+            self._latest[number] = torch.from_numpy(read_picture(self.paths[number]))
             held = sum(picture.numel() for picture in self._latest.values())
             while held > _CACHE_BYTES and len(self._latest) > 1:
                 held -= self._latest.popitem(last=False)[1].numel()
         self._latest.move_to_end(number)
         return self._latest[number]
-
-    def _decode(self, number: int) -> Tensor:
-        picture = torch.from_numpy(np.array(read_picture(self.paths[number])))
-        width, height = self.sizes[number]
-        if picture.shape != (height, width, 3):
-            raise DeblurError(
-                self.paths[number], "changed its size while in use", "leave the data alone"
-            )
-        return picture
 
     def texture(self, number: int) -> NDArray[np.float32]:
         """`measure_texture` of a picture, measured once."""
@@ -125,7 +116,7 @@ class PictureStore:
         """All pictures, decoded several at a time, on a device; here only textures are kept."""
 
         def load(number: int) -> Tensor:
-            picture = self._decode(number)
+            picture = torch.from_numpy(read_picture(self.paths[number]))
             self._textures[number] = measure_texture(picture)
             return picture.to(device)
 
@@ -174,7 +165,6 @@ def draw_cut(
     """Draws a random square.
 
     Args:
-        rng: the only source of randomness.
         size: (width, height) of the picture; both at least `side_px`.
         side_px: of the square.
         texture: `measure_texture` of the picture: the square with most of it among three random
@@ -219,7 +209,7 @@ def cut_picture(picture: Tensor, cut: Cut, size_px: int) -> Tensor:
     return scaled[0].float().round().clamp(0, 255).to(torch.uint8)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Augmentation:
     """One of the eight flips and turns, a permutation of R, G, B and a saturation factor.
 
@@ -232,7 +222,7 @@ class Augmentation:
 
     flip: bool = False
     quarter_turns: int = 0
-    permutation: tuple[int, int, int] = (0, 1, 2)
+    permutation: tuple[int, ...] = (0, 1, 2)
     saturation: float = 1.0
 
 
@@ -272,10 +262,11 @@ class StepData:
         return self
 
 
+@dataclass(eq=False)
 class TrainingDataset(Dataset["StepData | DeblurError"]):
     """Maps the number of a training step to its data.
 
-    Args:
+    Attributes:
         sources: what to draw from.
         store: holds their pictures.
         recipe: batch, reuse and augmentation.
@@ -286,26 +277,23 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
         cut: cut the pictures here; else `BatchRenderer` does.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[Source],
-        store: PictureStore,
-        recipe: Recipe,
-        seed: int,
-        *,
-        stage: int = -1,
-        first_step: int = 0,
-        rank: int = 0,
-        processes: int = 1,
-        cut: bool = True,
-    ) -> None:
-        self.sources, self.store, self.recipe, self.seed = sources, store, recipe, seed
-        batch, self.patch_px = recipe.stages[stage]
-        self.region_px = self.patch_px + 2 * margin_px(recipe.motion)
-        self.first_step, self.cut = first_step, cut
+    sources: Sequence[Source]
+    store: PictureStore
+    recipe: Recipe
+    seed: int
+    stage: int = -1
+    first_step: int = 0
+    rank: int = 0
+    processes: int = 1
+    cut: bool = True
+
+    def __post_init__(self) -> None:
+        batch, self.patch_px = self.recipe.stages[self.stage]
+        self.region_px = self.patch_px + 2 * margin_px(self.recipe.motion)
         # Neighbours stay together: they may share a picture.
-        self.slots = range(batch * rank // processes, batch * (rank + 1) // processes)
-        weights = np.array([source.weight for source in sources])
+        first, end = (batch * rank // self.processes for rank in (self.rank, self.rank + 1))
+        self.slots = range(first, end)
+        weights = np.array([source.weight for source in self.sources])
         self._shares = weights / weights.sum()
 
     def draw(self, step: int) -> StepData:
@@ -349,12 +337,8 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
                 length += piece.numel()
             augmentation = Augmentation(bool(fresh.integers(2)), int(fresh.integers(4)))
             if recipe.colour:
-                red, green, blue = fresh.permutation(3).tolist()
-                augmentation = replace(
-                    augmentation,
-                    permutation=(red, green, blue),
-                    saturation=float(fresh.uniform(0.5, 1.5)),
-                )
+                augmentation.permutation = tuple(fresh.permutation(3).tolist())
+                augmentation.saturation = float(fresh.uniform(0.5, 1.5))
             degradation = draw_degradation(fresh, recipe.noise, recipe.jpeg, recipe.noise_kind)
             samples.append(
                 Sample(slot, tuple(placed), side_px, exposure, augmentation, degradation)
@@ -379,15 +363,8 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
             return error
 
     def steps(self, workers: int, *, pin_memory: bool = False) -> Iterator[StepData]:
-        """The data of the steps from `first_step` on, without end.
-
-        Args:
-            workers: processes that prepare it; 0 prepares it between the steps.
-            pin_memory: for a GPU.
-
-        Raises:
-            DeblurError: a picture can't be read.
-        """
+        """The data of the steps from `first_step` on, without end, prepared by `workers`
+        processes, or by this one between the steps. Raises DeblurError as `draw` does."""
         loader: DataLoader[StepData | DeblurError] = DataLoader(
             self,
             batch_size=None,
@@ -428,12 +405,8 @@ def _leave_signals(worker: int) -> None:
 
 
 class BatchRenderer:
-    """Makes what `TrainingDataset` drew into batches on the training device.
-
-    Args:
-        recipe: of the augmentation.
-        device: where to.
-        store: keep all of its pictures on the device and cut them there.
+    """Makes what `TrainingDataset` drew into batches on the training device; with a `store`, all
+    of its pictures are kept there and cut there.
     """
 
     def __init__(
@@ -478,13 +451,9 @@ class BatchRenderer:
 
 
 def augment(images: Tensor, augmentations: Sequence[Augmentation], *, hsv: bool = False) -> Tensor:
-    """Applies one augmentation to each of (N, …, 3, P, P) float pictures in [0, 1].
-
-    Args:
-        images: N pictures or groups of them.
-        augmentations: N.
-        hsv: the saturation is that of HSV, where the largest of R, G and B stays; else their
-            mean stays.
+    """Applies one augmentation to each of (N, …, 3, P, P) float pictures in [0, 1], or groups of
+    them. With `hsv`, the saturation is that of HSV, where the largest of R, G and B stays; else
+    their mean stays.
     """
     n, device = len(images), images.device
     drawn = [(*a.permutation, a.flip, a.quarter_turns, a.saturation) for a in augmentations]

@@ -53,11 +53,8 @@ def draw_degradation(
 ) -> Degradation:
     """Draws noise with probability `noise` and compression with probability `jpeg`.
 
-    Args:
-        rng: the only source of randomness.
-        noise, jpeg: in [0, 1].
-        kind: of noise: ``"sensor"``, read and shot noise; or ``"gaussian"``, whose standard
-            deviation is drawn from N(0, (2/255)²) (Nah et al., CVPR 2017, section 3).
+    Noise is read and shot noise; or ``"gaussian"``, whose standard deviation is drawn from
+    N(0, (2/255)²) (Nah et al., CVPR 2017, section 3).
     """
     noisy, compressed = rng.random(2) < (noise, jpeg)
     read_noise, shot_noise = 0.0, 0.0

@@ -29,8 +29,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         DeblurError: it can't be read, or is damaged.
     """
     try:
-        pixels = iio.imread(path, plugin="pillow", mode="RGB", index=0)
-        return np.asarray(pixels, np.uint8)
+        return np.array(iio.imread(path, plugin="pillow", mode="RGB", index=0), np.uint8)
     except Exception as error:  # Pillow's decoders raise all sorts of errors on damaged files
         raise _unreadable(path, error) from error
 

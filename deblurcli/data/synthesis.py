@@ -72,7 +72,6 @@ class Exposure:
 
     @property
     def steps(self) -> int:
-        """T."""
         return len(self.camera)
 
     @property
@@ -87,13 +86,7 @@ def margin_px(motion: MotionRange) -> int:
 
 
 def draw_exposure(rng: np.random.Generator, motion: MotionRange, region_px: int) -> Exposure:
-    """Draws camera path, objects and tone of one picture.
-
-    Args:
-        rng: the only source of randomness.
-        motion: what may be drawn.
-        region_px: side of the sharp region that the picture is made from.
-    """
+    """Draws camera path, objects and tone of a picture from a sharp region of this side."""
     defocused = rng.random() < motion.defocus
     still = rng.random() < (max(motion.still, 1 / 3) if defocused else motion.still)
     weak = rng.random() < motion.weak

@@ -34,11 +34,7 @@ from deblurcli.weights.files import ModelCard, current_names, save_weights
 
 
 class RunFolder:
-    """Saves and loads what a run needs.
-
-    Args:
-        path: made when the first file is saved.
-    """
+    """Saves and loads what a run needs."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
@@ -69,13 +65,8 @@ class RunFolder:
     def save(
         self, state: dict[str, Any], mean: RestorationNetwork, card: ModelCard, *, best: bool
     ) -> None:
-        """Saves checkpoint and weights.
-
-        Args:
-            state: for `load_state`: tensors, numbers, strings, and lists and dicts of them.
-            mean: the network to use.
-            card: its model card.
-            best: it is the best so far.
+        """Saves the checkpoint: `state`, of tensors, numbers, strings, and lists and dicts of them;
+        and the weights of the network to use, also as the best so far where they are.
 
         Raises:
             DeblurError: the disk is full or not writable; what was there before is intact.

@@ -7,18 +7,22 @@ times an adversarial loss on the finest scale (Nah et al., CVPR 2017, sections 3
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from deblurcli.config import Recipe
+from deblurcli.models.discriminator import Discriminator
+from deblurcli.training.optimizers import set_learning_rate
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def charbonnier(restored: Tensor, sharp: Tensor) -> Tensor:
     """Mean of √(difference² + ε²), ε = 1e-3: smooth at 0, linear further out."""
     return torch.sqrt((restored - sharp) ** 2 + 1e-6).mean()
-
-
-def l1(restored: Tensor, sharp: Tensor) -> Tensor:
-    return (restored - sharp).abs().mean()
 
 
 def mse(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -34,7 +38,7 @@ def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
 
 CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "charbonnier": charbonnier,
-    "l1": l1,
+    "l1": nn.functional.l1_loss,
     "mse": mse,
 }
 
@@ -56,3 +60,44 @@ def multi_scale_loss(
         if fft_weight:
             total = total + fft_weight * fft_l1(r, s)
     return total / len(restored)
+
+
+class Judged(NamedTuple):
+    """The generator's loss, which gradients flow through, and the discriminator's own."""
+
+    generator: Tensor
+    discriminator: Tensor
+
+
+class AdversarialLoss:
+    """A discriminator with its optimizer, as the recipe has them."""
+
+    def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self.discriminator = Discriminator(recipe.discriminator).to(accelerator.device)
+        parameters = self.discriminator.parameters()
+        optimizer = torch.optim.Adam(parameters, recipe.learning_rate, recipe.betas)
+        self._model, self.optimizer = accelerator.prepare(self.discriminator, optimizer)
+
+    def update(self, restored: Tensor, sharp: Tensor, learning_rate: float) -> Judged:
+        """Updates the discriminator; gives the generator's loss against it.
+
+        Args:
+            restored, sharp: (N, 3, H, W) in [0, 1]; gradients flow to `restored`.
+            learning_rate: of this step.
+        """
+        logistic = nn.functional.binary_cross_entropy_with_logits
+        set_learning_rate(self.optimizer, learning_rate)
+        # One forward pass for both, as several processes want it.
+        verdicts = self._model(torch.cat((sharp, restored.detach()))).float()
+        truth = torch.zeros_like(verdicts)
+        truth[: len(sharp)] = 1
+        loss = 2 * logistic(verdicts, truth)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._accelerator.backward(loss)
+        self.optimizer.step()
+        self.discriminator.requires_grad_(False)
+        with self._accelerator.autocast():
+            verdicts = self.discriminator(restored).float()
+        self.discriminator.requires_grad_(True)
+        return Judged(logistic(verdicts, torch.ones_like(verdicts)), loss.detach())

@@ -20,8 +20,7 @@ from deblurcli.models.deepdeblur import deepdeblur_config
 from deblurcli.models.foreign import ForeignNetwork
 from deblurcli.models.generator import MultiScaleGenerator, gaussian_pyramid
 from deblurcli.models.network import NetworkConfig, RestorationNetwork
-from deblurcli.training.adversarial_loss import AdversarialLoss
-from deblurcli.training.losses import multi_scale_loss
+from deblurcli.training.losses import AdversarialLoss, multi_scale_loss
 from deblurcli.training.optimizers import make_optimizer, set_learning_rate
 
 
@@ -47,9 +46,7 @@ def train_step(
     """Updates the networks once.
 
     Args:
-        networks: what is trained.
         blurred, sharp: (N, 3, H, W) float32 in [0, 1], this process's part of the batch.
-        learning_rate: of this step.
     """
     recipe, accelerator = networks.recipe, networks.accelerator
     optimizer, adversarial_loss = networks.optimizer, networks.adversarial_loss
@@ -81,12 +78,8 @@ def train_step(
 
 
 class TrainedNetworks:
-    """The generator with its optimizer and the moving average of its weights.
-
-    Args:
-        recipe: how they are trained.
-        accelerator: where, in which precision and among how many processes.
-        initial: a network to start from instead of a random one.
+    """The generator (`initial`, or a random one) with its optimizer and the moving average of its
+    weights.
 
     Attributes:
         generator: what is trained.
@@ -194,21 +187,8 @@ def describe_network(recipe: Recipe, config: NetworkConfig) -> Recipe:
     networks the recipe says nothing."""
     if not isinstance(config, GeneratorConfig):
         return recipe
-    if config.body == "resnet":
-        return replace(
-            recipe,
-            network="deepdeblur",
-            scales=config.scales,
-            encoder_blocks=config.encoder_blocks,
-        )
-    return replace(
-        recipe,
-        network="compact",
-        scales=config.scales,
-        channels=config.channels,
-        encoder_blocks=config.encoder_blocks,
-        decoder_blocks=config.decoder_blocks,
-        depths=config.depths,
-        unshuffle=config.unshuffle,
-        block=config.block,
-    )
+    names = ["scales", "encoder_blocks"]
+    if config.body != "resnet":
+        names += ["channels", "decoder_blocks", "depths", "unshuffle", "block"]
+    described = replace(recipe, **{name: vars(config)[name] for name in names})
+    return replace(described, network="deepdeblur" if config.body == "resnet" else "compact")

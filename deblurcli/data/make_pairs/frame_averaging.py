@@ -109,16 +109,11 @@ def average_frames(
     *,
     is_wanted: Callable[[str], bool] = lambda name: True,
 ) -> Iterator[Average]:
-    """Makes pairs from a clip.
+    """Makes pairs from the frames of a clip, all of one size.
 
     Where a frame does not follow the one before, what was begun is dropped. Sums are held in
-    float32 and rounded once, at the end.
-
-    Args:
-        frames: of one size.
-        averaging: how.
-        clip_name: decides, with the seed, how many frames each pair gets.
-        is_wanted: whether a pair, by its name, has to be computed.
+    float32 and rounded once, at the end. `is_wanted` says whether a pair, by its name, has to be
+    computed.
     """
     windows: list[Average] = []
     number, next_first = 0, 0
@@ -160,13 +155,8 @@ def average_frames(
 def write_pairs(
     clip: Clip, averaging: Averaging, folder: PairFolder, on_frame: Callable[[], object]
 ) -> Iterator[Average | DeblurError]:
-    """Makes and writes the pairs of one clip; files are encoded while the next are computed.
-
-    Args:
-        clip: what to read.
-        averaging: how.
-        folder: where to; pairs that it holds are left out.
-        on_frame: called once for every frame read.
+    """Makes and writes the pairs of one clip that `folder` doesn't hold; files are encoded while
+    the next are computed. `on_frame` is called once for every frame read.
 
     Yields:
         each pair when it is written; at the end, an error if the clip could not be read to

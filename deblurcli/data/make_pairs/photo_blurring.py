@@ -59,11 +59,7 @@ class Blurring:
 
 
 def find_photos(sources: Sequence[Path], leave_out: Sequence[Path] = ()) -> list[Photo]:
-    """The photos that the user named, in natural order.
-
-    Args:
-        sources: photos, and folders that hold such at any depth.
-        leave_out: folders not to look into.
+    """The photos that the user named, and those at any depth of folders, in natural order.
 
     Raises:
         DeblurError: a folder can't be read.
@@ -108,16 +104,11 @@ def pair_names(photo: Photo, blurring: Blurring) -> list[str]:
 
 
 class PhotoBlurrer:
-    """Makes pairs from photos.
+    """Makes pairs from photos: objects that move in one show parts of another.
 
     Every pair is drawn from a generator of its own and rendered on its own, so that it is the
     same byte for byte whichever others are made in the same run. On another device the last
     bits may differ.
-
-    Args:
-        photos: all of the run: objects that move in one photo show parts of another.
-        blurring: how.
-        device: where to compute.
     """
 
     def __init__(self, photos: Sequence[Photo], blurring: Blurring, device: torch.device) -> None:
