@@ -48,9 +48,7 @@ class DeblurError(Exception):
     exit_code = 1
 
     def __init__(self, subject: str | os.PathLike[str], reason: str, remedy: str) -> None:
-        self.subject = os.fspath(subject)
-        self.reason = reason
-        self.remedy = remedy
+        self.subject, self.reason, self.remedy = os.fspath(subject), reason, remedy
         super().__init__(self.subject, reason, remedy)
 
     def __str__(self) -> str:

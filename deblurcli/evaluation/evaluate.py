@@ -90,6 +90,17 @@ class Method:
             raise sizes_differ(path, result.shape[1::-1], case.blurred, image.shape[1::-1])
         return result
 
+    def measure(self, case: Case, image: Image, figures: dict[str, float]) -> Image:
+        """As `restore`; a restorer's seconds and memory are added to `figures`."""
+        reset_peak(self.device)
+        start = time.perf_counter()
+        restored = self.restore(case, image)
+        if self.restorer is not None:
+            figures["seconds"] = time.perf_counter() - start
+            if (peak_mib := read_peak_mib(self.device)) is not None:
+                figures["peak_mib"] = peak_mib
+        return restored
+
     def covers(self, case: Case) -> bool:
         """Whether this method has something to say of the case's set."""
         return self.results is None or any(name == case.set_name for name, _ in self.results)
@@ -174,6 +185,30 @@ class Failure:
     error: DeblurError
 
 
+@dataclass(frozen=True)
+class _Job:
+    """One picture to be scored: restored, or known already (`restored` is None), or failed."""
+
+    case: Case
+    score: Score
+    restored: Image | None = None
+    error: DeblurError | None = None
+
+    def finish(self, metrics: Sequence[Metric]) -> Score | Failure:
+        try:
+            if self.error is not None:
+                raise self.error
+            if self.restored is None:
+                return self.score
+            found = self.case.scorer(self.restored, self.case.read_sharp(), metrics)
+            return replace(self.score, figures={**self.score.figures, **found})
+        except ValueError as complaint:
+            error = DeblurError(self.case.blurred, str(complaint), "check the data set")
+            return Failure(self.case, self.score.method, error)
+        except DeblurError as error:
+            return Failure(self.case, self.score.method, error)
+
+
 def score_cases(
     methods: Sequence[Method],
     cases: Iterable[Case],
@@ -203,91 +238,53 @@ def score_cases(
         DeviceError, WeightsError, UsageError: they would fail on every picture.
     """
     chosen = find_metrics(metrics)
-    jobs = _restore_all(methods, cases, chosen, file, identity, on_restored)
+    needed = {metric.name for metric in chosen}
+    min_px = max(metric.min_px for metric in chosen)
+    warm: set[str] = set()
 
-    def score(job: _Job) -> Score | Failure:
-        try:
-            if job.error is not None:
-                raise job.error
-            if job.restored is None:
-                return job.score
-            found = job.case.scorer(job.restored, job.case.read_sharp(), chosen)
-            return replace(job.score, figures={**job.score.figures, **found})
-        except ValueError as complaint:
-            error = DeblurError(job.case.blurred, str(complaint), "check the data set")
-            return Failure(job.case, job.score.method, error)
-        except DeblurError as error:
-            return Failure(job.case, job.score.method, error)
+    def restore_all() -> Iterator[_Job]:
+        for case in cases:
+            fingerprint = case.fingerprint()
+            for method in methods:
+                if not method.covers(case):
+                    continue
+                key = method.key(case, fingerprint)
+                known = file.known.get(key) if file is not None else None
+                figures = dict(known.figures) if known is not None else {}
+                score = Score(case.set_name, case.name, method.name, figures, key)
+                harm_wanted = identity and method.restorer is not None and len(case.sharp) == 1
+                wanted = needed | ({"identity_psnr_db"} if harm_wanted else set())
+                if wanted <= figures.keys():
+                    yield _Job(case, score)
+                    continue
+                try:
+                    blurred = case.read(min_px)
+                    if method.restorer is not None and method.name not in warm:
+                        # The first picture through a network takes longer than the others.
+                        method.restorer.restore(np.ascontiguousarray(blurred[:128, :128]))
+                        warm.add(method.name)
+                    restored = method.measure(case, blurred, figures)
+                    if harm_wanted:
+                        (sharp,) = case.read_sharp()
+                        figures["identity_psnr_db"] = psnr(method.restore(case, sharp), sharp)
+                    if on_restored is not None and method is not BLURRED:
+                        on_restored(method, case, restored)
+                except (DeviceError, WeightsError, UsageError):
+                    raise
+                except DeblurError as error:
+                    yield _Job(case, score, error=error)
+                else:
+                    yield _Job(case, score, restored)
 
     max_waiting = 8 if any(method.device.type != "cpu" for method in methods) else 0
     waiting: deque[tuple[_Job, Future[Score | Failure]]] = deque()
     with ThreadPoolExecutor(4) as threads:
-        for job in itertools.chain(jobs, [None]):
+        for job in itertools.chain(restore_all(), [None]):
             if job is not None:
-                waiting.append((job, threads.submit(score, job)))
+                waiting.append((job, threads.submit(job.finish, chosen)))
             while waiting and (job is None or len(waiting) > max_waiting or waiting[0][1].done()):
                 first, future = waiting.popleft()
                 result = future.result()
                 if file is not None and first.restored is not None and isinstance(result, Score):
                     file.append(result)
                 yield result
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One picture to be scored: restored, or known already (`restored` is None), or failed."""
-
-    case: Case
-    score: Score
-    restored: Image | None = None
-    error: DeblurError | None = None
-
-
-def _restore_all(
-    methods: Sequence[Method],
-    cases: Iterable[Case],
-    metrics: Sequence[Metric],
-    file: ScoreFile | None,
-    identity: bool,
-    on_restored: Callable[[Method, Case, Image], None] | None,
-) -> Iterator[_Job]:
-    min_px = max(metric.min_px for metric in metrics)
-    warm = set()
-    for case in cases:
-        fingerprint = case.fingerprint()
-        for method in methods:
-            if not method.covers(case):
-                continue
-            key = method.key(case, fingerprint)
-            known = file.known.get(key) if file is not None else None
-            figures = dict(known.figures) if known is not None else {}
-            score = Score(case.set_name, case.name, method.name, figures, key)
-            harm_wanted = identity and method.restorer is not None and len(case.sharp) == 1
-            needed = {metric.name for metric in metrics}
-            if needed | ({"identity_psnr_db"} if harm_wanted else set()) <= figures.keys():
-                yield _Job(case, score)
-                continue
-            try:
-                blurred = case.read(min_px)
-                if method.restorer is not None and method.name not in warm:
-                    # The first picture through a network takes longer than the others.
-                    method.restorer.restore(np.ascontiguousarray(blurred[:128, :128]))
-                    warm.add(method.name)
-                reset_peak(method.device)
-                start = time.perf_counter()
-                restored = method.restore(case, blurred)
-                if method.restorer is not None:
-                    figures["seconds"] = time.perf_counter() - start
-                    if (peak_mib := read_peak_mib(method.device)) is not None:
-                        figures["peak_mib"] = peak_mib
-                if harm_wanted:
-                    (sharp,) = case.read_sharp()
-                    figures["identity_psnr_db"] = psnr(method.restore(case, sharp), sharp)
-                if on_restored is not None and method is not BLURRED:
-                    on_restored(method, case, restored)
-            except (DeviceError, WeightsError, UsageError):
-                raise
-            except DeblurError as error:
-                yield _Job(case, score, error=error)
-            else:
-                yield _Job(case, score, restored)

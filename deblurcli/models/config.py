@@ -59,7 +59,7 @@ class GeneratorConfig:
             and type(self.kernel_px) is int
             and self.kernel_px % 2 == 1
             and 0 < self.value_range < math.inf
-            # Far beyond any network; a damaged file's numbers would keep us building for hours.
+            # A damaged file's numbers would keep us building for hours.
             and sum((*self.encoder_blocks, *self.decoder_blocks)) <= 1000
             and max((*self.channels, self.unshuffle, self.kernel_px)) <= 65536
         )

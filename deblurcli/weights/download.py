@@ -121,7 +121,7 @@ def fetch(
                             raise  # of the disk here: no other source would help
                         failures[source], passing = _explain(error)
                         logger.info("%s: %s: %s", target.name, source, failures[source])
-                        if not passing:
+                        if not (passing and source.startswith("http")):
                             left.remove(source)
     except OSError as error:
         remedy = "set DEBLUR_WEIGHTS_DIR to a folder with space that you may write to"
