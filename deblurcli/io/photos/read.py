@@ -25,7 +25,6 @@ _MAGIC = {
     b"BM": "BMP",
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
 }
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _READERS: dict[str, Callable[[BinaryIO, ReadOptions], Picture]] = {
     "JPEG": jpeg.read,
     "PNG": png.read,
@@ -140,9 +139,9 @@ def _recognise(head: bytes) -> str | None:
         return "WEBP"
     if head[4:8] == b"ftyp":
         brands = head[8 : int.from_bytes(head[:4], "big")]
-        found = {brands[i : i + 4] for i in range(0, len(brands), 4)}
-        if found & {b"avif", b"avis"}:
+        kinds = {brands[i : i + 3] for i in range(0, len(brands), 4)}
+        if b"avi" in kinds:
             return "AVIF"
-        if found & _HEIF_BRANDS or head[8:12] in (b"mif1", b"msf1"):
+        if kinds & {b"hei", b"hev"} or head[8:12] in (b"mif1", b"msf1"):
             return "HEIF"
     return None

@@ -93,20 +93,11 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     if not icc and samples.shape[2] == 3 and len(primaries) == 8:
         with suppress(ValueError):  # no colours at all
             icc = None if are_srgb_primaries(primaries) else make_profile(2.2, primaries)
-    return Picture(
-        "TIFF",
-        samples,
-        alpha,
-        icc,
-        Metadata(
-            exif_bytes(Tags(tags.order, fields)) if fields else None,
-            blocks.get(_XMP),
-            photoshop,
-            dpi=tags.dpi,
-        ),
-        Encoding(compression=tags.integer(_COMPRESSION, 1)),
-        notes=(f"{pages} pages: only the first is restored",) if pages > 1 else (),
-    )
+    encoded = exif_bytes(Tags(tags.order, fields)) if fields else None
+    metadata = Metadata(encoded, blocks.get(_XMP), photoshop, dpi=tags.dpi)
+    encoding = Encoding(compression=tags.integer(_COMPRESSION, 1))
+    notes = (f"{pages} pages: only the first is restored",) if pages > 1 else ()
+    return Picture("TIFF", samples, alpha, icc, metadata, encoding, notes=notes)
 
 
 def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, Samples | None]:
@@ -222,10 +213,8 @@ def _compress(samples: Samples, order: ByteOrder, method: int) -> Buffer:
     if method in (LZW, DEFLATE):
         samples = np.diff(samples, axis=1, prepend=samples.dtype.type(0))  # wraps around
     raw = np.ascontiguousarray(samples, samples.dtype.newbyteorder(order)).view(np.uint8)
-    if method == NONE:
-        return raw.reshape(-1).data
     if method == PACKBITS:
         return imagecodecs.packbits_encode(raw.reshape(len(raw), -1), axis=-1)
-    return (
-        zlib.compress(raw.tobytes()) if method == DEFLATE else imagecodecs.lzw_encode(raw.tobytes())
-    )
+    if method == LZW:
+        return imagecodecs.lzw_encode(raw.tobytes())
+    return zlib.compress(raw.tobytes()) if method == DEFLATE else raw.reshape(-1).data
