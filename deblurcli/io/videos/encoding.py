@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from av.codec.codec import Codec, UnknownCodecError
 from av.video.format import VideoFormat
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from deblurcli.errors import UsageError
-from deblurcli.io.videos.pixels import side_data_of
 
 _X26_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
@@ -114,8 +113,9 @@ class Encoding:
     tag: str | None = None
     notes: tuple[str, ...] = ()
 
-    def with_traits_of(self, stream: VideoStream, first: VideoFrame) -> Encoding:
-        """Adds what the encoder has to be told of the input and its first frame."""
+    def with_traits_of(self, stream: VideoStream, side_data: Mapping[str, bytes]) -> Encoding:
+        """Adds what the encoder has to be told of the input, and of the data beside its first
+        frame."""
         options, notes = dict(self.options), list(self.notes)
         # 2 and 4 show the top field first. PyAV 17.1 does not know it: there it is not marked.
         field_order = getattr(stream.codec_context, "field_order", 0)
@@ -128,8 +128,8 @@ class Encoding:
             else:
                 notes.append(f"is interlaced, which {self.encoder} does not say here")
         # The screen that a video was mastered on (SMPTE ST 2086), and its light (CTA-861.3).
-        data = side_data_of(first, "MASTERING_DISPLAY_METADATA")
-        screen = struct.unpack_from("=22i", data or bytes(88))
+        data = side_data.get("MASTERING_DISPLAY_METADATA", bytes(88))
+        screen = struct.unpack_from("=22i", data)
         has_screen = all(screen[20:]) and 0 not in screen[1:20:2]
         if has_screen and self.encoder in ("libx265", "libsvtav1"):
             values = [
@@ -139,7 +139,7 @@ class Encoding:
                 steps = (50_000,) * 8 + (10_000,) * 2
                 values = [round(v * step) for v, step in zip(values, steps, strict=True)]
             display = "G({2},{3})B({4},{5})R({0},{1})WP({6},{7})L({9},{8})".format(*values)
-            level = side_data_of(first, "CONTENT_LIGHT_LEVEL")
+            level = side_data.get("CONTENT_LIGHT_LEVEL")
             light = "" if level is None else "{},{}".format(*struct.unpack_from("=2I", level))
             if self.encoder == "libx265":
                 light = f":max-cll={light}" if light else ""
@@ -151,7 +151,7 @@ class Encoding:
             notes.append(f"the data of its HDR screen are left out: {self.encoder} holds none")
         if stream.metadata.get("alpha_mode") == "1":
             notes.append("its transparency is left out")
-        notes += [words for kind, words in _LEFT_OUT.items() if side_data_of(first, kind)]
+        notes += [words for kind, words in _LEFT_OUT.items() if kind in side_data]
         return replace(self, options=options, notes=tuple(notes))
 
 

@@ -9,6 +9,7 @@ for HD, BT.601 below. The same one is used both ways, so that a wrong guess does
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -31,6 +32,10 @@ _FLAGS = _BICUBIC | _FULL_CHROMA_OUT | _FULL_CHROMA_IN | _ACCURATE
 _LIMITED, _FULL = 1, 2
 # FFmpeg's matrices -> swscale's, where both know them.
 _MATRICES = {1: 1, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9, 10: 9}
+_SIDE_DATA = (
+    *("DISPLAYMATRIX", "MASTERING_DISPLAY_METADATA", "CONTENT_LIGHT_LEVEL"),
+    *("SPHERICAL", "STEREO3D", "DOVI_METADATA", "DYNAMIC_HDR_PLUS"),
+)
 _UPRIGHT = (1 << 16, 0, 0, 1 << 16)
 
 RGB16 = "rgb48le" if sys.byteorder == "little" else "rgb48be"
@@ -181,18 +186,20 @@ def _range_of(frame: VideoFrame) -> int:
     return _FULL if full else _LIMITED
 
 
-def side_data_of(frame: VideoFrame, kind: str) -> bytes | None:
-    """What FFmpeg calls `kind` of the data beside a frame's pixels."""
-    try:
-        data = frame.side_data.get(kind)
-    except (KeyError, ValueError):  # PyAV before 19 stumbles over what it has no name for
-        return None
-    return bytes(data) if isinstance(data, Buffer) else None
+def side_data_of(frame: VideoFrame) -> dict[str, bytes]:
+    """What lies beside a frame's pixels, as far as we know of it, by FFmpeg's names."""
+    found = {}
+    for kind in _SIDE_DATA:
+        with suppress(KeyError, ValueError):  # PyAV before 19 stumbles over what it can't name
+            data = frame.side_data.get(kind)
+            if isinstance(data, Buffer):
+                found[kind] = bytes(data)
+    return found
 
 
 def display_matrix_of(frame: VideoFrame) -> DisplayMatrix | None:
     """How a player shall turn the frame; None for not at all."""
-    data = side_data_of(frame, "DISPLAYMATRIX")
+    data = side_data_of(frame).get("DISPLAYMATRIX")
     if data is not None:
         numbers = tuple(int(n) for n in np.frombuffer(data, np.int32))
     else:

@@ -21,6 +21,7 @@ from deblurcli.io.videos.pixels import (
     frame_like,
     pixels_of,
     samples_of,
+    side_data_of,
     turn_upright,
 )
 from deblurcli.io.videos.reading import VideoReader
@@ -112,7 +113,7 @@ def restore_video(
         with closing(read_ahead(reader.steps(copied.streams), depth)) as steps:
             first = next(steps)
             assert first.frame is not None
-            encoding = encoding.with_traits_of(stream, first.frame)
+            encoding = encoding.with_traits_of(stream, side_data_of(first.frame))
             matrix = display_matrix_of(first.frame)
             turn = None if container_format in _ROTATION_HOLDERS else matrix
             picture = Picture.of(stream, first.frame, encoding.encoder, turn)

@@ -85,12 +85,12 @@ class Picture:
             colour = replace(colour, range=2)
         if encoder == "mjpeg":
             colour = replace(colour, range=2, matrix=5)  # what JPEG is by definition
+        width, height = first.width, first.height
         aspect = fraction_of(stream.sample_aspect_ratio)
-        if turn is None:
-            return cls(first.width, first.height, colour, display_matrix_of(first), aspect)
-        if turn[0]:
-            return cls(first.width, first.height, colour, None, aspect)
-        return cls(first.height, first.width, colour, None, aspect and 1 / aspect)
+        if turn is not None and not turn[0]:  # a quarter turn
+            width, height, aspect = height, width, aspect and 1 / aspect
+        matrix = display_matrix_of(first) if turn is None else None
+        return cls(width, height, colour, matrix, aspect)
 
 
 @contextmanager
