@@ -195,12 +195,12 @@ def test_pipes(tree: Callable[..., Path]) -> None:
         plan(["gone.jpg"], "-")
 
 
-def test_ten_thousand_files_keep_their_order(tree: Callable[..., Path]) -> None:
+def test_thousands_of_files_keep_their_order(tree: Callable[..., Path]) -> None:
     root = tree("in/0.jpg")
-    for number in range(1, 10_000):
+    for number in range(1, 3000):
         (root / "in" / f"{number}.jpg").touch()
     planned = plan(["in"], "out")
-    assert [source for source, _ in pairs(planned)][9_998:] == ["in/9998.jpg", "in/9999.jpg"]
+    assert [source for source, _ in pairs(planned)][2998:] == ["in/2998.jpg", "in/2999.jpg"]
 
 
 def test_numbered_photos_above_other_media_are_no_clip(tree: Callable[..., Path]) -> None:

@@ -253,7 +253,7 @@ def test_frames_of_wide_gamut_say_so(tmp_path: Path) -> None:
     assert data[place : place + 2] == bytes((9, 18))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=12)
 @given(
     st.tuples(st.integers(1, 20), st.integers(1, 20)),
     st.sampled_from([np.uint8, np.uint16]),
