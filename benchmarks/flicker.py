@@ -13,11 +13,15 @@ by block, and three numbers are compared, output against input:
 
 Only blocks whose motion could be found (a good match in the input) count. Everything is
 computed on luma, with NumPy alone.
+
+Ratios over a whole clip hide a few blocks that are far off. `measure_static` therefore looks at
+each block in which the input stands still, and counts those that change more than it by over a
+level of 255: structure that is invented anew in each frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -28,6 +32,9 @@ from numpy.typing import NDArray
 BLOCK_PX = 16
 REACH_PX = 16
 """Largest motion between frames that is followed, in each direction."""
+
+STATIC = 1.5
+"""Levels of 255: what noise is left in an encoded clip changes pixels by no more, in the mean."""
 
 _Array = NDArray[np.float32]
 _UNSEEN = 0.5  # levels of 255 below which no change is seen: added to both sides of a ratio
@@ -92,6 +99,58 @@ def measure(blurred: Iterable[NDArray[Any]], restored: Iterable[NDArray[Any]]) -
         float(sharpness),
         followed / blocks,
     )
+
+
+@dataclass(frozen=True)
+class StaticBlocks:
+    """What `measure_static` found.
+
+    Attributes:
+        count: number of blocks in which the input stands still.
+        share: of the clip's blocks.
+        worse: share of them that change by over a level more than the input, from frame to frame.
+        worst: the largest such difference, in levels of 255.
+    """
+
+    count: int
+    share: float
+    worse: float
+    worst: float
+
+    def passes(self, limit: float = 0.01) -> bool:
+        """Whether at most that share of the static blocks is worse."""
+        return self.worse <= limit
+
+
+def measure_static(
+    blurred: Sequence[NDArray[Any]], restored: Sequence[NDArray[Any]]
+) -> StaticBlocks:
+    """Looks for blocks that stand still in the input and change in the output.
+
+    A block stands still if its pixels change by less than `STATIC` levels from frame to frame, in
+    the mean over the clip: noise is allowed, motion is not.
+
+    Args:
+        blurred: the input's frames, (H, W, 3) uint8; at least two, of at least 16×16 pixels.
+        restored: the output's.
+    """
+    changes_in, changes_out = _changes(blurred), _changes(restored)
+    static = changes_in < STATIC
+    excess = (changes_out - changes_in)[static]
+    if not excess.size:
+        return StaticBlocks(0, 0.0, 0.0, 0.0)
+    worse = float((excess > 1).mean())
+    return StaticBlocks(excess.size, float(static.mean()), worse, float(excess.max()))
+
+
+def _changes(clip: Sequence[NDArray[Any]]) -> _Array:
+    """Mean absolute change of each block from frame to frame: (rows, columns)."""
+    rows, columns = (side // BLOCK_PX for side in clip[0].shape[:2])
+    total = np.zeros((rows, columns), np.float32)
+    for before, now in pairwise(map(_luma, clip)):
+        change = np.abs(now - before)[: rows * BLOCK_PX, : columns * BLOCK_PX]
+        total += change.reshape(rows, BLOCK_PX, columns, BLOCK_PX).mean((1, 3))
+    return total / (len(clip) - 1)
 
 
 def _mean(one: _Array, other: _Array) -> _Array:

@@ -2,6 +2,7 @@
 
     python benchmarks/video.py speed CLIP [--weights NAME|FILE] [--seconds 2]
     python benchmarks/video.py flicker CLIP... [--weights NAME|FILE] [--frames 12]
+    python benchmarks/video.py static CLIP|PHOTO... [--weights NAME|FILE] [--frames 12]
 
 `speed` restores the first seconds of CLIP, first in memory with nothing but the network, then
 from file to file with audio and all, in turns, and prints both rates and their ratio: the aim is
@@ -9,6 +10,11 @@ from file to file with audio and all, in turns, and prints both rates and their 
 something: where the network alone keeps all cores busy, the ratio is about that.
 
 `flicker` prints what `benchmarks/flicker.py` measures, before encoding: the aim is 1.10.
+
+`static` prints how many blocks change though the input stands still, without and with the steadying
+of `deblurcli/io/videos/steadying.py`: the aim is at most 1 % that change by over a level more than
+the input. A photo of stripes, a grid or a facade becomes a clip of a camera that stands still, with
+noise (σ = 1.5) in each frame; and one of a camera that trembles by 0.1 px.
 """
 
 from __future__ import annotations
@@ -23,11 +29,14 @@ from statistics import median
 from typing import Any
 
 import av
-from flicker import measure
+import numpy as np
+from flicker import measure, measure_static
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.io.videos import restore_video
+from deblurcli.io.videos.steadying import Steadier
 
 
 def _decode(clip: Path) -> Iterator[NDArray[Any]]:
@@ -85,9 +94,35 @@ def measure_flicker(clip: Path, deblurrer: Deblurrer, frames: int) -> None:
     )
 
 
+def measure_invented(path: Path, deblurrer: Deblurrer, frames: int) -> None:
+    """Prints how much the restored clip changes where its input stands still."""
+    clips = {path.name: list(islice(_decode(path), frames))}
+    if len(clips[path.name]) == 1:
+        still, rng = clips.pop(path.name)[0][:720, :1280], np.random.default_rng(0)
+        for tremble_px in (0.0, 0.1):
+            clips[f"{path.name}, trembling by {tremble_px} px"] = [
+                np.clip(np.rint(view + rng.normal(0, 1.5, still.shape)), 0, 255).astype(np.uint8)
+                for view in (
+                    ndimage.shift(still.astype(float), (*rng.normal(0, tremble_px, 2), 0), order=3)
+                    for _ in range(frames)
+                )
+            ]
+    for name, blurred in clips.items():
+        restored = [deblurrer.restore(frame) for frame in blurred]
+        steadier = Steadier()
+        steadied = [steadier.steady(*pair) for pair in zip(blurred, restored, strict=True)]
+        for what, clip in (("as restored", restored), ("steadied", steadied)):
+            static = measure_static(blurred, clip)
+            print(
+                f"{name}, {what}: {static.count} static blocks ({static.share:.0%}), "
+                f"{static.worse:.2%} worse, worst {static.worst:+.2f} levels, "
+                f"{'passes' if static.passes() else 'FAILS'}"
+            )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["speed", "flicker"])
+    parser.add_argument("what", choices=["speed", "flicker", "static"])
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--weights", default="default")
     parser.add_argument("--device", default="auto")
@@ -99,8 +134,10 @@ def main() -> None:
     for clip in options.clips:
         if options.what == "speed":
             measure_speed(clip, deblurrer, options.seconds, options.rounds)
-        else:
+        elif options.what == "flicker":
             measure_flicker(clip, deblurrer, options.frames)
+        else:
+            measure_invented(clip, deblurrer, options.frames)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flicker import measure
+from flicker import measure, measure_static
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -97,3 +97,16 @@ def test_clips_that_cannot_be_compared_are_refused(blurred: Clip) -> None:
         measure(blurred[:1], blurred[:1])
     with pytest.raises(ValueError, match=r"shorter|longer"):
         measure(blurred, blurred[:3])
+
+
+def test_blocks_that_are_invented_anew_are_counted(sharp: Clip) -> None:
+    still = _add_noise([sharp[0]] * 4, 1)
+    streaks = [frame.copy() for frame in still]
+    for n, frame in enumerate(streaks):
+        frame[32:48, 64:80, :: 1 + n % 2] //= 2  # one block of 12 x 9 flickers
+    assert measure_static(still, still).worse == 0
+    found = measure_static(still, streaks)
+    assert found.worse == pytest.approx(1 / found.count)
+    assert found.worst > 5
+    assert not measure_static(still, streaks).passes(limit=0.005)
+    assert measure_static(sharp, sharp).share < 0.2  # a camera that pans leaves little standing
