@@ -109,8 +109,9 @@ def measure_invented(path: Path, deblurrer: Deblurrer, frames: int) -> None:
             ]
     for name, blurred in clips.items():
         restored = [deblurrer.restore(frame) for frame in blurred]
-        steadier = Steadier()
-        steadied = [steadier.steady(*pair) for pair in zip(blurred, restored, strict=True)]
+        made = iter(restored)
+        steadier = Steadier(lambda _, made=made: next(made))
+        steadied = [steadier(frame) for frame in blurred]
         for what, clip in (("as restored", restored), ("steadied", steadied)):
             static = measure_static(blurred, clip)
             print(

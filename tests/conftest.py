@@ -14,9 +14,13 @@ from typing import Any
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+hypothesis.settings.register_profile("deblur", deadline=None)  # machines may be busy
+hypothesis.settings.load_profile("deblur")
 
 Deblur = Callable[..., "subprocess.CompletedProcess[str]"]
 

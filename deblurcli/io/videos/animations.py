@@ -24,7 +24,8 @@ from deblurcli.io.files import atomic_output
 from deblurcli.io.videos.info import open_video
 from deblurcli.io.videos.overlap import read_ahead
 from deblurcli.io.videos.pixels import Pixels
-from deblurcli.io.videos.restoring import Progress, Restore, VideoResult
+from deblurcli.io.videos.restoring import Progress, VideoResult
+from deblurcli.io.videos.steadying import Restore, Steadier
 
 ANIMATION_FORMATS = {
     ".gif": "GIF",
@@ -182,7 +183,7 @@ def restore_animation(
         raise DeblurError(target, "no animation is written with this ending", f"give {known}")
     output_format = ANIMATION_FORMATS[target.suffix.lower()]
     animation = Animation.read(source, strip=strip)
-    total, done = len(animation.durations_ms), 0
+    total, done, steadier = len(animation.durations_ms), 0, Steadier(restore)
     # A picture that is no part of the animation: only PNG has a place for it.
     skipped = int(animation.hidden_first and output_format != "PNG")
     palettes = StillPalettes() if output_format == "GIF" else None
@@ -191,7 +192,7 @@ def restore_animation(
         def restored() -> Iterator[Image.Image]:
             nonlocal done
             for frame in itertools.islice(frames, skipped, None):
-                sharp = restore(frame[..., :3].copy())
+                sharp = steadier(frame[..., :3].copy())
                 frame[..., :3] = np.where(frame[..., 3:] == 0, frame[..., :3], sharp)
                 done += 1
                 if progress is not None:

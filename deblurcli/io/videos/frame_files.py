@@ -31,7 +31,8 @@ from deblurcli.io.videos.pixels import (
     turn_upright,
 )
 from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.restoring import Progress, Restore, VideoResult
+from deblurcli.io.videos.restoring import Progress, VideoResult
+from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.writing import Picture, VideoWriter, video_output
 
 # FFmpeg's numbers of BT.2020 and the P3 gamuts, and of the curves PQ and HLG.
@@ -73,6 +74,7 @@ def restore_frames(
     if not 0 < fps <= 1000:
         raise UsageError("--fps", f"{fps:g} is no frame rate", "give frames per second, as 30")
     rate = exact_rate(fps)
+    steadier = Steadier(restore)
     with closing(read_ahead(map(read, sources), 2)) as pictures:
         first = next(pictures)
         height, width = first.shape[:2]
@@ -97,7 +99,7 @@ def restore_frames(
                 if blurred.shape != first.shape:
                     size, remedy = blurred.shape[1::-1], "leave it out: a video has one size"
                     raise sizes_differ(sources[number], size, sources[0], (width, height), remedy)
-                restored = np.ascontiguousarray(restore(blurred))
+                restored = np.ascontiguousarray(steadier(blurred))
                 deep = restored.dtype == np.uint16
                 frame = VideoFrame.from_ndarray(restored, RGB16 if deep else "rgb24")
                 frame.pts, frame.time_base, frame.duration = number, 1 / rate, 1
@@ -152,7 +154,7 @@ def restore_to_frames(
         depth = depth_for(reader.stream.width, reader.stream.height)
         colour = Colour.of(reader.stream.codec_context)
         unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-        done = 0
+        done, steadier = 0, Steadier(restore)
 
         def write_frame(numbered: tuple[int, Pixels]) -> None:
             number, pixels = numbered
@@ -173,7 +175,7 @@ def restore_to_frames(
                     if step.frame is None:
                         break
                     done += 1
-                    restored = restore(pixels_of(step.frame))
+                    restored = steadier(pixels_of(step.frame))
                     write((done, turn_upright(restored, display_matrix_of(step.frame))))
                     if progress is not None:
                         progress(done, reader.frame_count)

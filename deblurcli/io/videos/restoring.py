@@ -16,7 +16,6 @@ from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of, rate_of, tick_of
 from deblurcli.io.videos.overlap import depth_for, read_ahead, write_behind
 from deblurcli.io.videos.pixels import (
-    Pixels,
     display_matrix_of,
     frame_like,
     pixels_of,
@@ -25,12 +24,10 @@ from deblurcli.io.videos.pixels import (
     turn_upright,
 )
 from deblurcli.io.videos.reading import VideoReader
-from deblurcli.io.videos.segments import open_segments
+from deblurcli.io.videos.segments import SEGMENT_FRAMES, open_segments
+from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.streams import choose_copied_streams
 from deblurcli.io.videos.writing import Picture, VideoWriter, unusual_tags, video_output
-
-Restore = Callable[[Pixels], Pixels]
-"""Restores one frame, (H, W, 3) uint8 or uint16 sRGB, and gives the same shape and type."""
 
 Progress = Callable[[int, int | None], None]
 """Told after each frame how many are done, and how many there are if that is known."""
@@ -57,7 +54,7 @@ class VideoResult:
     damage: tuple[str, ...] = ()
 
 
-def restore_video(
+def restore_video(  # noqa: PLR0915 - one page, from the input to the output
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     restore: Restore,
@@ -75,7 +72,8 @@ def restore_video(
     """Restores the frames of `source` and writes them, with all else it holds, to `target`.
 
     Frames keep their times, size, rotation, aspect and colour tags; audio and subtitles are
-    copied. `restore` is called in the calling thread, in the order of the frames, while other
+    copied. Where the video stands still, the change that is made to it is steadied (`Steadier`).
+    `restore` is called in the calling thread, in the order of the frames, while other
     threads decode and encode; memory does not grow with the length of the video.
 
     Args:
@@ -154,6 +152,7 @@ def restore_video(
             ):
                 writer.copy_from(reader, copied, strip=strip)
                 size, done = (first.frame.width, first.frame.height), 0
+                steadier = Steadier(restore)
                 with write_behind(writer.write, depth) as write:
                     for step in itertools.chain([first], steps):
                         frame = step.frame
@@ -164,7 +163,12 @@ def restore_video(
                                     f"its size changes to {size[0]}x{size[1]} at frame {done + 1}: "
                                     f"scaled to {picture.width}x{picture.height}"
                                 )
-                            restored = restore(pixels_of(frame))
+                            segment, place = divmod(done, SEGMENT_FRAMES)
+                            if segments is not None and place == 0 and segment:
+                                steadier.load(segments.load_state(segment - 1))
+                            restored = steadier(pixels_of(frame))
+                            if segments is not None and place == SEGMENT_FRAMES - 1:
+                                segments.save_state(segment, steadier.save())
                             if turn is None:
                                 rows = restored.reshape(len(restored), -1)
                                 np.copyto(samples_of(frame, 0), rows, casting="no")

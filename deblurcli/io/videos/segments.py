@@ -19,6 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 SEGMENT_FRAMES = 250
 """Frames of a segment: what a run loses at most. H.264 and HEVC begin anew as often by themselves:
@@ -75,8 +79,25 @@ class SegmentStore:
             os.fsync(file.fileno())
         new.replace(self._path(number))
 
+    def save_state(self, number: int, state: Mapping[str, NDArray[np.float32]]) -> None:
+        """Keeps what the frames after a segment need of those before; only of the last two."""
+        new = self._folder / "state.new"
+        save_file(dict(state), new)
+        new.replace(self._state_path(number))
+        self._state_path(number - 2).unlink(missing_ok=True)
+
+    def load_state(self, number: int) -> dict[str, NDArray[np.float32]]:
+        """What `save_state` kept; empty where it is gone."""
+        try:
+            return load_file(self._state_path(number))
+        except (OSError, SafetensorError):
+            return {}
+
     def _path(self, number: int) -> Path:
         return self._folder / f"segment-{number:06}"
+
+    def _state_path(self, number: int) -> Path:
+        return self._folder / f"state-{number:06}.safetensors"
 
 
 @contextmanager

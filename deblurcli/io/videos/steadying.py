@@ -9,6 +9,8 @@ unaltered, and where anything moves the network's frame is left as it is, so not
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -25,20 +27,26 @@ _STILL, _MOVING = 1.5, 3.5  # levels of 255 that a cell may change by, and from 
 _KEPT = 0.85  # share of the earlier change: averages over some 7 frames
 
 
-class Steadier:
-    """Steadies a clip, frame after frame in their order."""
+Restore = Callable[[Pixels], Pixels]
+"""Restores one frame, (H, W, 3) uint8 or uint16 sRGB, and gives the same shape and type."""
 
-    def __init__(self) -> None:
+
+class Steadier:
+    """Restores the frames of one clip, in their order, each with a view to the ones before."""
+
+    def __init__(self, restore: Restore) -> None:
+        """`restore` restores one frame by itself."""
+        self._restore = restore
         self._cells: Tensor | None = None  # of the last input frame, in levels of 255
         self._change: Tensor | None = None  # what was added to it, (1, 3, H, W) levels of the dtype
 
-    def steady(self, blurred: Pixels, restored: Pixels) -> Pixels:
-        """The restored frame with the change steadied where the input stands still.
+    def __call__(self, blurred: Pixels) -> Pixels:
+        """The restored frame, its change steadied where the input stands still.
 
         Args:
-            blurred: the input's frame, (H, W, 3) uint8 or uint16.
-            restored: what the network made of it, of the same shape and dtype.
+            blurred: (H, W, 3) uint8 or uint16.
         """
+        restored = self._restore(blurred)
         top = np.iinfo(blurred.dtype).max
         before = _to_tensor(blurred)
         change = _to_tensor(restored) - before
@@ -46,10 +54,11 @@ class Steadier:
         cells = cells * (255 / top)
         earlier, self._cells = self._cells, cells
         if self._change is not None and earlier is not None and earlier.shape == cells.shape:
-            moved = cells - earlier
-            # Light that changes over a whole neighbourhood is no motion.
-            moved -= F.avg_pool2d(moved, _REACH_CELLS, 1, _REACH_CELLS // 2, False, False)
-            moved = moved.abs().mean(1, keepdim=True)
+            levels = cells - earlier
+            # Light that changes a little over a whole neighbourhood is no motion.
+            light = F.avg_pool2d(levels, _REACH_CELLS, 1, _REACH_CELLS // 2, False, False)
+            moved = torch.maximum((levels - light).abs(), levels.abs() / 4)
+            moved = moved.mean(1, keepdim=True)
             moved = F.max_pool2d(moved, _REACH_CELLS, 1, _REACH_CELLS // 2)
             kept = _KEPT * ((_MOVING - moved) / (_MOVING - _STILL)).clamp(0, 1)
             if bool(kept.any()):
@@ -64,11 +73,15 @@ class Steadier:
     def save(self) -> dict[str, NDArray[np.float32]]:
         """What has to be kept to go on in another process."""
         assert self._cells is not None and self._change is not None
-        return {"cells": self._cells.numpy(), "change": self._change.numpy()}
+        return {
+            "cells": self._cells.contiguous().numpy(),
+            "change": self._change.contiguous().numpy(),
+        }
 
-    def load(self, state: dict[str, NDArray[np.float32]]) -> None:
-        """Goes on where `save` was called."""
-        self._cells, self._change = (torch.from_numpy(state[key]) for key in ("cells", "change"))
+    def load(self, state: Mapping[str, NDArray[np.float32]]) -> None:
+        """Goes on where `save` was called; anew if the state is empty."""
+        tensors = {name: torch.from_numpy(values) for name, values in state.items()}
+        self._cells, self._change = tensors.get("cells"), tensors.get("change")
 
 
 def _to_tensor(frame: Pixels) -> Tensor:

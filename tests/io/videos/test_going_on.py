@@ -26,7 +26,7 @@ FRAMES = 260
 @pytest.fixture(autouse=True)
 def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two whole segments and a part of a third; commands in their own process keep theirs."""
-    for module in (segments, writing):
+    for module in (segments, writing, restoring):
         monkeypatch.setattr(module, "SEGMENT_FRAMES", 100)
 
 
@@ -42,7 +42,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Restorer:
-    """Counts what it restores, and fails at one frame."""
+    """Counts what it restores, and fails at one frame.
+
+    What it adds differs from frame to frame, so that a frame's steadying depends on those before.
+    """
 
     def __init__(self, failing_at: int | None = None) -> None:
         self.count, self.failing_at = 0, failing_at
@@ -51,7 +54,7 @@ class Restorer:
         if self.count == self.failing_at:
             raise KeyboardInterrupt
         self.count += 1
-        return brighter(pixels)
+        return brighter(pixels) - np.uint8(pixels.sum() % 5)
 
 
 def _packets(path: Path) -> str:
@@ -131,7 +134,7 @@ def test_the_same_command_goes_on_after_any_signal(
         running.send_signal(number)
     assert not target.exists()
     with pytest.MonkeyPatch.context() as patch:  # as in the process that was stopped
-        for module in (segments, writing):
+        for module in (segments, writing, restoring):
             patch.setattr(module, "SEGMENT_FRAMES", 250)
         assert main(words) == 0
     assert "goes on after" in capsys.readouterr().err
