@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg, run
 
 from deblurcli.cli import main
-from deblurcli.io.videos import restore_video, segments, writing
+from deblurcli.io.videos import restore_video, restoring, segments, writing
 
 pytestmark = needs_ffmpeg
 
