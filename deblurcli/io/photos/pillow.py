@@ -54,7 +54,7 @@ def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
     lossless, icc = False, None
     if format_ == "WEBP":  # Pillow does not say how the first frame is encoded
         place, kind = 12, b""
-        while kind not in (b"VP8L", b"VP8 ", b"ANMF") and place < file_bytes:
+        while kind not in (b"VP8L", b"VP8 ", b"ANMF") and place + 8 <= file_bytes:
             file.seek(place)
             kind, size = struct.unpack("<4sI", file.read(8))
             place += 8 + size + size % 2
