@@ -49,15 +49,11 @@ def info(
         return
     lines = []
     for title, part in document.items():
-        texts: list[str] = []
         if title in ("libraries", "environment") and isinstance(part, Mapping):
             texts = [f"{name} {version or 'missing'}" for name, version in part.items()]
-        elif isinstance(part, Mapping):
-            texts = [as_text(part)]
-        elif isinstance(part, Sequence) and not isinstance(part, str):
-            texts = [as_text(thing) for thing in part]
         else:
-            texts = [str(part)]
+            things = part if isinstance(part, Sequence) and not isinstance(part, str) else [part]
+            texts = [as_text(thing) for thing in things]
         heading = title.replace("_", " ")
         for text in texts or ["none"]:
             lines.append(f"{heading:<16} {text}".rstrip())
@@ -68,8 +64,10 @@ def info(
     print(text.replace(home + os.sep, "~" + os.sep) if len(home) > 1 else text)
 
 
-def as_text(facts: Facts) -> str:
+def as_text(facts: Fact | Facts) -> str:
     """``{"name": "cpu", "threads": 2, "cuda": None}`` as ``cpu, threads 2``."""
+    if not isinstance(facts, Mapping):
+        return str(facts)
     words = []
     for name, fact in facts.items():
         if fact is None or fact is False:
@@ -143,13 +141,10 @@ def gather(device: str = "auto", precision: str = "auto") -> dict[str, Part]:
     with guard("chosen"):
         from deblurcli.devices import choose_device, choose_precision
 
-        chosen = choose_device(device)
-        format_ = choose_precision(precision, chosen)
-        document["chosen"] = {
-            "device": str(chosen),
-            "precision": format_.name,
-            "reason": format_.reason,
-        }
+        place = choose_device(device)
+        best = choose_precision(precision, place)
+        facts = {"precision": best.name, "reason": best.reason}
+        document["chosen"] = {"device": str(place), **facts}
     with guard("weights"):
         default = hub.catalogue().default
         rows: list[Facts] = [

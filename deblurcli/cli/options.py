@@ -136,30 +136,34 @@ def command(function: Callable[..., T]) -> Callable[..., T]:
 # --- parsing values ------------------------------------------------------------------------
 
 
-def parse_number(word: str, low: float, high: float) -> float:
-    """A number from `low` to `high`, for the parsers of options."""
-    try:
-        value = float(word)
-    except ValueError:
-        raise typer.BadParameter(f"{word!r} is not a number") from None
-    if not low <= value <= high:
-        raise typer.BadParameter(f"{word} is not at least {low:g} and at most {high:g}")
-    return value
+def number(low: float, high: float) -> Callable[[float | str], float]:
+    """Makes the parser of an option that takes a number from `low` to `high`; nan is none."""
+
+    def parse(text: float | str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not a number") from None
+        if not low <= value <= high:
+            raise typer.BadParameter(f"{text} is not at least {low:g} and at most {high:g}")
+        return value
+
+    return parse
 
 
 def parse_strength(text: float | str) -> float:
     """Reads ``0.7`` or ``70%``."""
     word = str(text).strip()
     if word.endswith("%"):
-        return parse_number(word.removesuffix("%"), 0, 100) / 100
-    return parse_number(word, 0, 1)
+        return number(0, 100)(word.removesuffix("%")) / 100
+    return number(0, 1)(word)
 
 
 def parse_fps(text: str) -> float:
     """Reads ``30``, ``23.976`` or ``24000/1001``."""
     frames, _, seconds = text.partition("/")
-    rate = parse_number(frames, 0.001, 1e9) / parse_number(seconds or "1", 0.001, 1e9)
-    return parse_number(f"{rate}", 0.001, 1000)
+    part = number(0.001, 1e9)
+    return number(0.001, 1000)(part(frames) / part(seconds or "1"))
 
 
 def parse_device(text: str) -> str:

@@ -19,8 +19,12 @@ def serve(
         "ADDRESS",
     ),
     port: int = option(8765, "Port; 0 takes a free one.", "N", min=0, max=65535),
-    max_megabytes: float = option(100, "The largest upload.", "N", min=0.001, max=100_000),
-    max_megapixels: float = option(100, "The largest photo.", "N", min=0.001, max=500),
+    max_megabytes: float = option(
+        100, "The largest upload.", "N", parser=options.number(0.001, 1e5)
+    ),
+    max_megapixels: float = option(
+        100, "The largest photo.", "N", parser=options.number(0.001, 500)
+    ),
     weights: options.Weights = "default",
     compute: options.ComputeOptions,
 ) -> None:

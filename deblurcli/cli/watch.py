@@ -28,7 +28,10 @@ def watch(
     format: options.Format = None,  # noqa: A002  (the option's name)
     strip: options.Strip = False,
     settle: float = option(
-        2.0, "A file is complete when it has not changed for so long.", "SECONDS", min=0.1, max=3600
+        2.0,
+        "A file is complete when it has not changed for so long.",
+        "SECONDS",
+        parser=options.number(0.1, 3600),
     ),
     weights: options.Weights = "default",
     compute: options.ComputeOptions,
