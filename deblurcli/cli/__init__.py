@@ -243,6 +243,9 @@ def sentence(error: typer.TyperException) -> str:
         (r"Input should be less than or equal to (\S+)", r"more than \1"),
         (r"Input should be greater than or equal to (\S+)", r"less than \1"),
         (r"Value error, ", ""),
+        # Typer before 0.29:
+        (r"\S+ is not a valid int.*", "not a whole number"),
+        (r"\S+ is not in the range x>=([^<>\s]+)$", r"less than \1"),
         # Options that are merely somewhat alike, such as --codec for --model, mislead.
         (r"(No such option: )(\S+) \(.*\)", r"\1\2"),
     ):
