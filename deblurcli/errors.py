@@ -19,7 +19,6 @@ import os
 import shlex
 import struct
 import zlib
-from collections.abc import Iterable
 
 # What libraries that decode pictures raise when fed with damaged data.
 DECODER_ERRORS = (
@@ -147,11 +146,6 @@ def cannot_write(
     if error.errno == errno.ENAMETOOLONG:
         return error_class(path, "the file name is too long", "give a shorter one with -o")
     return error_class(path, f"can't be written ({error.strerror or error})", remedy)
-
-
-def unknown_value(option: str, value: object, known: Iterable[str]) -> UsageError:
-    """Makes the error for a word that is not among the `known` ones."""
-    return UsageError(option, f"{value!r} is not known", f"give one of: {', '.join(known)}")
 
 
 def not_installed(subject: str | os.PathLike[str], package: str, extra: str) -> UsageError:

@@ -21,16 +21,13 @@ def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int 
     grid sees the same grid in each tile as in the whole image.
 
     Args:
-        length_px: the image's length, at least 1.
         tile_px: how long a span may be; rounded down to a multiple of `alignment_px`, but to
             no less than one.
         overlap_px: what neighbours share at least; rounded up to a multiple of `alignment_px`
             and limited to half a tile.
-        alignment_px: at least 1.
 
     Returns:
-        Spans in ascending order; the first starts at 0, the last stops at `length_px`.
-        One span where the image fits a tile.
+        Spans in ascending order, from 0 to `length_px`.
 
     Raises:
         ValueError: a length or tile below 1 or a negative overlap.

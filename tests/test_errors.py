@@ -15,7 +15,6 @@ from deblurcli.errors import (
     cannot_read,
     cannot_write,
     sizes_differ,
-    unknown_value,
 )
 
 
@@ -74,9 +73,6 @@ def test_class_and_remedy_can_be_chosen(tmp_path: Path) -> None:
 def test_the_common_sentences() -> None:
     assert str(already_exists("a", others=1)).startswith("a: exists already (and 1 other output); ")
     assert already_exists("a").exit_code == 2
-    assert str(unknown_value("--device", "tpu", ["auto", "cpu"])) == (
-        "--device: 'tpu' is not known; give one of: auto, cpu"
-    )
     assert str(sizes_differ("a", (4, 3), "b", (2, 1))) == (
         "a: is 4x3 pixels, but b 2x1; give pictures of one size"
     )

@@ -138,14 +138,12 @@ def write_comparison(
     folder beside the page, ``page_files``.
 
     Args:
-        target: the HTML file.
         before, after: two files or two folders.
         sharp: the ground truth, likewise; PSNR (and SSIM, with the extra ``eval``) are given
             where it is there.
         labels: other names than Before, After and Sharp, one for each source; no figures are
             given then, because the third need not be the truth.
         one_file: never a folder; pictures are made smaller instead, which the page says.
-        overwrite: replace the page (and its folder) if it exists.
         on_progress: is told how many of how many sliders are made.
 
     Raises:

@@ -111,10 +111,8 @@ def write_page(
     """Writes a page.
 
     Args:
-        target: the HTML file.
         template: which of ``templates`` renders `content`.
         title, lead, footer: plain text above and below it.
-        overwrite: replace the file if it exists.
         beside: it may load pictures that lie beside it; else nothing at all.
 
     Raises:

@@ -5,11 +5,9 @@ Neural Network for Dynamic Scene Deblurring" (CVPR 2017, arXiv 1612.02177). A Ga
 of the blurred image is made; the coarsest level is restored first, and what each level found is
 scaled up and handed to the next finer one. They differ in the body that works at each level:
 
-- ``resnet``, the paper's own: 5×5 convolutions at full resolution, residual blocks without
-  normalisation. With K = 3 levels 11.72 M parameters and 336 GMAC for a 256×256 image.
-- ``unet``, our compact one for CPUs: a small U-Net of 3×3 convolutions on pixel-unshuffled
-  input, about a fortieth of the operations. Its blocks are the paper's (``residual``) or
-  normalised and gated ones (``gated``), which learned more in the same time.
+- ``resnet``, the paper's own: with K = 3 levels 11.72 M parameters, 336 GMACs for 256×256 pixels.
+- ``unet``, our compact one for CPUs, about a fortieth of the operations. Its blocks are the
+  paper's (``residual``) or normalised and gated ones, which learned more in the same time.
 """
 
 from __future__ import annotations

@@ -51,7 +51,6 @@ def import_published(
         source: a ``.pt`` file, or the published zip archive with ``models/model-N.pt`` in it,
             of which the largest N is taken.
         target: the ``.safetensors`` file to write, in float32 as published.
-        name: the name for the model card.
         licence: SPDX identifier, if the user knows it: the files don't say.
 
     Raises:

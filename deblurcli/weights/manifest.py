@@ -2,18 +2,9 @@
 
 ``manifest.json`` lies beside the files it speaks of:
 
-    {"format": 1,
-     "default": "compact",
-     "weights": [{"name": "compact", "file": "compact.safetensors",
-                  "sha256": "…64 hex digits…", "bytes": 4321000,
-                  "network": {"body": "unet", "scales": 3, "parameters": 2100000},
-                  "licence": "MIT",
-                  "scores": {"gopro/test": {"psnr_db": 25.1}},
-                  "sources": ["https://…/compact.safetensors"],
-                  "packaged": true}]}
+    {"format": 1, "default": "compact", "weights": [{"name": "compact", …}]}
 
-``sources`` are tried in order when the file is not here; an entry without any can't be
-downloaded. ``packaged`` says that the installed package carries the file.
+with the fields of `Entry` for each file.
 """
 
 from __future__ import annotations
@@ -70,7 +61,7 @@ class Entry:
         network: facts to show.
         licence: SPDX identifier of the weights.
         scores: set name to figures.
-        sources: URLs of the file, best first.
+        sources: URLs of the file, tried in this order; without any it can't be downloaded.
         packaged: whether the installed package carries it.
         page: where the file's authors present it.
         citation: how they want to be cited.
