@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 MIN_TILE_PX = 128
 """No tile is made smaller than this."""
 
+# Copies of an ensemble: the dimensions of (N, C, H, W) that are flipped, whether they are swapped.
+_COPIES: tuple[tuple[tuple[int, ...], bool], ...] = tuple(
+    (flipped, turned) for turned in (False, True) for flipped in ((), (3,), (2, 3), (2,))
+)
+
 _ABSURD = 10.0  # pictures lie in [0, 1]; sound networks overshoot by a few tenths
 
 # What PyTorch says in a plain RuntimeError: its CPU allocator on Linux and on Windows, MPS, and
@@ -62,6 +67,7 @@ class Deblurrer:
         device: where it computes.
         precision: in what, and why.
         strength: how much of the change is applied, 0 (none) to 1 (all).
+        ensemble: how many turned and flipped copies the result is the mean of.
         overlap_px: what neighbouring tiles share.
         tile: ``"auto"``, 0 (never tile) or the tile's side in pixels.
         tile_limit_px: what memory was found to allow; None as long as it sufficed.
@@ -76,6 +82,7 @@ class Deblurrer:
         precision: str = "auto",
         tile: str | int = "auto",
         strength: float = 1.0,
+        ensemble: int = 1,
         weights_path: str | os.PathLike[str] | None = None,
     ) -> None:
         """Uses a network that is in memory already; `load` is the usual way.
@@ -83,13 +90,15 @@ class Deblurrer:
         The network is moved to `device` in place.
 
         Raises:
-            UsageError: an unknown device or precision, a `tile` or `strength` out of range.
+            UsageError: an unknown device or precision, a `tile`, `strength` or `ensemble` out of
+                range.
             DeviceError: the device or precision is not available here.
         """
         self._kind = kind_of(network.config)
         self.overlap_px = self._kind.overlap_px
-        self.tile = _check_settings(tile, strength)
+        self.tile = _check_settings(tile, strength, ensemble)
         self.strength = float(strength)
+        self.ensemble = ensemble
         self.device = choose_device(device)
         shape = ConvolutionShape(*main_convolution(network))
         self.precision = choose_precision(precision, self.device, shape)
@@ -113,6 +122,7 @@ class Deblurrer:
         *,
         tile: str | int = "auto",
         strength: float = 1.0,
+        ensemble: int = 1,
         offline: bool = False,
         show_progress: ShowProgress | None = None,
     ) -> Deblurrer:
@@ -126,6 +136,8 @@ class Deblurrer:
             tile: ``"auto"`` (tile images that would take too much memory otherwise), a side in
                 pixels (at least `MIN_TILE_PX` is used), or 0: never tile.
             strength: the output is ``blurred + strength * (restored - blurred)``.
+            ensemble: 1, 2, 4 or 8: restore so many flipped and turned copies of the image and
+                take their mean, which is a little better and takes so many times as long.
             offline: never download.
             show_progress: gives the bar that shows a download.
 
@@ -137,7 +149,7 @@ class Deblurrer:
         from deblurcli.weights.hub import find
 
         # The cheap complaints first, before a download.
-        _check_settings(tile, strength)
+        _check_settings(tile, strength, ensemble)
         where = choose_device(device)
         if precision != "auto":  # that is measured with the network's own shape
             choose_precision(precision, where)
@@ -150,6 +162,7 @@ class Deblurrer:
             precision=precision,
             tile=tile,
             strength=strength,
+            ensemble=ensemble,
             weights_path=path,
         )
 
@@ -171,6 +184,8 @@ class Deblurrer:
             WeightsError: what the network gives is not finite, or far from any picture.
         """
         check_image(image)
+        if self.strength == 0:
+            return image.copy()
         height, width = image.shape[:2]
         try:
             output = np.empty((height, width, 3), image.dtype)
@@ -290,8 +305,14 @@ class Deblurrer:
         half = nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
         with torch.inference_mode(), half:
             # A permuted (N, H, W, 3) tensor is channels-last: nothing has to be copied.
-            restored = self.network(blurred.to(self.device).permute(0, 3, 1, 2))
-            return restored.permute(0, 2, 3, 1).float().cpu()  # type: ignore[no-any-return]
+            image = blurred.to(self.device).permute(0, 3, 1, 2)
+            total = torch.zeros((), device=self.device)
+            for flipped, turned in _COPIES[: self.ensemble]:
+                copy = image.mT if turned else image
+                restored = self.network(copy.flip(flipped) if flipped else copy).float()
+                restored = restored.flip(flipped) if flipped else restored
+                total = total + (restored.mT if turned else restored)
+            return (total / self.ensemble).permute(0, 2, 3, 1).cpu()
 
     def tile_px(self, height: int, width: int) -> int:
         """The side of the tiles for an image of this size; its own where it isn't cut."""
@@ -325,8 +346,10 @@ def _is_out_of_memory(error: Exception) -> bool:
     return any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
-def _check_settings(tile: str | int, strength: float) -> int | Literal["auto"]:
+def _check_settings(tile: str | int, strength: float, ensemble: int) -> int | Literal["auto"]:
     """The tile's side as a number, or "auto"."""
+    if ensemble not in (1, 2, 4, 8):
+        raise UsageError(f"ensemble {ensemble}", "no such number of copies", "give 1, 2, 4 or 8")
     if not 0.0 <= strength <= 1.0:
         raise UsageError(f"strength {strength}", "out of range", "give a number from 0 to 1")
     if tile == "auto":

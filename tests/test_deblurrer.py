@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli import Deblurrer
@@ -308,7 +309,7 @@ def test_fp16_never_gives_black_pictures(caplog: pytest.LogCaptureFixture) -> No
 @given(
     factor=st.sampled_from([1e4, 1e19, 3e38, float("inf"), float("nan")]),
     precision=st.sampled_from(["fp32", "bf16", "fp16"]),
-    strength=st.sampled_from([0.0, 1.0]),
+    strength=st.sampled_from([0.1, 1.0]),
 )
 def test_results_that_are_no_picture_are_never_given(
     factor: float, precision: str, strength: float
@@ -447,3 +448,34 @@ def test_gpu_tiles_follow_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> No
     deblurrer.tile = MIN_TILE_PX
     assert deblurrer.max_batch(MIN_TILE_PX, MIN_TILE_PX) > 1
     assert deblurrer.max_batch(MIN_TILE_PX, MIN_TILE_PX + 1) == 1  # the user wants it in tiles
+
+
+@pytest.mark.parametrize("ensemble", [2, 4, 8])
+def test_an_ensemble_is_the_mean_of_flipped_and_turned_copies(ensemble: int) -> None:
+    image = np.random.default_rng(0).uniform(0.4, 0.6, (40, 56, 3)).astype(np.float32)
+
+    def restore(image: NDArray[np.float32], ensemble: int = 1) -> NDArray[np.float32]:
+        # A tenth of the change, so that nothing is clipped.
+        settings: dict[str, Any] = {"precision": "fp32", "strength": 0.1, "ensemble": ensemble}
+        return Deblurrer(PLAIN.network, device="cpu", **settings).restore(image)
+
+    back = []
+    for turns in (0, 2, 1, 3):
+        turned = np.rot90(image, turns)
+        back.append(np.rot90(restore(turned), -turns))
+        back.append(np.rot90(restore(turned[:, ::-1])[:, ::-1], -turns))
+    ours = restore(image, ensemble)
+    np.testing.assert_allclose(ours, np.mean(back[:ensemble], axis=0), atol=2e-6)
+    assert np.abs(ours - back[0]).max() > 1e-3
+
+
+def test_an_ensemble_of_three_is_refused() -> None:
+    with pytest.raises(UsageError, match="give 1, 2, 4 or 8"):
+        Deblurrer(PLAIN.network, device="cpu", ensemble=3)
+
+
+def test_a_strength_of_0_gives_the_image_itself() -> None:
+    image = np.random.default_rng(0).random((40, 56, 3), dtype=np.float32)
+    ours = Deblurrer(PLAIN.network, device="cpu", strength=0.0).restore(image)
+    np.testing.assert_array_equal(ours, image)
+    assert ours is not image

@@ -39,6 +39,7 @@ class NetworkChoice:
     precision: str = "auto"
     tile: str | int = "auto"
     strength: float = 1.0
+    ensemble: int = 1
 
 
 @cache

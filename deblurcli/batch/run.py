@@ -342,8 +342,8 @@ def _run_clip(
                 # of difference is no reason to restore hours of frames again.
                 path = Path(deblurrer.weights_path)
                 weights = f"{path.name} of {path.stat().st_size} bytes, {path.stat().st_mtime_ns}"
-                strength = f"strength {deblurrer.strength:g}"
-                restored_by = f"deblurcli {__version__}, {weights}, {strength}"
+                how = f"strength {deblurrer.strength:g}, ensemble {deblurrer.ensemble}"
+                restored_by = f"deblurcli {__version__}, {weights}, {how}"
             result = videos.restore_video(
                 job.source,
                 job.target,

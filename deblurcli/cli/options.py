@@ -291,6 +291,13 @@ Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16"],
     About("Number format of the computation.", rich_help_panel=NETWORK),
 ]
+Ensemble = Annotated[
+    Literal[1, 2, 4, 8],
+    About(
+        "Restore so many flipped and turned copies, and take their mean: better, and slower.",
+        rich_help_panel=NETWORK,
+    ),
+]
 Offline = Annotated[bool, About("Never download anything.", rich_help_panel=NETWORK)]
 Recursive = Annotated[bool, About("Look into sub-folders too.", None, "-r", rich_help_panel=INPUT)]
 Overwrite = Annotated[bool, About("Replace outputs that exist.", rich_help_panel=OUTPUT)]
@@ -343,6 +350,7 @@ class ComputeOptions:
         "0..1",
         parser=parse_strength,
     )
+    ensemble: Ensemble = 1
     offline: Offline = False
 
     def load(self, weights: str) -> Deblurrer:
@@ -359,6 +367,7 @@ class ComputeOptions:
             self.precision,
             tile=self.tile,
             strength=self.strength,
+            ensemble=self.ensemble,
             offline=self.offline,
             show_progress=console.show_download,
         )

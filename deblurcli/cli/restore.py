@@ -244,6 +244,7 @@ def restore(
                 compute.precision,
                 compute.tile,
                 compute.strength,
+                compute.ensemble,
             )
             running = ray.run(planned.jobs, run_options, choice, workers=batch.workers)
         elif planned.jobs:

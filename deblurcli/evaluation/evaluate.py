@@ -125,7 +125,7 @@ def method_of(deblurrer: Deblurrer, name: str | None = None) -> Method:
         name or deblurrer.card.name,
         deblurrer,
         f"{weights} {__version__} {deblurrer.device} {deblurrer.precision.name} "
-        f"tile={deblurrer.tile} strength={deblurrer.strength}",
+        f"tile={deblurrer.tile} strength={deblurrer.strength} ensemble={deblurrer.ensemble}",
         device=deblurrer.device,
         parameters=sum(p.numel() for p in deblurrer.network.parameters()),
         gmacs=count_gmacs(deblurrer.network),

@@ -47,6 +47,8 @@ class Steadier:
             blurred: (H, W, 3) uint8 or uint16.
         """
         restored = self._restore(blurred)
+        if (restored.shape, restored.dtype) != (blurred.shape, blurred.dtype):
+            raise TypeError(f"shape and dtype became {restored.shape} {restored.dtype}")
         top = np.iinfo(blurred.dtype).max
         before = _to_tensor(blurred)
         change = _to_tensor(restored) - before

@@ -662,7 +662,7 @@ def test_a_restorer_that_gives_another_kind_of_pixels_is_refused(
 ) -> None:
     with pytest.raises(TypeError, match="float32"):
         restore_video(clip, tmp_path / "out.mp4", lambda pixels: pixels.astype(np.float32) / 255)
-    with pytest.raises(ValueError, match="shape"):
+    with pytest.raises(TypeError, match="shape"):
         restore_video(clip, tmp_path / "out.mp4", lambda pixels: pixels[:-1])
     assert list(tmp_path.iterdir()) == []
 
