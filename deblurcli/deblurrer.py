@@ -9,10 +9,11 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli.devices import (
@@ -23,7 +24,6 @@ from deblurcli.devices import (
     memory_budget_bytes,
 )
 from deblurcli.errors import DeviceMemoryError, UsageError, WeightsError
-from deblurcli.io.photos.pixels import Image, check_image, to_image, to_tensor
 from deblurcli.models.network import RestorationNetwork, main_convolution
 from deblurcli.models.registry import kind_of
 from deblurcli.tiling import restore_strips
@@ -32,8 +32,13 @@ from deblurcli.weights.files import ModelCard, load_weights
 if TYPE_CHECKING:
     from deblurcli.weights.download import ShowProgress
 
+Image = NDArray[Any]
+"""``(H, W, 3)`` uint8, uint16 or float32, sRGB."""
+
 MIN_TILE_PX = 128
 """No tile is made smaller than this."""
+
+_FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
 # Copies of an ensemble: the dimensions of (N, C, H, W) that are flipped, whether they are swapped.
 _COPIES: tuple[tuple[tuple[int, ...], bool], ...] = tuple(
@@ -338,6 +343,40 @@ class Deblurrer:
         budget = memory_budget_bytes(self.device)
         bytes_per_pixel = self._kind.bytes_per_pixel(self.network, self.precision.dtype)
         return max(MIN_TILE_PX**2, int(budget / bytes_per_pixel))
+
+
+def check_image(image: Image) -> None:
+    """Raises TypeError or ValueError, with clear words, for what is not an `Image`."""
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"image must be a NumPy array, not {type(image).__name__}")
+    if image.dtype.name not in _FULL_SCALE:
+        raise TypeError(f"image must be uint8, uint16 or float32, not {image.dtype}")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f"image must have shape (H, W, 3) with H, W >= 1, not {image.shape}")
+    if image.dtype.kind == "f":
+        low, high = float(image.min()), float(image.max())
+        if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails, too
+            raise ValueError(
+                f"float32 values must lie in [0, 1], but go from {low:g} to {high:g}: "
+                "divide by 255 or 65535, or clip"
+            )
+
+
+def to_tensor(image: Image) -> Tensor:
+    """``(h, w, 3)`` float32 in [0, 1] on the CPU, always a copy."""
+    return torch.from_numpy(image.astype(np.float32)).div_(_FULL_SCALE[image.dtype.name])
+
+
+@torch.inference_mode()  # what a network gives may be changed in place only there
+def to_image(values: Tensor, dtype: np.dtype[Any]) -> Image:
+    """``(h, w, 3)`` float32, clipped to [0, 1], as `dtype`, rounded to nearest.
+
+    Changes `values`.
+    """
+    values.clamp_(0.0, 1.0)
+    if dtype.kind != "f":
+        values.mul_(_FULL_SCALE[dtype.name]).round_()
+    return values.numpy().astype(dtype)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from deblurcli.deblurrer import Deblurrer
-    from deblurcli.io.photos.pixels import Image
+    from deblurcli.deblurrer import Deblurrer, Image
 
 Verdict = Literal["sharp", "slightly blurred", "blurred"]
 

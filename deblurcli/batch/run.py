@@ -36,8 +36,7 @@ from deblurcli.io import media, photos
 from deblurcli.io.files import is_empty
 
 if TYPE_CHECKING:
-    from deblurcli.deblurrer import Deblurrer
-    from deblurcli.io.photos.pixels import Image
+    from deblurcli.deblurrer import Deblurrer, Image
 
 Status = Literal["done", "skipped", "failed"]
 

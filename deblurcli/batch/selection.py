@@ -13,8 +13,7 @@ from deblurcli.errors import DeblurError, sizes_differ
 from deblurcli.io import photos
 
 if TYPE_CHECKING:
-    from deblurcli.deblurrer import Deblurrer
-    from deblurcli.io.photos.pixels import Image
+    from deblurcli.deblurrer import Deblurrer, Image
 
 FEATHER_PX = 16
 """How wide the soft edge is, inside of what is selected."""
