@@ -8,11 +8,14 @@ Source: W3C PNG specification, third edition, chapters 5 and 11.
 from __future__ import annotations
 
 import binascii
+import io
 import struct
 import zlib
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from typing import BinaryIO
+
+import numpy as np
 
 from deblurcli.io.photos.colour import (
     SRGB_PRIMARIES,
@@ -33,6 +36,7 @@ from deblurcli.io.photos.photo import (
     Buffer,
     Picture,
     ReadOptions,
+    Samples,
     split_alpha,
 )
 
@@ -68,7 +72,10 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
             pixel_bytes += length
             options.check_size(width, height, pixel_bytes)
-            critical.append((kind, head + file.read(length + 4)))
+            raw = head + file.read(length + 4)
+            # libpng would complain on stderr of transparency that doesn't fit the colours.
+            if kind != b"tRNS" or length == {0: 2, 2: 6, 3: length}.get(critical[0][1][17]):
+                critical.append((kind, raw))
             if kind == b"IEND":
                 break
         elif kind == b"fdAT" or text_bytes + length > _MAX_TEXT_BYTES:
@@ -78,12 +85,16 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
             chunks.append((kind, file.read(length + 4)[:length]))
     by_kind = dict(chunks)
     notes = (ANIMATED,) if b"acTL" in by_kind else ()
+    interlaced = critical[0][1][20]
     try:
-        decoded = imagecodecs.png_decode(b"".join([SIGNATURE, *(raw for _, raw in critical)]))
-    except RuntimeError:
+        if interlaced:  # of which libpng would complain on stderr
+            decoded = _decode_passes(critical)
+        else:
+            decoded = imagecodecs.png_decode(b"".join([SIGNATURE, *(raw for _, raw in critical)]))
+    except (RuntimeError, EOFError, zlib.error):
         if not options.keep_damaged:
             raise
-        decoded = imagecodecs.png_decode(_repair(critical))
+        decoded = _decode_passes(critical, keep_damaged=True)
         notes = (*notes, DAMAGED)
     samples, alpha = split_alpha(decoded)
     icc = None
@@ -116,24 +127,44 @@ def _with_colours(picture: Picture, chunks: dict[bytes, bytes]) -> Picture:
     return picture
 
 
-def _repair(critical: list[Chunk]) -> bytes:
-    """A PNG file with what can be read of a damaged one's pixels, and zeros for the rest."""
+def _decode_passes(critical: list[Chunk], *, keep_damaged: bool = False) -> Samples:
+    """The pixels, each pass decoded as a picture of its own; zeros for what damage took."""
+    import imagecodecs
+
     header = struct.unpack_from(">IIBBxxB", critical[0][1], 8)
     width, height, depth, colour, interlaced = header
     bits = depth * {2: 3, 4: 2, 6: 4}.get(colour, 1)
-    whole = 0
+    passes = []
     for left, top, x_step, y_step in _PASSES if interlaced else [(0, 0, 1, 1)]:
-        columns, rows = len(range(left, width, x_step)), len(range(top, height, y_step))
-        whole += rows * (1 + (columns * bits + 7) // 8) if columns else 0
+        place = slice(top, height, y_step), slice(left, width, x_step)
+        rows, columns = (len(range(axis.start, axis.stop, axis.step)) for axis in place)
+        if rows and columns:
+            passes.append((place, rows, columns, rows * (1 + (columns * bits + 7) // 8)))
+    whole = sum(size for *_, size in passes)
     data = b"".join(raw[8:-4] for kind, raw in critical if kind == b"IDAT")
     inflater, pixels = zlib.decompressobj(), bytearray()
-    with suppress(zlib.error):
+    with suppress(zlib.error) if keep_damaged else nullcontext():
         for start in range(0, len(data), 256):  # up to where the damage is
             pixels += inflater.decompress(data[start : start + 256], whole - len(pixels) + 1)
-    repaired = zlib.compress(pixels[:whole].ljust(whole, b"\0"), 1)
-    others = [raw for kind, raw in critical if kind not in (b"IDAT", b"IEND")]
-    end = [chunk_bytes(b"IDAT", repaired), chunk_bytes(b"IEND", b"")]
-    return b"".join([SIGNATURE, *others, *end])
+            if len(pixels) > whole:
+                break
+    if len(pixels) < whole and not keep_damaged:
+        raise EOFError
+    stream = io.BytesIO(pixels.ljust(whole, b"\0"))
+    del data, pixels
+    colours = [raw for kind, raw in critical if kind in (b"PLTE", b"tRNS")]
+    decoded: Samples | None = None
+    for place, rows, columns, size in passes:
+        alone = struct.pack(">IIBB3x", columns, rows, depth, colour)
+        packed = chunk_bytes(b"IDAT", zlib.compress(stream.read(size), 1))
+        file = [SIGNATURE, chunk_bytes(b"IHDR", alone), *colours, packed, chunk_bytes(b"IEND", b"")]
+        part = imagecodecs.png_decode(b"".join(file))
+        if decoded is None:
+            decoded = np.empty((height, width, *part.shape[2:]), part.dtype)
+        decoded[place] = part
+    if decoded is None:
+        raise ValueError("no pixels")
+    return decoded
 
 
 def _read_metadata(chunks: list[Chunk]) -> Metadata:

@@ -347,6 +347,44 @@ def test_the_transparent_colour(depth: int, colour: int, seed: int) -> None:
         np.testing.assert_array_equal(found.picture.samples, values * scale)
 
 
+ADAM7 = "1646264677777777565656567777777736463646777777775656565677777777"
+"""The pass of each pixel of 8 by 8, row by row."""
+
+
+@pytest.mark.parametrize(("depth", "colour"), [(1, 0), (4, 0), (16, 0), (8, 2), (16, 6)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (13, 11)])
+def test_interlaced_png(
+    depth: int, colour: int, size: tuple[int, int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    width, height = size
+    channels = {0: 1, 2: 3, 6: 4}[colour]
+    rng = np.random.default_rng(depth)
+    values = rng.integers(0, 2**depth, (height, width, channels), np.uint16)
+    tiled = np.tile(np.array(list(map(int, ADAM7))).reshape(8, 8), (2, 2))
+    passes = tiled[:height, :width]
+    raw = b""
+    for number in range(1, 8):
+        for row, own in zip(values, passes == number, strict=True):
+            few = row[own].reshape(1, -1)
+            if few.size:
+                packed = (
+                    pack_bits(few.astype(np.uint8), depth)
+                    if depth < 8
+                    else few.astype(f">u{depth // 8}")
+                )
+                raw += b"\0" + packed.tobytes()
+    plain = png(size, depth, colour, raw)
+    header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 1)
+    data = plain.replace(plain[8:33], chunk(b"IHDR", header))
+    scale = (2 ** (16 if depth == 16 else 8) - 1) // (2**depth - 1)
+    np.testing.assert_array_equal(read(data).picture.channels, values * scale)
+    cut = data.replace(plain[33:-12], chunk(b"IDAT", zlib.compress(raw[:-1])))
+    assert "truncated" in refusal(cut)
+    kept = read(cut, KEEP).picture.channels
+    assert np.mean(kept == values * scale) >= 1 - 1 / (width * height) - (depth < 8)
+    assert capfd.readouterr() == ("", "")  # libpng has nothing to say
+
+
 # Colours by numbers
 
 
