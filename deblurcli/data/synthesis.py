@@ -131,14 +131,16 @@ def draw_exposure(rng: np.random.Generator, motion: MotionRange, region_px: int)
     kind, exponent = rng.random(), float(rng.uniform(1, 5))
     shares = np.cumsum((motion.encoded, motion.exponential, motion.any_gamma))
     gammas = (1.0, 0.0, exponent, _GAMMA)
+    # Lights that are out of focus become discs with edges only if they exceed white by far.
+    gain = rng.uniform(1.5, 30.0 if defocused else 6.0)
     return Exposure(
         camera=camera.astype(np.float32),
         objects=tuple(objects),
         masks=tuple(masks),
         middle_steps=within,
         gamma=gammas[int((kind >= shares).sum())],
-        defocus_px=float(np.exp(rng.uniform(0, math.log(12)))) if defocused else 0.0,
-        highlight_gain=float(rng.uniform(1.5, 6.0)) if rng.random() < motion.highlights else 1.0,
+        defocus_px=float(np.exp(rng.uniform(0, math.log(16)))) if defocused else 0.0,
+        highlight_gain=float(gain) if defocused or rng.random() < motion.highlights else 1.0,
     )
 
 
@@ -217,7 +219,7 @@ def render(
         # The masks are drawn at a quarter of the size: edges would be four times as soft as
         # drawn, and the network would be taught that sharp objects have soft edges.
         alphas = iter(((alpha - 0.5) * 2.5 + 0.5).clamp(0, 1))
-    scenes = _to_light(_defocus(regions, exposures), gains, gammas)
+    scenes = _defocus(_to_light(regions, gains, gammas), exposures)
     fillings = _to_light(fillings, gains, gammas)
     # Pixel centres of the middle size_px × size_px, in the coordinates of grid_sample.
     edge = (region_px - size_px) // 2

@@ -146,7 +146,7 @@ def test_drawn_exposures_stay_in_range(seed: int) -> None:
         assert mask.dtype == np.float32
         assert mask.min() >= 0
         assert mask.max() <= 1
-    assert 1.0 <= exposure.highlight_gain <= 6.0
+    assert 1.0 <= exposure.highlight_gain <= (30.0 if exposure.defocus_px else 6.0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -286,6 +286,18 @@ def test_shapes_and_ranges() -> None:
             assert pictures.dtype == torch.float32
             assert float(pictures.min()) >= 0.0
             assert float(pictures.max()) <= 1.0
+
+
+def test_a_light_out_of_focus_is_a_disc_in_blurred_and_sharp() -> None:
+    lamp = torch.full((1, 3, REGION_PX, REGION_PX), 0.2)
+    middle = REGION_PX // 2
+    lamp[:, :, middle - 2 : middle + 2, middle - 2 : middle + 2] = 1.0
+    still = Exposure(np.zeros((1, 4), np.float32), gamma=2.2, defocus_px=8.0, highlight_gain=30.0)
+    blurred, sharp = render(lamp, lamp, [still], SIZE_PX)
+    torch.testing.assert_close(blurred, sharp)
+    row = sharp[0, 0, SIZE_PX // 2]
+    assert row[SIZE_PX // 2 - 6 : SIZE_PX // 2 + 6].min() > 0.85  # flat and bright
+    assert row[SIZE_PX // 2 - 14] < 0.25  # and dark beside it
 
 
 def test_a_saturated_highlight_leaves_a_bright_streak() -> None:
