@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import random
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -47,12 +48,14 @@ class RetryPolicy:
         wait_seconds: after the first round; twice as long after each further one.
         connect_seconds: until a server must have accepted the connection.
         stall_seconds: the longest pause between two pieces of the file.
+        total_seconds: until the whole file must be here; a slower source is not asked again.
     """
 
     rounds: int = 4
     wait_seconds: float = 1.0
     connect_seconds: float = 10.0
     stall_seconds: float = 30.0
+    total_seconds: float = 3600.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def fetch(
                     logger.info("%s: trying again in %.1f s", target.name, seconds)
                     time.sleep(seconds)
                 for source in tuple(left):
+                    started = time.monotonic()
                     try:
                         part = _retrieve(source, wanted, incoming, show_progress, retry)
                         return part.replace(target)
@@ -120,6 +124,9 @@ def fetch(
                         if getattr(error, "errno", None) is not None:
                             raise  # of the disk here: no other source would help
                         failures[source], passing = _explain(error)
+                        if time.monotonic() - started >= retry.total_seconds:
+                            failures[source] = f"not done after {retry.total_seconds:g} s"
+                            passing = False
                         logger.info("%s: %s: %s", target.name, source, failures[source])
                         if not (passing and source.startswith("http")):
                             left.remove(source)
@@ -165,6 +172,13 @@ def _retrieve(
         with file, open(part, "wb") as copied:  # noqa: PTH123
             shutil.copyfileobj(file, copied)
 
+    def give_up() -> None:
+        for response in responses:
+            with suppress(OSError, ValueError):  # it just ended
+                response.raw.shutdown()  # ends the reading, which a drip would keep going
+
+    timer = threading.Timer(retry.total_seconds, give_up)
+    timer.daemon = True
     bar = show_progress(wanted.size_bytes or 1) if show_progress else None
     download: object = copy
     if urlsplit(source).scheme in ("http", "https"):
@@ -174,10 +188,12 @@ def _retrieve(
             timeout=(retry.connect_seconds, retry.stall_seconds),
             hooks={"response": check_size},
         )
+    timer.start()
     try:
         name = wanted.target.name
         part = Path(pooch.retrieve(source, wanted.sha256, name, incoming, downloader=download))
     finally:
+        timer.cancel()
         for open_still in (bar, *responses):
             if open_still is not None:
                 open_still.close()

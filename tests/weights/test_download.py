@@ -71,6 +71,11 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
         elif fault == "stalled before the answer":
             self.server.released.wait(3)
+        elif fault == "drips":
+            self.send_response(200)
+            self.end_headers()
+            while not self.server.released.wait(0.05):
+                self.wfile.write(b"x")
         else:
             self.send_file(fault)
 
@@ -186,6 +191,21 @@ def test_any_few_faults_in_a_row_are_survived(
     target = tmp_path / ENTRY.file
     target.write_bytes(b"damaged before")
     fetch(wanted(target), [server.file_url], retry=HASTE)
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_server_that_drips_is_given_up_in_time(server: Server, tmp_path: Path) -> None:
+    server.play("drips")
+    hasty = RetryPolicy(4, 0.01, connect_seconds=2, stall_seconds=2, total_seconds=0.5)
+    target = tmp_path / ENTRY.file
+    before = time.monotonic()
+    with pytest.raises(WeightsError, match=r"\(not done after 0\.5 s\)"):
+        fetch(wanted(target), [server.file_url], retry=hasty)
+    assert 0.5 <= time.monotonic() - before < 2
+    assert len(server.requests) == 1  # it is not asked again
+    assert visible(tmp_path) == set()
+    server.play("drips")  # another source has it
+    fetch(wanted(target), [server.file_url, server.file_url + "?"], retry=hasty)
     assert target.read_bytes() == CONTENT
 
 
