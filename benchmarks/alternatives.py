@@ -17,7 +17,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,24 +30,12 @@ from deblurcli.evaluation.cases import find_cases
 from deblurcli.evaluation.evaluate import BLURRED, Failure, Method, method_of, score_cases
 from deblurcli.evaluation.metrics import find_metrics
 from deblurcli.evaluation.scores import ScoreFile, summarise
-from deblurcli.evaluation.tables import Table, conventions, tabulate
+from deblurcli.evaluation.tables import as_markdown, conventions, tabulate
 from deblurcli.models.deepdeblur import deepdeblur_config
 from deblurcli.models.generator import MultiScaleGenerator
 
 Image = NDArray[np.uint8]
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
-
-
-def as_markdown(tables: Iterable[Table]) -> str:
-    """Tables for a document, the best of each column in bold."""
-    blocks = []
-    for table in tables:
-        lines = ["| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
-        for y, (name, cells) in enumerate(table.rows):
-            marked = (f"**{c}**" if (y, x) in table.best else c for x, c in enumerate(cells))
-            lines.append("| " + " | ".join([name, *marked]) + " |")
-        blocks.append("\n".join([f"### {table.title}", "", *lines]))
-    return "\n\n".join(blocks)
 
 
 @dataclass(frozen=True)

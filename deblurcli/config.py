@@ -62,9 +62,9 @@ class Recipe:
 
     name: str = "default"
 
-    # The network; the compact one's channels, blocks and depths are from full size down, and what
-    # is empty is its own choice.
-    network: Literal["compact", "deepdeblur"] = "compact"
+    # The network; channels, blocks and depths are from full size down, and what is empty is its own
+    # choice. NAFNet (extra zoo) takes one number for its channels: its width.
+    network: Literal["compact", "deepdeblur", "nafnet"] = "compact"
     scales: Annotated[int, (1, 8)] = 3  # levels of the pyramid, the paper's K
     channels: tuple[Annotated[int, (1, 4096)], ...] = (48, 96, 128)
     # Of "deepdeblur" one number, blocks of each level; empty: (59,), (29,) or (19,) for K = 1, 2
@@ -170,8 +170,11 @@ RECIPES = {
     ),
 }
 
-# What only one network has; the other one would ignore it.
-_COMPACT_ONLY = ("channels", "decoder_blocks", "depths", "unshuffle", "block")
+# What networks don't have, and would ignore.
+_IGNORED = {
+    "deepdeblur": ("channels", "decoder_blocks", "depths", "unshuffle", "block"),
+    "nafnet": ("scales", "depths", "unshuffle", "block"),
+}
 
 
 def load_recipe(name: str) -> Recipe:
@@ -228,12 +231,10 @@ def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         with suppress(ValueError):
             value = json.loads(text)
         recipe = _change(recipe, key, value, f"--set {setting}")
-    if recipe.network == "deepdeblur":
-        for key in _COMPACT_ONLY:
-            if getattr(recipe, key) not in (getattr(begun, key), getattr(Recipe(), key)):
-                raise UsageError(
-                    f"--set {key}", "the network deepdeblur has no such setting", "leave it out"
-                )
+    for key in _IGNORED.get(recipe.network, ()):
+        if getattr(recipe, key) not in (getattr(begun, key), getattr(Recipe(), key)):
+            reason = f"the network {recipe.network} has no such setting"
+            raise UsageError(f"--set {key}", reason, "leave it out")
     return recipe
 
 

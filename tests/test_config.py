@@ -131,6 +131,8 @@ def test_settings_of_another_network_are_refused() -> None:
     with pytest.raises(UsageError, match="deepdeblur has no such setting"):
         change_recipe(RECIPES["paper"], ["channels=[8]"])
     assert change_recipe(RECIPES["paper"], ["network=compact", "channels=[8]"]).channels == (8,)
+    with pytest.raises(UsageError, match="nafnet has no such setting"):
+        change_recipe(RECIPES["default"], ["network=nafnet", "unshuffle=4"])
 
 
 @pytest.mark.parametrize(("scales", "blocks"), [(1, 59), (2, 29), (3, 19)])

@@ -60,6 +60,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     do_no_harm: bool = option(False, "Also restore the sharp pictures: how far do they move?"),
     compute: options.ComputeOptions,
     overwrite: options.Overwrite = False,
+    markdown: bool = option(False, "Print the tables in Markdown, as papers have them."),
     json: options.Json = False,
 ) -> int:
     """Measure weights on blurred and sharp pictures: PSNR, SSIM, seconds, memory.
@@ -69,6 +70,8 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     """
     rank = int(os.environ.get("RANK", "0"))
     processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if json and markdown:
+        raise UsageError("--markdown", "can't go with --json", "leave one of them out")
     if report is not None and report.is_dir():
         raise UsageError(report, "is a folder", "give a file name to --report")
     if report is not None and report.exists() and not overwrite:
@@ -87,7 +90,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     from deblurcli.evaluation.evaluate import BLURRED, method_of, results_of, score_cases
     from deblurcli.evaluation.metrics import find_metrics, has_scikit_image
     from deblurcli.evaluation.scores import Score, ScoreFile, summarise
-    from deblurcli.evaluation.tables import as_text, conventions, tabulate
+    from deblurcli.evaluation.tables import as_markdown, as_text, conventions, tabulate
     from deblurcli.io.files import atomic_output
 
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
@@ -200,7 +203,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
         }
         console.print_json(document)
     elif scores:
-        print(as_text(tabulate(summaries, methods, chosen)))
+        print((as_markdown if markdown else as_text)(tabulate(summaries, methods, chosen)))
         for line in lines:
             console.note(line)
     if report is not None and scores:

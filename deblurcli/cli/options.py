@@ -248,6 +248,13 @@ def complete_weights(incomplete: str) -> list[str]:
     return complete(*names)(incomplete) + complete_path(incomplete)
 
 
+def complete_recipes(incomplete: str) -> list[str]:
+    """Offers the names of recipes, and files."""
+    from deblurcli.config import RECIPES
+
+    return complete(*RECIPES)(incomplete) + complete_path(incomplete)
+
+
 def complete_path(incomplete: str) -> list[str]:
     """Offers files and folders; hidden ones only where a dot asks for them."""
     parent, stem = incomplete.rpartition("/")[::2]

@@ -98,6 +98,7 @@ def train(
         None,
         "Set of all settings, also as a .json, .toml or .yaml file. [default: default]",
         "default|paper|FILE",
+        autocompletion=options.complete_recipes,
     ),
     settings: list[str] | None = option(
         None, "Change a value of the recipe, or motion.NAME; repeatable.", "NAME=VALUE", "--set"
@@ -158,7 +159,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     from deblurcli.training.progress import draw_curves, draw_sheet
     from deblurcli.training.train_step import describe_network
     from deblurcli.weights import hub
-    from deblurcli.weights.files import load_generator
+    from deblurcli.weights.files import load_weights
 
     place = choose_device(config.device)
     if place.type == "cuda":
@@ -169,7 +170,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     folder = RunFolder(output)
     initial = folder.load_network() if resume else None
     if initial is None and config.weights is not None:
-        initial, _ = load_generator(hub.find(config.weights, show_progress=console.show_download))
+        initial, _ = load_weights(hub.find(config.weights, show_progress=console.show_download))
     if initial is not None:
         described = describe_network(config.recipe, initial.config)
         if change_recipe(described, changes) != described:

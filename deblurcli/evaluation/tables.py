@@ -98,3 +98,15 @@ def as_text(tables: Iterable[Table]) -> str:
         ]
         blocks.append("\n".join([f"{table.set_name} ({table.pictures})", *text]))
     return "\n\n".join(blocks)
+
+
+def as_markdown(tables: Iterable[Table]) -> str:
+    """Tables for a document, the best of each column in bold."""
+    blocks = []
+    for table in tables:
+        lines = ["| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
+        for y, (name, cells) in enumerate(table.rows):
+            marked = (f"**{c}**" if (y, x) in table.best else c for x, c in enumerate(cells))
+            lines.append("| " + " | ".join([name.replace("|", r"\|"), *marked]) + " |")
+        blocks.append("\n".join([f"### {table.title}", "", *lines]))
+    return "\n\n".join(blocks)

@@ -102,6 +102,33 @@ def load_foreign(parameters: Mapping[str, Tensor]) -> ForeignNetwork:
     return network
 
 
+def build_nafnet(
+    channels: tuple[int, ...], encoder_blocks: tuple[int, ...], decoder_blocks: tuple[int, ...]
+) -> ForeignNetwork:
+    """NAFNet (Chen et al., ECCV 2022), untrained.
+
+    Args:
+        channels: one number, the features at full size; each depth has twice as many.
+        encoder_blocks: per depth, from full size down; empty: as its authors trained it on GOPRO.
+        decoder_blocks: on the way up, also from full size down, one number fewer; empty: 1 each.
+
+    Raises:
+        ValueError: the numbers don't fit each other.
+        ImportError: the extra is not installed.
+    """
+    import_spandrel()
+    arch = importlib.import_module("spandrel.architectures.NAFNet")
+    *down, middle = encoder_blocks or (1, 1, 1, 28, 1)
+    up = [*decoder_blocks] or [1] * len(down)
+    if len(channels) != 1 or not down or len(up) != len(down) or 0 in up:
+        text = "NAFNet takes channels=[N], two or more encoder_blocks, and one decoder_blocks fewer"
+        raise ValueError(text)
+    network = arch.NAFNet(
+        width=channels[0], enc_blk_nums=down, middle_blk_num=middle, dec_blk_nums=up[::-1]
+    )
+    return load_foreign(network.state_dict())
+
+
 def import_spandrel() -> ModuleType:
     """spandrel with the architectures of spandrel-extra-arches."""
     try:

@@ -14,14 +14,16 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from deblurcli.config import Recipe
+from deblurcli.errors import UsageError
 from deblurcli.models.compact import compact_config
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.deepdeblur import deepdeblur_config
-from deblurcli.models.foreign import ForeignNetwork
+from deblurcli.models.foreign import ForeignNetwork, build_nafnet
 from deblurcli.models.generator import MultiScaleGenerator, gaussian_pyramid
 from deblurcli.models.network import NetworkConfig, RestorationNetwork
 from deblurcli.training.losses import AdversarialLoss, multi_scale_loss
 from deblurcli.training.optimizers import make_optimizer, set_learning_rate
+from deblurcli.weights.hub import check_zoo
 
 
 class StepLosses(NamedTuple):
@@ -92,7 +94,10 @@ class TrainedNetworks:
         self, recipe: Recipe, accelerator: Accelerator, initial: RestorationNetwork | None = None
     ) -> None:
         self.recipe, self.accelerator = recipe, accelerator
-        self.generator: RestorationNetwork = initial or build_generator(recipe)
+        try:
+            self.generator = initial or build_generator(recipe)
+        except ValueError as error:
+            raise UsageError("--set", str(error), "change channels, blocks or depths") from error
         self.generator.requires_grad_(True).train()
         # mypy: torch's stubs know no Module.to(memory_format=…)
         self.generator.to(accelerator.device).to(
@@ -160,12 +165,17 @@ class _AllScales(nn.Module):
         return [self.generator(blurred)]
 
 
-def build_generator(recipe: Recipe) -> MultiScaleGenerator:
+def build_generator(recipe: Recipe) -> RestorationNetwork:
     """The untrained network of a recipe.
 
     Raises:
         ValueError: its numbers make no network.
+        WeightsError: it is one of others, and the extra for those is missing.
     """
+    if recipe.network == "nafnet":
+        check_zoo("--set network=nafnet")
+        channels = (32,) if recipe.channels == Recipe().channels else recipe.channels
+        return build_nafnet(channels, recipe.encoder_blocks, recipe.decoder_blocks)
     if recipe.network == "deepdeblur":
         config = deepdeblur_config(recipe.scales)
         # As many convolutions in all whatever the number of levels, as the paper compares them.

@@ -243,6 +243,8 @@ def test_version_as_a_word(capsys: pytest.CaptureFixture[str]) -> None:
         ("--weights comp", ["compact"]),
         ("--engine ", ["local", "ray"]),
         ("-o fol", ["folder/"]),
+        ("train --recipe pa", ["paper"]),
+        ("train --recipe fol", ["folder/"]),
     ],
 )
 def test_completion_offers_values(

@@ -478,6 +478,16 @@ def test_eval_measures_several_weights_side_by_side(
     assert no_folder.returncode == 2
     assert "s.csv: is a file, not a folder" in no_folder.stderr
 
+    table = deblur_here(*words, *options[:4], "--markdown").stdout.split("\n\n")
+    assert [text for text in table if text.startswith("### ")] == [
+        f"### GOPRO {kind}, 1 picture" for kind in ("gamma", "linear")
+    ]
+    titles, _, _, row, _ = ([c.strip() for c in x.split("|")[1:-1]] for x in table[1].splitlines())
+    cells = dict(zip(titles, row, strict=True))
+    assert cells["Method"] == "tiny"
+    assert cells["PSNR dB"].strip("*") == f"{tiny['psnr_db']:.2f}"
+    assert float(cells["GMACs"]) > 0
+
     # The same words again: all is known, and what exists is not replaced.
     again = deblur_here(*words, *options[:-2], "--report", tmp_path / "r.html")
     assert again.returncode == 2

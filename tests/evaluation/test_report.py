@@ -16,7 +16,6 @@ from urllib.parse import unquote
 import av
 import numpy as np
 import pytest
-from alternatives import as_markdown
 from PIL import Image
 
 from deblurcli.errors import DeblurError, UsageError
@@ -80,7 +79,7 @@ def test_tables_hold_the_means_and_mark_the_best(evaluated: Any) -> None:
     # Halving the error is 6.02 dB, give or take the rounding down.
     gained = psnr[0] - next(s.psnr_db for s in scores if s.method == "blurred input")
     assert gained == pytest.approx(6.02, abs=0.1)
-    text, markdown = tables.as_text([table]), as_markdown([table])
+    text, markdown = tables.as_text([table]), tables.as_markdown([table])
     assert len({len(line) for line in text.splitlines()[1:3]}) == 1  # columns are aligned
     assert f"**{halfway['PSNR dB']}**" in markdown
 

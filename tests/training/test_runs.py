@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from skimage import data as pictures
 
 from deblurcli.cli import main
 from deblurcli.config import RunConfig
-from deblurcli.weights.files import read_card
+from deblurcli.weights.files import load_weights, read_card
 
 pytest.importorskip("accelerate", reason="needs the extra 'train'")
 
@@ -169,3 +171,29 @@ def test_too_little_memory_is_one_line(
     assert main(["train", *words]) == 5
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("deblur: cpu: out of memory with 2 patches of 32 px; use --set")
+
+
+@pytest.mark.filterwarnings("ignore:'saved_variables' is deprecated")  # in spandrel's NAFNet
+def test_nafnet_trains_from_nothing_and_restores(
+    scenes: Path, tmp_path: Path, deblur_here: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    if find_spec("spandrel") is None:
+        pytest.skip("needs the extra 'zoo'")
+    words = ["train", "--data", scenes, *SMALL, "--set", "network=nafnet", "--steps", "2"]
+    wide = deblur_here(*words, "-o", tmp_path / "wide")
+    assert wide.returncode == 2
+    assert "NAFNet takes channels=[N]" in wide.stderr  # SMALL has three
+    words += ["--set", "channels=[8]", "--set", "encoder_blocks=[1,2,1]"]
+    trained = deblur_here(*words, "-o", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    weights = tmp_path / "run" / "last.safetensors"
+    network, card = load_weights(weights)
+    assert (network.config.body, card.recipe["network"]) == ("NAFNet", "nafnet")
+    photo = scenes / "train" / "coffee" / "blur" / "1.png"
+    restored = deblur_here(photo, "--weights", weights, "-o", tmp_path / "sharp.png")
+    assert restored.returncode == 0, restored.stderr
+    assert not np.array_equal(Image.open(photo), Image.open(tmp_path / "sharp.png"))
+    # A checkpoint goes on with its network, and weights are a start.
+    assert deblur_here("train", "--resume", "--steps", "3", "-o", tmp_path / "run").returncode == 0
+    tuned = ["train", "--data", scenes, *SMALL[2:], "--steps", "1", "--weights", weights]
+    assert deblur_here(*tuned, "-o", tmp_path / "tuned").returncode == 0
