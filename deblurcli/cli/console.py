@@ -107,6 +107,11 @@ def print_json(document: object) -> None:
     print(json.dumps(finite, indent=2), flush=True)
 
 
+def print_lines(text: str) -> None:
+    """Text on stdout in which names from files stand: no terminal is to obey them."""
+    print("\n".join(map(one_line, text.split("\n"))), flush=True)
+
+
 def print_result(text: object, document: object, *, json: bool) -> None:
     """What a command gives, on stdout: as text for people, or for programs."""
     if json:

@@ -203,7 +203,8 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
         }
         console.print_json(document)
     elif scores:
-        print((as_markdown if markdown else as_text)(tabulate(summaries, methods, chosen)))
+        table = tabulate(summaries, methods, chosen)
+        console.print_lines((as_markdown if markdown else as_text)(table))
         for line in lines:
             console.note(line)
     if report is not None and scores:

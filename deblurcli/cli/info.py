@@ -61,7 +61,7 @@ def info(
     text = "\n".join(lines)
     # The user's name stays out of what is pasted in public.
     home = os.path.expanduser("~").rstrip(os.sep)  # noqa: PTH111  (may be what is broken)
-    print(text.replace(home + os.sep, "~" + os.sep) if len(home) > 1 else text)
+    console.print_lines(text.replace(home + os.sep, "~" + os.sep) if len(home) > 1 else text)
 
 
 def as_text(facts: Fact | Facts) -> str:

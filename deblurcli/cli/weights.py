@@ -84,9 +84,9 @@ def list_weights(*, json: options.Json = False) -> None:
         below.append(textwrap.indent(about.strip("\n"), "    "))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells, about in zip(table, below, strict=True):
-        print("  ".join(map(str.ljust, cells, widths)).rstrip())
+        console.print_lines("  ".join(map(str.ljust, cells, widths)).rstrip())
         if about:
-            print(about)
+            console.print_lines(about)
 
 
 @app.command()
@@ -151,8 +151,10 @@ def verify(
         rows.append({"name": name, "state": state, "path": path})
     width = max((len(row["name"] or "") for row in rows), default=0)
     lines = (f"{r['name']:<{width}}  {r['state']:<8}  {r['path'] or ''}".rstrip() for r in rows)
-    if json or rows:
-        console.print_result("\n".join(lines), rows, json=json)
+    if json:
+        console.print_json(rows)
+    elif rows:
+        console.print_lines("\n".join(lines))
     else:
         console.say("no weights are here; get some with 'deblur weights pull'")
     intact = all(row["state"] in ("intact", "unlisted") for row in rows)

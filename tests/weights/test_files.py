@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import torch
@@ -132,3 +134,32 @@ def test_absurd_manifests_are_one_line(tmp_path: Path, change: dict[str, object]
     (tmp_path / "manifest.json").write_text(DEEP)
     with pytest.raises(WeightsError):
         read_manifest(tmp_path)
+
+
+def test_no_terminal_obeys_what_a_weights_file_says(
+    deblur_here: Callable[..., CompletedProcess[str]],
+    make_photo: Callable[[Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    evil = "\x1b[2Jnice\x07\n"
+    monkeypatch.setenv("DEBLUR_WEIGHTS_DIR", str(tmp_path))
+    weights = tmp_path / f"{evil}.safetensors"
+    network = MultiScaleGenerator(compact_config((8, 8), scales=2))
+    card = ModelCard(evil, (evil,), {evil: 1}, {evil: {"psnr_db": 30.0, evil: 1.0}}, "MIT", evil)
+    save_weights(weights, network, card)
+    for side in ("blur", "sharp"):
+        make_photo(tmp_path / "test" / "scene" / side / "1.png")
+    for words in (
+        ["weights", "list"],
+        ["weights", "verify"],
+        ["weights", "verify", weights],
+        ["info", "-vv"],
+        ["eval", "--data", tmp_path, "--weights", weights, "-vv"],
+        [tmp_path / "test/scene/blur/1.png", "--weights", weights, "-vv", "-o", tmp_path / "a.png"],
+    ):
+        result = deblur_here(*words)
+        assert result.returncode == 0, result.stderr
+        said = result.stdout + result.stderr
+        assert "nice" in said or words[0] == "info"
+        assert all(c.isprintable() for c in said.replace("\n", "")), said
