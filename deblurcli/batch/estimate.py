@@ -9,13 +9,17 @@ on what is photographed. How well it does is measured in docs/command-line.md.
 from __future__ import annotations
 
 import math
+import tempfile
+import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from deblurcli.batch.plan import ClipOptions, Job
     from deblurcli.deblurrer import Deblurrer, Image
 
 Verdict = Literal["sharp", "slightly blurred", "blurred"]
@@ -120,3 +124,58 @@ def _gradients(part: Image, scale: float) -> NDArray[np.float32]:
 
 def _rms(values: NDArray[np.float32]) -> float:
     return float(np.sqrt(np.mean(np.square(values))))
+
+
+@dataclass(frozen=True)
+class ClipEstimate:
+    """What restoring a video will take, about: `seconds` here, and bytes of the result."""
+
+    frames: int
+    size_bytes: int
+    seconds: float
+
+
+def estimate_clip(deblurrer: Deblurrer, job: Job, wishes: ClipOptions) -> ClipEstimate | None:
+    """Encodes two seconds from the middle of a video, and times the network on one frame of them.
+
+    None where the video does not say how long it is.
+
+    Raises:
+        DeblurError: it can't be decoded, or not be written so.
+    """
+    from deblurcli.io import videos  # takes its time, and most runs hold none
+
+    assert job.source is not None and job.target is not None
+    info, begin = videos.probe(job.source), wishes.start or 0.0
+    if info.seconds is None or info.frame_count is None:
+        return None
+    end = info.seconds if wishes.end is None else min(wishes.end, info.seconds)
+    middle = (begin + end) / 2
+    frame: Image | None = None
+
+    def look(pixels: Image) -> Image:
+        nonlocal frame
+        frame = pixels.copy() if frame is None else frame
+        return pixels
+
+    with tempfile.TemporaryDirectory(prefix="deblur-") as folder:
+        sample = Path(folder, f"sample{job.target.suffix}")
+        encoded = videos.restore_video(
+            job.source,
+            sample,
+            look,
+            codec=wishes.codec,
+            crf=wishes.crf,
+            preset=wishes.preset,
+            start=max(begin, middle - 1),
+            end=min(end, middle + 1),
+            side_by_side=wishes.side_by_side,
+        ).frame_count
+        size_bytes = sample.stat().st_size
+    assert frame is not None
+    deblurrer.restore(frame)  # the first one also warms up
+    start = time.perf_counter()
+    deblurrer.restore(frame)
+    seconds = time.perf_counter() - start
+    frames = max(1, round(info.frame_count * (end - begin) / info.seconds))
+    return ClipEstimate(frames, round(size_bytes * frames / encoded), seconds * frames)

@@ -57,6 +57,7 @@ class ClipOptions:
         fps: frames per second of a folder of numbered frames.
         codec, crf, preset: of the encoder.
         start, end: the part to restore, in seconds.
+        side_by_side: input and output in one video.
         to_frames: write a folder of frames instead of a video.
         frame_suffix: of these frames, ``".png"`` or ``".jpg"``.
     """
@@ -67,6 +68,7 @@ class ClipOptions:
     preset: str | None = None
     start: float | None = None
     end: float | None = None
+    side_by_side: bool = False
     to_frames: bool = False
     frame_suffix: str = ".png"
 
@@ -417,6 +419,8 @@ def check_options_apply(plan: Plan, options: ClipOptions) -> None:
     Raises:
         UsageError: an option is given that none of the inputs can take.
     """
+    if options.side_by_side and options.to_frames:
+        raise UsageError("--side-by-side", "makes a video, --frames none", "leave one of them out")
     encodes, cuts = {"video", "frames"}, {"video"}
     for option, wish, takers in (
         ("--fps", options.fps, {"frames"}),
@@ -426,6 +430,7 @@ def check_options_apply(plan: Plan, options: ClipOptions) -> None:
         ("--start", options.start, cuts),
         ("--end", options.end, cuts),
         ("--frames", options.to_frames or None, cuts),
+        ("--side-by-side", options.side_by_side or None, cuts),
     ):
         if wish is not None and not plan.kinds & takers:
             wanted = "folder of numbered frames" if option == "--fps" else "video"

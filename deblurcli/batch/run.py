@@ -352,6 +352,7 @@ def _run_clip(
                 preset=wishes.preset,
                 start=wishes.start,
                 end=wishes.end,
+                side_by_side=wishes.side_by_side,
                 strip=options.strip,
                 overwrite=options.overwrite,
                 progress=show,

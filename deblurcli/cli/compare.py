@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deblurcli.cli import console, options
 from deblurcli.cli.options import option
 from deblurcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from deblurcli.evaluation.comparison import WrittenPage
 
 
 @options.command
@@ -42,11 +46,6 @@ def compare(
     from deblurcli.evaluation.comparison import write_comparison
 
     with console.progress(None, " sliders") as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
         page = write_comparison(
             output,
             before,
@@ -55,8 +54,18 @@ def compare(
             labels=[label.strip() for label in labels.split(",") if label.strip()],
             one_file=one_file,
             overwrite=overwrite,
-            on_progress=show,
+            on_progress=partial(show_progress, bar),
         )
+    report_page(page, json=json)
+
+
+def show_progress(bar: console.Progress, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
+
+
+def report_page(page: WrittenPage, *, json: bool) -> None:
+    """Says what was written."""
     if json:
         console.print_json(
             {

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
+from deblurcli.cli.compare import report_page, show_progress
 from deblurcli.cli.options import Region, Shard, complete, complete_path, option
 from deblurcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from deblurcli.deblurrer import Deblurrer
 
 EPILOG = """\b
 Examples:
@@ -98,6 +104,12 @@ class VideoOptions:
     end: float | None = option(
         None, "Where to end in a video.", "TIME", parser=options.parse_seconds
     )
+    side_by_side: bool = option(
+        False, "A video twice as wide: on the left as it was, on the right restored."
+    )
+    preview: int | None = option(
+        None, "Only N frames of a video, spread over it, before and after in one page.", "N", min=1
+    )
     codec: str | None = option(
         None,
         "Video codec; else what suits the container and the input.",
@@ -146,7 +158,7 @@ def print_version(wanted: bool) -> None:
 
 
 @options.command
-def restore(
+def restore(  # noqa: PLR0912 - one page, from the options to the exit code
     *,
     paths: Annotated[
         list[str] | None,
@@ -191,6 +203,16 @@ def restore(
     from deblurcli.cli.run_report import RunReport
     from deblurcli.io.photos import ReadOptions
 
+    if clips.preview is not None:
+        return preview(
+            paths,
+            clips.preview,
+            targets.output,
+            partial(compute.load, weights),
+            {**vars(clips), **vars(batch), **vars(inputs)},
+            overwrite=existing.overwrite,
+            json=json,
+        )
     planned = plan(
         paths,
         targets.output,
@@ -209,13 +231,16 @@ def restore(
         preset=clips.preset,
         start=clips.start,
         end=clips.end,
+        side_by_side=clips.side_by_side,
         to_frames=clips.frames,
         frame_suffix=targets.format or ".png",
     )
     check_options_apply(planned, wishes)
     report = RunReport(planned, json=json)
     if batch.dry_run:
-        return report.list_jobs(compute.load(weights) if inputs.skip_sharp else None)
+        estimates = inputs.skip_sharp or any(job.kind == "video" for job in planned.jobs)
+        network = compute.load(weights) if estimates and not clips.frames else None
+        return report.list_jobs(network, wishes, inputs.skip_sharp)
     selection = None
     if inputs.mask is not None or inputs.region is not None:
         if planned.kinds - {"photo"}:
@@ -258,3 +283,43 @@ def restore(
             for outcome in running:
                 report.add(outcome)
     return report.exit_code
+
+
+def preview(
+    paths: list[str],
+    count: int,
+    output: str | None,
+    load: Callable[[], Deblurrer],
+    given: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    json: bool,
+) -> int:
+    """Does ``--preview``; `given` are all options of video, input and batch."""
+    idle = "side_by_side frames codec crf preset fps dry_run shard mask region skip_sharp"
+    for name in idle.split():
+        if given[name] not in (None, False):
+            option_name = f"--{name.replace('_', '-')}"
+            raise UsageError(option_name, "does nothing beside --preview", "leave it out")
+    from deblurcli.evaluation.comparison import write_preview
+    from deblurcli.io.media import kind_of
+
+    source = Path(paths[0])
+    if len(paths) > 1 or source.is_dir() or kind_of(source) != "video":
+        raise UsageError("--preview", "is for one video", "name one, without folders")
+    page = Path(output or source.with_name(f"{source.stem}-preview.html"))
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(page, "is no name of a page", "let it end in .html")
+    with console.progress(count, "frame") as bar:
+        written = write_preview(
+            page,
+            source,
+            load().restore,
+            count,
+            start=given["start"],
+            end=given["end"],
+            overwrite=overwrite,
+            on_progress=partial(show_progress, bar),
+        )
+    report_page(written, json=json)
+    return 0

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deblurcli import __version__
-from deblurcli.batch.estimate import estimate_blur
+from deblurcli.batch.estimate import estimate_blur, estimate_clip
 from deblurcli.batch.run import Outcome
 from deblurcli.cli import console
 from deblurcli.errors import DeblurError
 from deblurcli.io import photos
 
 if TYPE_CHECKING:
-    from deblurcli.batch.plan import Job, Plan
+    from deblurcli.batch.plan import ClipOptions, Job, Plan
     from deblurcli.deblurrer import Deblurrer
 
 
@@ -109,20 +109,29 @@ class RunReport:
         for note in outcome.notes:
             console.note(f"deblur: {outcome.job.source_name}: {note}")
 
-    def list_jobs(self, deblurrer: Deblurrer | None) -> int:
-        """``--dry-run``; with a network, how blurred each photo is, too."""
+    def list_jobs(self, deblurrer: Deblurrer | None, wishes: ClipOptions, blur: bool) -> int:
+        """``--dry-run``; with a network, what each video takes and, with `blur`, how blurred each
+        photo is, too."""
         planned = []
         for job in self.plan.jobs:
             document = name_of(job) | {"status": "planned"}
             line = f"{job.source_name} -> {job.target_name}"
-            if deblurrer is not None and job.source is not None and job.kind == "photo":
-                try:
+            try:
+                if deblurrer is None or job.source is None:
+                    pass
+                elif job.kind == "photo" and blur:
                     estimate = estimate_blur(deblurrer, photos.read(job.source).pixels)
-                except DeblurError as error:
-                    self.outcomes.append(Outcome(job, "failed", error))
-                    continue
-                document["estimate"] = estimate.to_json()
-                line += f"  ({estimate.verdict}, change {estimate.change:.2f})"
+                    document["estimate"] = estimate.to_json()
+                    line += f"  ({estimate.verdict}, change {estimate.change:.2f})"
+                elif job.kind == "video" and not wishes.to_frames:
+                    clip = estimate_clip(deblurrer, job, wishes)
+                    document["estimate"] = None if clip is None else vars(clip)
+                    if clip is not None:
+                        minutes = clip.seconds / 60
+                        line += f"  (about {clip.size_bytes / 1e6:.1f} MB and {minutes:.1f} min)"
+            except DeblurError as error:
+                self.outcomes.append(Outcome(job, "failed", error))
+                continue
             planned.append(document)
             if not self.json:
                 print(console.one_line(line), flush=True)

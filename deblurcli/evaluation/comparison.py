@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,10 @@ from deblurcli.evaluation.html import (
 from deblurcli.evaluation.metrics import SSIM_MIN_PX, Image, Metric, find_metrics
 from deblurcli.io.media import SUFFIXES, kind_of
 from deblurcli.io.videos import probe, restore_video
+from deblurcli.io.videos.frame_files import encode_png
+from deblurcli.io.videos.pixels import display_matrix_of, pixels_of, turn_upright
+from deblurcli.io.videos.reading import VideoReader
+from deblurcli.io.videos.steadying import Restore
 
 _PLAYED = ("h264", "vp8", "vp9", "av1")  # by all browsers; other videos are encoded anew
 
@@ -199,6 +205,51 @@ def write_comparison(
         size_bytes = target.stat().st_size + (folder.size_bytes() if folder.kept else 0)
     beside = folder.final if folder.kept else None
     return WrittenPage(target, len(groups), size_bytes, beside, too_large and one_file)
+
+
+def write_preview(
+    target: Path,
+    source: Path,
+    restore: Restore,
+    count: int,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> WrittenPage:
+    """Writes a page of sliders for `count` frames spread over a video, and restores no others.
+
+    Args:
+        start, end: the part to show, in seconds.
+        on_progress: is told how many of how many frames are restored.
+
+    Raises:
+        DeblurError: the video can't be decoded, or the page can't be written.
+    """
+    if target.exists() and not overwrite:
+        raise already_exists(target)
+    info, begin = probe(source), start or 0.0
+    length = float(info.frame_count / info.fps) if info.frame_count and info.fps else begin
+    seconds = max(0.0, (length if end is None else min(end, length)) - begin)
+    fps = float(info.fps or 25)
+    count = max(1, min(count, round(seconds * fps)))
+    with tempfile.TemporaryDirectory(prefix="deblur-") as work:
+        before, after = Path(work, "in", source.name), Path(work, "out", "restored")
+        for folder in (before, after):
+            folder.mkdir(parents=True)
+        for number in range(count):
+            # In the middle of its share, and surely before the last frame.
+            at = begin + max(0.0, seconds * (number + 0.5) / count - 0.75 / fps)
+            with closing(VideoReader(source, at, end)) as reader:
+                frame = next(reader.steps()).frame
+                assert frame is not None  # `steps` raises where there is none
+                blurred, turn = pixels_of(frame), display_matrix_of(frame)
+            for folder, pixels in ((before, blurred), (after, restore(blurred))):
+                png = encode_png(turn_upright(pixels, turn))
+                (folder / f"{number + 1} ({at:.2f} s).png").write_bytes(png)
+            on_progress(number + 1, count)
+        return write_comparison(target, before, after, overwrite=overwrite)
 
 
 def _match(sources: Sequence[Path]) -> list[Group]:

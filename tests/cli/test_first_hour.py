@@ -84,7 +84,7 @@ def test_the_content_names_the_ending(here: Path, deblur_here: Deblur) -> None:
 def test_a_video_of_an_odd_name_is_one(here: Path, deblur_here: Deblur) -> None:
     ffmpeg("-f", "lavfi", "-i", COUNTER.replace("d=1", "d=0.2"), "-f", "avi", "clip.download")
     done = deblur_here("clip.download", "--dry-run")
-    assert done.stdout == "clip.download -> clip-sharp.mp4\n"
+    assert done.stdout.startswith("clip.download -> clip-sharp.mp4  (about ")
 
 
 USAGE = [

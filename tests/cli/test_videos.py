@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from video_clips import COUNTER, TONE, ffmpeg, ffprobe, needs_ffmpeg
+from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg
 
 from deblurcli.batch.plan import Job, Plan
 from deblurcli.cli import run_report
+from deblurcli.io.videos import restore_video
 
 Deblur = Callable[..., Any]
 MakePhoto = Callable[..., Path]
@@ -176,3 +177,52 @@ def test_what_makes_no_sense_is_said_in_one_line(
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_preview_restores_few_frames(clip: Path, tmp_path: Path, deblur_here: Deblur) -> None:
+    page = tmp_path / "look.html"
+    done = deblur_here(clip, "--preview", "3", "-o", page, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sliders"] == 3
+    text = page.read_text("utf-8")
+    assert [time in text for time in ("0.04 s", "0.17 s", "0.30 s")] == [True] * 3
+    assert text.count("data:image/webp") == 6
+    assert list(tmp_path.iterdir()) == [page]
+
+    assert deblur_here(clip, "--preview", "99", "-o", page).returncode == 2  # it exists
+    done = deblur_here(clip, "--preview", "99", "-o", page, "--overwrite", "--json")
+    assert json.loads(done.stdout)["sliders"] == 10  # there are no more
+    for words in ([tmp_path], [clip, clip], [clip, "--crf", "9"]):
+        done = deblur_here(*words, "--preview", "2")
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
+def test_side_by_side(clip: Path, tmp_path: Path, deblur_here: Deblur) -> None:
+    target = tmp_path / "both.mkv"
+    assert deblur_here(clip, "-o", target, "--side-by-side").returncode == 0
+    before, after = ffprobe(clip), ffprobe(target)
+    width, height = before.video["width"], before.video["height"]
+    assert (after.video["width"], after.video["height"]) == (2 * width, height)
+    assert after.video["nb_read_frames"] == before.video["nb_read_frames"]
+    assert after.only("audio")["codec_name"] == "aac"
+
+    grey = tmp_path / "grey.mp4"
+    ffmpeg("-f", "lavfi", "-i", COUNTER.replace("d=1", "d=0.4"), "-vf", "hue=s=0", grey)
+    restore_video(grey, target, brighter, codec="ffv1", side_by_side=True, overwrite=True)
+    left, right = np.split(decode(target, (2 * width, height)), 2, axis=2)
+    blurred = decode(grey, (width, height))
+    assert np.array_equal(left, blurred)
+    assert np.abs(brighter(blurred).astype(int) - right).max() <= 2
+
+
+def test_a_dry_run_says_what_a_video_takes(clip: Path, tmp_path: Path, deblur_here: Deblur) -> None:
+    target = tmp_path / "sharp.mp4"
+    done = deblur_here(clip, "-o", target, "--dry-run", "--json")
+    estimate = json.loads(done.stdout)["jobs"][0]["estimate"]
+    assert estimate["frames"] == 10
+    assert estimate["seconds"] > 0
+    assert not target.exists()
+    assert deblur_here(clip, "-o", target).returncode == 0
+    assert 0.5 < estimate["size_bytes"] / target.stat().st_size < 1.5
+    done = deblur_here(clip, "-o", tmp_path / "b.mp4", "--dry-run")
+    assert "MB and 0.0 min)" in done.stdout

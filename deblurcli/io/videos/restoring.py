@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -64,6 +64,7 @@ def restore_video(  # noqa: PLR0915 - one page, from the input to the output
     preset: str | None = None,
     start: float | None = None,
     end: float | None = None,
+    side_by_side: bool = False,
     strip: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -82,6 +83,7 @@ def restore_video(  # noqa: PLR0915 - one page, from the input to the output
         restore: restores one frame; must not change what it is given.
         codec, crf, preset: of the encoder; see `choose_encoding`.
         start, end: the part to restore, in seconds of playing time.
+        side_by_side: write each frame twice as wide: as it was, and restored; upright.
         strip: leave out tags (but languages), telemetry and cover pictures.
         overwrite: `target` may be replaced.
         progress: is told about each frame.
@@ -113,8 +115,11 @@ def restore_video(  # noqa: PLR0915 - one page, from the input to the output
             assert first.frame is not None
             encoding = encoding.with_traits_of(stream, side_data_of(first.frame))
             matrix = display_matrix_of(first.frame)
-            turn = None if container_format in _ROTATION_HOLDERS else matrix
+            keeps_turn = container_format in _ROTATION_HOLDERS and not side_by_side
+            turn = None if keeps_turn else matrix
             picture = Picture.of(stream, first.frame, encoding.encoder, turn)
+            if side_by_side:
+                picture = replace(picture, width=2 * picture.width)
             notes = [*copied.notes, *encoding.notes]
             unusual = [] if strip else unusual_tags(container_format, tags)
             if unusual and copied.has_cover:
@@ -169,11 +174,14 @@ def restore_video(  # noqa: PLR0915 - one page, from the input to the output
                             restored = steadier(pixels_of(frame))
                             if segments is not None and place == SEGMENT_FRAMES - 1:
                                 segments.save_state(segment, steadier.save())
-                            if turn is None:
+                            if turn is None and not side_by_side:
                                 rows = restored.reshape(len(restored), -1)
                                 np.copyto(samples_of(frame, 0), rows, casting="no")
                             else:
-                                step.frame = frame_like(frame, turn_upright(restored, turn))
+                                shown = turn_upright(restored, turn)
+                                if side_by_side:
+                                    shown = np.hstack((turn_upright(pixels_of(frame), turn), shown))
+                                step.frame = frame_like(frame, shown)
                                 step.original = None
                         write(step)
                         done += frame is not None
