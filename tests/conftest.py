@@ -20,7 +20,8 @@ import pytest
 from PIL import Image
 
 hypothesis.settings.register_profile("deblur", deadline=None)  # machines may be busy
-hypothesis.settings.load_profile("deblur")
+hypothesis.settings.register_profile("nightly", deadline=None, max_examples=20_000)
+hypothesis.settings.load_profile(os.environ.get("DEBLUR_HYPOTHESIS", "deblur"))
 
 Deblur = Callable[..., "subprocess.CompletedProcess[str]"]
 

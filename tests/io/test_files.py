@@ -118,12 +118,14 @@ def test_in_place_the_mode_stays(tmp_path: Path, mode: int) -> None:
     target = tmp_path / "a"
     target.write_text("old")
     target.chmod(mode)
+    os.utime(target, (1, 1))
     owner = target.stat().st_uid
     with atomic_output(target, overwrite=True) as part:
         part.write_text("new")
     assert target.read_text() == "new"
     assert stat.S_IMODE(target.stat().st_mode) == mode
     assert target.stat().st_uid == owner
+    assert target.stat().st_mtime > 1  # backups have to notice
 
 
 def test_content_is_on_the_disk_before_the_name(

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 NONE, LZW, DEFLATE, PACKBITS = 1, 5, 8, 32773
 
 _DESCRIPTION, _XMP, _IPTC, _PHOTOSHOP, _ICC = 270, 700, 33723, 34377, 34675
-_DNG_VERSION = 50706
+_DNG_VERSION, _LAYERS = 50706, 37724
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _SAMPLES_PER_PIXEL, _EXTRA_SAMPLES, _PREDICTOR = 277, 338, 317
 _WHITE, _PRIMARIES = 318, 319
@@ -96,8 +96,14 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     encoded = exif_bytes(Tags(tags.order, fields)) if fields else None
     metadata = Metadata(encoded, blocks.get(_XMP), photoshop, dpi=tags.dpi)
     encoding = Encoding(compression=tags.integer(_COMPRESSION, 1))
-    notes = (f"{pages} pages: only the first is restored",) if pages > 1 else ()
-    return Picture("TIFF", samples, alpha, icc, metadata, encoding, notes=notes)
+    picture = Picture("TIFF", samples, alpha, icc, metadata, encoding)
+    if pages > 1:
+        picture = picture.noted(f"{pages} pages: only the first is restored")
+    if _LAYERS in tags.fields:
+        picture = picture.noted("layers: only the picture that they make is restored")
+    if tags.integer(_SAMPLES_PER_PIXEL, 1) > picture.samples.shape[2] + (picture.alpha is not None):
+        picture = picture.noted("further channels are left out")
+    return picture
 
 
 def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, Samples | None]:

@@ -579,6 +579,26 @@ def test_the_white_point_of_tiff_counts() -> None:
     assert np.abs(again.pixels.astype(int) - photo.pixels).mean() < 3
 
 
+def test_what_tiff_holds_beside_the_picture_is_told() -> None:
+    file = io.BytesIO()
+    layers = [(37724, 7, 4, b"8BIM", True)]
+    samples = noise(20, 30)
+    five = np.concatenate([samples, samples[..., :2]], axis=2)
+    with tifffile.TiffWriter(file) as tiff:
+        for _ in range(2):
+            tiff.write(
+                five, photometric="rgb", extrasamples=[0, 0], extratags=layers, metadata=None
+            )
+    photo = read(file.getvalue())
+    np.testing.assert_array_equal(photo.pixels, samples)
+    assert photo.notes == (
+        "2 pages: only the first is restored",
+        "layers: only the picture that they make is restored",
+        "further channels are left out",
+    )
+    assert read(written(photo, photo.pixels)).notes == ()
+
+
 # Any file at all
 
 
@@ -586,6 +606,38 @@ def test_the_white_point_of_tiff_counts() -> None:
 @given(data=st.binary(max_size=300), brand=st.sampled_from([b"avif", b"heic"]))
 def test_boxes_of_anything(data: bytes, brand: bytes) -> None:
     refusal(b"\0\0\0\x18ftyp" + brand + bytes(8) + brand + data)
+
+
+def parsed_files() -> list[bytes]:
+    """Small files full of what our parsers read: EXIF, chunks, tags, an orientation."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
+    exif.get_ifd(0x8825)[2] = (1.0, 2.0, 3.0)
+    image = Image.fromarray(smooth(8, 8))
+    return [
+        saved(image, name, exif=exif, dpi=(72, 72)).getvalue() for name in ("JPEG", "PNG", "TIFF")
+    ]
+
+
+@given(
+    whole=st.sampled_from(parsed_files()),
+    edits=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=6),
+    cut=st.floats(0.5, 1),
+)
+def test_changed_files_are_read_or_refused(
+    whole: bytes, edits: list[tuple[float, int]], cut: float
+) -> None:
+    """As often as the profile says: seconds by default, minutes a night (nightly.yml)."""
+    data = bytearray(whole)
+    for place, value in edits:
+        data[int(place * len(data))] = value
+    options = ReadOptions(max_pixels=10_000, keep_damaged=True)
+    try:
+        photo = read(bytes(data[: int(cut * len(data))]), options)
+        written(photo, photo.pixels)
+    except DeblurError as error:
+        assert str(error).isprintable()
 
 
 CORPUS = os.environ.get("DEBLUR_CORPUS")
