@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from deblurcli.evaluation.scores import Score
 
 
+def complete_metrics(incomplete: str) -> list[str]:
+    """Offers names of metrics, also after a comma."""
+    before, comma, last = incomplete.rpartition(",")
+    names = options.complete("psnr", "ssim", "ssim_matlab_rgb", "sharpness", "lpips", "niqe")
+    return [before + comma + name for name in names(last)]
+
+
 @options.command
 def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     *,
@@ -34,6 +41,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
         None,
         "Weights to measure; repeatable. [env var: DEBLUR_WEIGHTS; default: default]",
         "NAME|FILE",
+        autocompletion=options.complete_weights,
     ),
     results: list[Path] | None = option(
         None,
@@ -46,6 +54,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
         "eval is installed), or metrics of pyiqa such as lpips and niqe (extra metrics). psnr "
         "alone: nothing else.",
         "A,B,...",
+        autocompletion=complete_metrics,
     ),
     blur: options.Blur = option("both", "Which of GOPRO's two kinds of blur."),
     split: Literal["test", "val", "train", "all"] = option(

@@ -235,9 +235,12 @@ class Region(NamedTuple):
         return region
 
 
-def complete(*names: str) -> Callable[[str], list[str]]:
-    """Makes the completion of an option that takes one of `names`."""
-    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+def complete(*names: str, paths: bool = False) -> Callable[[str], list[str]]:
+    """Makes the completion of an option that takes one of `names`, or also a path."""
+    return lambda incomplete: [
+        *(name for name in names if name.startswith(incomplete)),
+        *(complete_path(incomplete) if paths else ()),
+    ]
 
 
 def complete_weights(incomplete: str) -> list[str]:
@@ -245,7 +248,7 @@ def complete_weights(incomplete: str) -> list[str]:
     from deblurcli.weights import hub
 
     names = ["default", *(entry.name for entry in hub.catalogue().entries)]
-    return complete(*names)(incomplete) + complete_path(incomplete)
+    return complete(*names, paths=True)(incomplete)
 
 
 def complete_recipes(incomplete: str) -> list[str]:

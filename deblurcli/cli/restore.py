@@ -147,7 +147,7 @@ class BatchOptions:
 def complete_word(context: typer.Context, incomplete: str) -> list[str]:
     """Command names for the first word, and paths for every word."""
     commands = [] if context.params.get("paths") else list(getattr(context.command, "commands", {}))
-    return complete(*commands)(incomplete) + complete_path(incomplete)
+    return complete(*commands, paths=True)(incomplete)
 
 
 def print_version(wanted: bool) -> None:

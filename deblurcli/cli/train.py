@@ -54,7 +54,9 @@ class RunOptions:
         "DIR",
         "--val",
     )
-    weights: str | None = option(None, "Start from these weights.", "NAME|FILE")
+    weights: str | None = option(
+        None, "Start from these weights.", "NAME|FILE", autocompletion=options.complete_weights
+    )
     steps: int | None = option(None, "Train so many steps. [default: until Ctrl-C]", "N", min=1)
     minutes: float | None = option(None, "Train so many minutes.", "N", min=0.01)
     validate_every: int | None = option(None, "Steps between validations; else 1000.", "N", min=1)

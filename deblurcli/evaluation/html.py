@@ -226,7 +226,8 @@ def page_folder(target: Path, *, overwrite: bool) -> Iterator[PageFolder]:
     """Gives a folder for the files of the page `target`, ``page_files`` beside ``page.html``.
 
     If it is `kept`, it gets its name at the end, when the caller has written all, the page
-    included; else, and on any exception, nothing is left of it.
+    included; else, and on any exception, nothing is left of it. The folder of a page that is
+    overwritten goes in either case, but not on an exception.
 
     Raises:
         UsageError: it exists and `overwrite` is false, or it holds files that are not a page's.
@@ -245,8 +246,9 @@ def page_folder(target: Path, *, overwrite: bool) -> Iterator[PageFolder]:
         part.mkdir()
         folder = PageFolder(part, final)
         yield folder
-        if folder.kept:
+        if overwrite:  # the old page's, also where the new one needs none
             shutil.rmtree(final, ignore_errors=True)
+        if folder.kept:
             part.rename(final)
     except OSError as error:
         raise cannot_write(final, error) from error

@@ -281,16 +281,33 @@ def test_a_file_named_like_a_command(
     assert restore("trains", "-o", "b.png") == 0
 
 
-@pytest.mark.parametrize(("word", "offered"), [("tr", "train"), ("pho", "photo.png")])
-def test_completion_offers_commands_and_files(
-    photo: Path, deblur: Deblur, word: str, offered: str
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("tr", "train"),
+        ("pho", "photo.png"),
+        ("train --recipe pa", "paper"),
+        ("train --recipe pho", "photo.png"),
+        ("train --weights pho", "photo.png"),
+        ("eval --metrics psnr,lp", "psnr,lpips"),
+        ("eval --weights com", "compact"),
+    ],
+)
+def test_completion_offers_commands_values_and_files(
+    photo: Path,
+    deblur_here: Deblur,
+    monkeypatch: pytest.MonkeyPatch,
+    words: str,
+    offered: str,
 ) -> None:
-    environment = {
-        "_DEBLUR_COMPLETE": "complete_bash",
-        "COMP_WORDS": f"deblur {word}",
-        "COMP_CWORD": "1",
-    }
-    assert lines(deblur(env=environment).stdout) == [offered]
+    position = len(words.split())
+    bash = {"COMP_WORDS": f"deblur {words}", "COMP_CWORD": str(position)}
+    # zsh and fish are given the words as one line, fish also the last one alone.
+    typed = {"_TYPER_COMPLETE_ARGS": f"deblur {words}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    for shell, environment in {"bash": bash, "zsh": typed, "fish": typed}.items():
+        for name, value in {**environment, "_DEBLUR_COMPLETE": f"complete_{shell}"}.items():
+            monkeypatch.setenv(name, value)
+        assert offered in deblur_here().stdout, shell
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a shell's pipes")

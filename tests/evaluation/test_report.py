@@ -282,10 +282,16 @@ def test_what_is_too_large_for_one_file_lies_beside_it_in_full(
     with pytest.raises(UsageError, match="exists already"):
         write_comparison(tmp_path / "my page.html", *large)
     write_comparison(tmp_path / "my page.html", *large, overwrite=True)
+    assert len(list(page.folder.iterdir())) == len(files)
     (page.folder / "mine.txt").write_text("not a page's", encoding="utf-8")
     with pytest.raises(UsageError, match="holds what is not of such a page"):
         write_comparison(tmp_path / "my page.html", *large, overwrite=True)
-    assert (page.folder / "mine.txt").exists()
+    (page.folder / "mine.txt").unlink()
+    # A page that fits into one file takes the old page's folder away.
+    monkeypatch.setattr(comparison, "MAX_EMBEDDED_BYTES", 10**9)
+    again = write_comparison(tmp_path / "my page.html", *large, overwrite=True)
+    assert again.folder is None
+    assert not page.folder.exists()
     assert [path.name for path in tmp_path.glob("*.part")] == []
 
 
