@@ -98,6 +98,8 @@ def folder(  # noqa: PLR0912
     shutil.copytree(REPOSITORY / "weights", "weights")
     for name in ("mine.safetensors", "weights/large.safetensors"):
         shutil.copy(tiny_weights, name)
+    Path("runs/tuned").mkdir(parents=True)
+    shutil.copy("weights/compact.safetensors", "runs/tuned/best.safetensors")
     shutil.copytree(REPOSITORY / "docs" / "pictures", "docs/pictures")
     with zipfile.ZipFile("GOPRO_L1.zip", "w") as archive:
         torch.save({"G": OrderedDict(random_parameters(1))}, "model-1.pt")
@@ -123,7 +125,7 @@ def run(line: str) -> int:
         for limit in ("--steps", "--minutes"):
             if limit in words:
                 del words[words.index(limit) : words.index(limit) + 2]
-        words += SMALL + ([] if "paper" in words else SMALL_COMPACT)
+        words += SMALL + ([] if {"paper", "--weights"} & {*words} else SMALL_COMPACT)
     elif words[1:3] == ["data", "synth"] and "--size" in words:
         words[words.index("--size") + 1] = "256"  # of 512 px, photos would have to be large
     deblur = [sys.executable, "-m", "deblurcli"]
