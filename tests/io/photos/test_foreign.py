@@ -677,6 +677,10 @@ def test_a_corpus_is_exact_or_noted_or_refused() -> None:
             continue
         if photo.notes or photo.picture.icc or photo.picture.alpha is not None:
             continue
+        if photo.format == "JPEG":  # whose pixels FFmpeg does not turn
+            with Image.open(path) as image:
+                if image.getexif().get(0x0112, 1) != 1:
+                    continue
         ours = photo.pixels.astype(int) * (257 if photo.pixels.dtype == np.uint8 else 1)
         if theirs.shape == ours.shape and np.abs(theirs.astype(int) - ours).mean() > 3 * 257:
             wrong.append(f"{path}: differs from FFmpeg")
