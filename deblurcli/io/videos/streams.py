@@ -304,6 +304,9 @@ def move_packet(packet: Packet[Stream], time_range: TimeRange) -> bool:
         # A line of text that is being shown where the part begins.
         packet.pts = packet.dts = round(time_range.start / tick)
         packet.duration = end - packet.pts
+    if time_range.end is not None and packet.stream.type == "data" and packet.duration:
+        # A second of telemetry would make the file longer than its video.
+        packet.duration = min(packet.duration, max(1, round(time_range.end / tick) - time))
     ticks = time_range.shift_ticks(tick)
     packet.pts = None if packet.pts is None else packet.pts - ticks
     packet.dts = None if packet.dts is None else packet.dts - ticks
