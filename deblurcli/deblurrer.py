@@ -230,13 +230,15 @@ class Deblurrer:
             while left:
                 limit = self.max_batch(*shape[:2])
                 group, left = left[:limit], left[limit:]
-                blurred = torch.stack([to_tensor(image) for image in group])
-                restored = self._try_forward(blurred) if len(group) > 1 else None
-                if restored is None:  # one, or too many for the memory
-                    results += [self.restore(image) for image in group]
-                else:
-                    blurred.lerp_(restored, self.strength)
-                    results += [to_image(sharp, dtype) for sharp in blurred]
+                if len(group) > 1:
+                    blurred = torch.stack([to_tensor(image) for image in group])
+                    restored = self._try_forward(blurred)
+                    if restored is not None:
+                        blurred.lerp_(restored, self.strength)
+                        results += [to_image(sharp, dtype) for sharp in blurred]
+                        continue
+                # One, which may be large; or too many for the memory.
+                results += [self.restore(image) for image in group]
         return results
 
     def max_batch(self, height: int, width: int) -> int:

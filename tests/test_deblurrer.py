@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli import Deblurrer
-from deblurcli.deblurrer import MIN_TILE_PX
+from deblurcli.deblurrer import MIN_TILE_PX, to_tensor
 from deblurcli.devices import Precision
 from deblurcli.errors import DeviceError, DeviceMemoryError, UsageError, WeightsError
 from deblurcli.models.config import GeneratorConfig
@@ -479,3 +479,18 @@ def test_a_strength_of_0_gives_the_image_itself() -> None:
     ours = Deblurrer(PLAIN.network, device="cpu", strength=0.0).restore(image)
     np.testing.assert_array_equal(ours, image)
     assert ours is not image
+
+
+def test_one_large_image_of_a_batch_is_never_held_in_floating_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes = []
+
+    def note(image: NDArray[Any]) -> Tensor:
+        sizes.append(image[..., 0].size)
+        return to_tensor(image)
+
+    monkeypatch.setattr("deblurcli.deblurrer.to_tensor", note)
+    image = np.zeros((400, 300, 3), np.uint8)
+    Deblurrer(PLAIN.network, device="cpu", tile=128).restore_batch([image])
+    assert max(sizes) <= 160 * 160
