@@ -155,6 +155,8 @@ def sharpness(image: Image) -> float:
     """
     from skimage.measure import blur_effect
 
+    if not np.ptp(image, axis=(0, 1)).any():
+        return 0.0  # flat: scikit-image 0.25 divides by 0
     effect = blur_effect(image, h_size=11, channel_axis=2)  # type: ignore[no-untyped-call]
     return 1 - float(effect)
 

@@ -48,6 +48,14 @@ def refusal(data: bytes, options: ReadOptions = ReadOptions()) -> str:  # noqa: 
     return str(caught.value)
 
 
+def encode_avif(own: np.ndarray, **options: object) -> bytes:
+    """An AVIF with colours by CICP; skips with imagecodecs for Python 3.10, which can't."""
+    try:
+        return bytes(imagecodecs.avif_encode(own, **options))
+    except TypeError as error:
+        pytest.skip(f"this imagecodecs writes no CICP ({error})")
+
+
 def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
@@ -397,7 +405,7 @@ def test_colours_by_cicp_stay(cicp: tuple[int, int], source: str, target: str) -
         rows = b"".join(b"\0" + row.tobytes() for row in own)
         data = png((80, 60), 8, 2, rows, chunk(b"cICP", bytes([*cicp, 0, 1])))
     else:
-        data = imagecodecs.avif_encode(
+        data = encode_avif(
             own, level=95, primaries=cicp[0], transfer=cicp[1], matrix=6, pixelformat="444"
         )
     photo = read(data)
@@ -414,7 +422,7 @@ def test_colours_by_cicp_stay(cicp: tuple[int, int], source: str, target: str) -
 @pytest.mark.parametrize("bits", [10, 12])
 def test_high_dynamic_range_is_kept_or_refused(transfer: int, bits: int) -> None:
     own = (np.linspace(0, 1, 60 * 80 * 3).reshape(60, 80, 3) * (2**bits - 1)).astype(np.uint16)
-    data = imagecodecs.avif_encode(
+    data = encode_avif(
         own, level=100, bitspersample=bits, primaries=9, transfer=transfer, matrix=9,
         pixelformat="444",
     )  # fmt: skip
