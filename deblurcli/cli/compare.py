@@ -40,8 +40,7 @@ def compare(
     to photo.jpg. The page needs no network. What is too large for one file lies in a folder
     beside it.
     """
-    if output.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(output, "is no name of a page", "let it end in .html")
+    check_page_name(output)
 
     from deblurcli.evaluation.comparison import write_comparison
 
@@ -62,6 +61,12 @@ def compare(
 def show_progress(bar: console.Progress, done: int, total: int) -> None:
     bar.total = total
     bar.update(done - bar.n)
+
+
+def check_page_name(page: Path) -> None:
+    """Raises UsageError for a name that browsers would not take for a page."""
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(page, "is no name of a page", "let it end in .html")
 
 
 def report_page(page: WrittenPage, *, json: bool) -> None:

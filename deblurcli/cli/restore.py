@@ -14,7 +14,7 @@ import typer
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
-from deblurcli.cli.compare import report_page, show_progress
+from deblurcli.cli.compare import check_page_name, report_page, show_progress
 from deblurcli.cli.options import Region, Shard, complete, complete_path, option
 from deblurcli.errors import UsageError
 
@@ -308,8 +308,7 @@ def preview(
     if len(paths) > 1 or source.is_dir() or kind_of(source) != "video":
         raise UsageError("--preview", "is for one video", "name one, without folders")
     page = Path(output or source.with_name(f"{source.stem}-preview.html"))
-    if page.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(page, "is no name of a page", "let it end in .html")
+    check_page_name(page)
     with console.progress(count, "frame") as bar:
         written = write_preview(
             page,
