@@ -680,7 +680,9 @@ def test_a_corpus_is_exact_or_noted_or_refused() -> None:
                 wrong.append(f"{path}: does not come back")
             with av.open(os.fspath(path)) as container:
                 frame = next(container.decode(video=0))
-                theirs = frame.reformat(format="rgb48le").to_ndarray()
+                # FFmpeg gets full-range 4:2:0 of 8 bits wrong on its way to 16 bits.
+                eight = photo.pixels.dtype == np.uint8
+                theirs = frame.reformat(format="rgb24" if eight else "rgb48le").to_ndarray()
         except (av.error.FFmpegError, StopIteration, ValueError, DeblurError):
             continue
         if photo.notes or photo.picture.icc or photo.picture.alpha is not None:
@@ -689,7 +691,8 @@ def test_a_corpus_is_exact_or_noted_or_refused() -> None:
             with Image.open(path) as image:
                 if image.getexif().get(0x0112, 1) != 1:
                     continue
-        ours = photo.pixels.astype(int) * (257 if photo.pixels.dtype == np.uint8 else 1)
-        if theirs.shape == ours.shape and np.abs(theirs.astype(int) - ours).mean() > 3 * 257:
+        off = 3 if eight else 3 * 257
+        ours = photo.pixels.astype(int)
+        if theirs.shape == ours.shape and np.abs(theirs.astype(int) - ours).mean() > off:
             wrong.append(f"{path}: differs from FFmpeg")
     assert wrong == []
