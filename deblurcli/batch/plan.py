@@ -303,11 +303,10 @@ def _is_output_folder(
 
 def _kind(source: Path, videos: bool, output: str | None = None) -> media.Kind:
     """What a file is taken for: by its name, or its content where the name says nothing; an
-    animation that is to become a video by what FFmpeg decodes as one."""
+    animation may become a video."""
     to_video = output is not None and Path(output).suffix.lower() in media.VIDEO_SUFFIXES
     if (videos or to_video) and media.is_animated(source):
-        decodable = source.suffix.lower() in (".gif", ".png", ".apng")
-        return "video" if to_video and decodable else "animation"
+        return "video" if to_video else "animation"
     if source.suffix.lower() in media.SUFFIXES or not source.is_file():
         return media.kind_of(source)
     return "video" if media.usual_suffix(source) in media.VIDEO_SUFFIXES else "photo"

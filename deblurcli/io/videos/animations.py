@@ -55,6 +55,7 @@ class Animation:
         transparent: whether any pixel of any frame is not opaque.
         loop: how often it is played; 0 is for ever, None once.
         has_palette: whether it is a PNG with a palette.
+        has_16_bits: more than Pillow reads and writes.
         damage: what is known to be missing at its end, in words.
         options: how to write it as it was.
     """
@@ -65,6 +66,7 @@ class Animation:
     transparent: bool
     loop: int | None
     has_palette: bool
+    has_16_bits: bool
     damage: str
     options: dict[str, object]
 
@@ -86,6 +88,7 @@ class Animation:
                     options["lossless"] = True
                 loop = image.info.get("loop")
                 has_palette = image.format == "PNG" and image.mode == "P"
+                has_16_bits = image.format == "PNG" and data[24] == 16
                 transparent = has_palette and "transparency" in image.info
                 with suppress(*_PILLOW_ERRORS):  # the end, or a damaged frame
                     for number in itertools.count():
@@ -107,7 +110,15 @@ class Animation:
                 raise cannot_read(source, error) from error
             raise DeblurError(source, "can't be decoded", "copy it again") from error
         return cls(
-            source, durations or [0], frame_count, transparent, loop, has_palette, damage, options
+            source,
+            durations or [0],
+            frame_count,
+            transparent,
+            loop,
+            has_palette,
+            has_16_bits,
+            damage,
+            options,
         )
 
     @property
@@ -216,7 +227,8 @@ def restore_animation(
     damage = animation.damage
     if not damage and done + skipped < animation.frame_count:
         damage = f"damaged from frame {done + skipped + 1} on"
-    return VideoResult(done, (), (damage,) if damage else ())
+    notes = ("its 16 bits become 8",) if animation.has_16_bits else ()
+    return VideoResult(done, notes, (damage,) if damage else ())
 
 
 class StillPalettes:

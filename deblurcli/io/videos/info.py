@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from contextlib import closing
@@ -14,6 +15,7 @@ import av
 from av.container import InputContainer
 from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
+from PIL import Image, ImageSequence
 
 from deblurcli.errors import DeblurError, cannot_read
 
@@ -94,6 +96,11 @@ def open_video(source: str | os.PathLike[str]) -> InputContainer:
             head = file.read(64)
         if not head:
             raise DeblurError(path, "is empty", "copy or record it again")
+        if head[8:12] == b"WEBP":  # FFmpeg knows only those that stand still
+            with Image.open(path, formats=["WEBP"]) as image:
+                times = [f.load() and f.info["duration"] for f in ImageSequence.Iterator(image)]
+                image.save(memory := io.BytesIO(), "PNG", save_all=True, duration=times)
+            return av.open(io.BytesIO(memory.getvalue()), "r", format="apng")
         if int(av.__version__.split(".")[0]) >= 19:
             return av.open(name, "r")
         # Older ones have to be told not to fail at tags that are no UTF-8.
@@ -122,7 +129,7 @@ def video_stream(container: InputContainer, source: str | os.PathLike[str]) -> V
         kinds = sorted({s.type for s in container.streams if s.type != "video"})
         held = f", only {' and '.join(kinds)}" if kinds else ""
         raise DeblurError(source, f"holds no video{held}", "give a file with a video")
-    stream = streams[0]
+    stream = max(streams, key=lambda s: s.frames > 1)  # in AVIF the first is the still picture
     if stream.codec_context is None:
         raise DeblurError(source, "its video codec is not known here", "convert it with ffmpeg")
     if not stream.width or not stream.height or stream.format is None:

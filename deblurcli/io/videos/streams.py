@@ -137,7 +137,7 @@ def choose_copied_streams(
         elif isinstance(stream, SubtitleStream) and codec in _TEXT_CODECS:
             encoder = holdings.text_encoder
         if stream.type == "video" and not is_cover(stream):
-            copied.notes.append(f"{label} left out: only the first video is restored")
+            copied.notes.append(f"{label} left out: only one video is restored")
         elif stream.type in holdings.kinds and _fits(stream, container_format):
             copied.streams[stream.index] = stream
         elif codec == "bin_data" and container.chapters():

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from video_clips import decode_rgba, ffmpeg, ffprobe, needs_ffmpeg, same
+from video_clips import decode_rgba, ffmpeg, ffprobe, needs_ffmpeg, packet_times, same
 
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.io.videos import (
@@ -168,6 +168,27 @@ def test_a_picture_for_viewers_without_animations_keeps_out_of_the_times(tmp_pat
             assert times == [None, 100, 200, 300, 400, 500]
     restore_animation(tmp_path / "in.png", tmp_path / "out.webp", same)
     assert _play(tmp_path / "out.webp")[1] == [100, 200, 300, 400, 500]
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".avif"])
+def test_an_animation_becomes_a_video(tmp_path: Path, suffix: str) -> None:
+    first, *others = _draw(False)
+    source, target = tmp_path / f"in{suffix}", tmp_path / "out.mp4"
+    first.save(source, save_all=True, append_images=others, duration=DURATIONS_MS)
+    assert restore_video(source, target, same).frame_count == len(DURATIONS_MS)
+    starts = [sum(DURATIONS_MS[:n]) / 1000 for n in range(len(DURATIONS_MS))]
+    assert packet_times(target, "v") == pytest.approx(starts)
+    assert float(ffprobe(target).format["duration"]) == pytest.approx(sum(DURATIONS_MS) / 1000)
+    shown = decode_rgba(target, (64, 48))[[0, -1], ..., :3]
+    before = np.stack([np.array(picture) for picture in (first, others[-1])])
+    assert np.abs(shown.astype(int) - before).mean() < 12
+
+
+def test_an_animation_of_16_bits_is_said_to_lose_them(tmp_path: Path) -> None:
+    pattern = ("-f", "lavfi", "-i", "testsrc2=s=32x24:d=0.2", "-pix_fmt", "rgb48be")
+    ffmpeg(*pattern, "-f", "apng", tmp_path / "in.png")
+    notes = restore_animation(tmp_path / "in.png", tmp_path / "out.png", same).notes
+    assert notes == ("its 16 bits become 8",)
 
 
 def test_strip_leaves_metadata_of_animations_out(tmp_path: Path) -> None:
