@@ -45,6 +45,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Chunk = tuple[bytes, bytes]
 """A chunk's type and data."""
 
+_BAD_TRANSPARENCY = "its transparent colour is damaged: left out"
 _MAX_TEXT_BYTES = 64 << 20
 # Adam7: the first column and row of each pass, and the steps from there.
 _PASSES = (
@@ -66,6 +67,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     file.seek(len(SIGNATURE))
     critical: list[Chunk] = []
     chunks: list[Chunk] = []
+    notes: tuple[str, ...] = ()
     pixel_bytes = text_bytes = 0
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
@@ -73,8 +75,12 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
             pixel_bytes += length
             options.check_size(width, height, pixel_bytes)
             raw = head + file.read(length + 4)
-            # libpng would complain on stderr of transparency that doesn't fit the colours.
-            if kind != b"tRNS" or length == {0: 2, 2: 6, 3: length}.get(critical[0][1][17]):
+            if kind == b"tRNS":
+                raw = _checked_transparency(raw, critical)
+                notes = notes if raw else (_BAD_TRANSPARENCY,)
+            elif kind == b"PLTE" and not critical[0][1][17] & 2:
+                raw = b""  # in a grey picture: of no use, and libpng complains of it, too
+            if raw:
                 critical.append((kind, raw))
             if kind == b"IEND":
                 break
@@ -84,7 +90,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
             text_bytes += length
             chunks.append((kind, file.read(length + 4)[:length]))
     by_kind = dict(chunks)
-    notes = (ANIMATED,) if b"acTL" in by_kind else ()
+    notes += (ANIMATED,) if b"acTL" in by_kind else ()
     interlaced = critical[0][1][20]
     try:
         if interlaced:  # of which libpng would complain on stderr
@@ -102,6 +108,19 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         icc = _decompress(by_kind.get(b"iCCP", b"").partition(b"\0")[2][1:]) or None
     picture = Picture("PNG", samples, alpha, icc, _read_metadata(chunks), notes=notes)
     return _with_colours(picture, by_kind)
+
+
+def _checked_transparency(raw: bytes, before: list[Chunk]) -> bytes:
+    """A tRNS chunk as libpng takes it without complaints on stderr; nothing if it is damaged."""
+    depth, colour = before[0][1][16:18]
+    kinds, body = [kind for kind, _ in before], raw[8:-4]
+    palette = next((len(plte) // 3 - 4 for kind, plte in before if kind == b"PLTE"), 0)
+    fits = 0 < len(body) <= palette if colour == 3 else len(body) == {0: 2, 2: 6}.get(colour)
+    if not fits or chunk_bytes(b"tRNS", body) != raw or {b"tRNS", b"IDAT"} & {*kinds}:
+        return b""
+    if colour == 3:
+        return raw
+    return chunk_bytes(b"tRNS", (np.frombuffer(body, ">u2") & 2**depth - 1).astype(">u2").tobytes())
 
 
 def _with_colours(picture: Picture, chunks: dict[bytes, bytes]) -> Picture:

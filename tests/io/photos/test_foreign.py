@@ -355,6 +355,25 @@ def test_the_transparent_colour(depth: int, colour: int, seed: int) -> None:
         np.testing.assert_array_equal(found.picture.samples, values * scale)
 
 
+@pytest.mark.parametrize(
+    ("colour", "more", "is_damaged"),
+    [
+        (0, [chunk(b"tRNS", b"\1\5")], False), (0, [chunk(b"PLTE", bytes(9))], False),
+        (0, [chunk(b"tRNS", bytes(6))], True), (0, [chunk(b"tRNS", bytes(2))] * 2, True),
+        (0, [chunk(b"tRNS", bytes(2))[:-1] + b"?"], True),
+        (3, [chunk(b"PLTE", bytes(9)), chunk(b"tRNS", bytes(3))], False),
+        (3, [chunk(b"PLTE", bytes(9)), chunk(b"tRNS", bytes(4))], True),
+        (3, [chunk(b"tRNS", bytes(3)), chunk(b"PLTE", bytes(9))], True),
+    ],
+)  # fmt: skip
+def test_a_damaged_transparent_colour_is_said_by_us(
+    colour: int, more: list[bytes], is_damaged: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    photo = read(png((8, 1), 8, colour, bytes(9), *more))
+    assert photo.notes == (("its transparent colour is damaged: left out",) if is_damaged else ())
+    assert capfd.readouterr().err == ""
+
+
 ADAM7 = "1646264677777777565656567777777736463646777777775656565677777777"
 """The pass of each pixel of 8 by 8, row by row."""
 
