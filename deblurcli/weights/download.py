@@ -12,6 +12,8 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,13 +174,6 @@ def _retrieve(
         with file, open(part, "wb") as copied:  # noqa: PTH123
             shutil.copyfileobj(file, copied)
 
-    def give_up() -> None:
-        for response in responses:
-            with suppress(OSError, ValueError):  # it just ended
-                response.raw.shutdown()  # ends the reading, which a drip would keep going
-
-    timer = threading.Timer(retry.total_seconds, give_up)
-    timer.daemon = True
     bar = show_progress(wanted.size_bytes or 1) if show_progress else None
     download: object = copy
     if urlsplit(source).scheme in ("http", "https"):
@@ -188,12 +183,27 @@ def _retrieve(
             timeout=(retry.connect_seconds, retry.stall_seconds),
             hooks={"response": check_size},
         )
-    timer.start()
-    try:
+    retrieved: Future[str] = Future()
+
+    def retrieve() -> None:
         name = wanted.target.name
-        part = Path(pooch.retrieve(source, wanted.sha256, name, incoming, downloader=download))
+        try:
+            retrieved.set_result(
+                pooch.retrieve(source, wanted.sha256, name, incoming, downloader=download)
+            )
+        except BaseException as error:
+            retrieved.set_exception(error)
+
+    # A server may drip: even its headers byte by byte, which no timeout of requests ends.
+    threading.Thread(target=retrieve, daemon=True).start()
+    try:
+        part = Path(retrieved.result(retry.total_seconds))
+    except FutureTimeoutError:
+        raise ValueError from None  # `fetch` says how long it took
     finally:
-        timer.cancel()
+        for response in responses:
+            with suppress(OSError, RuntimeError, ValueError):  # it has ended
+                response.raw.shutdown()  # ends the reading
         for open_still in (bar, *responses):
             if open_still is not None:
                 open_still.close()
