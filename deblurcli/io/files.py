@@ -22,7 +22,8 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
     On any exception, KeyboardInterrupt included, the part file is removed and `target` is left
     as it was. The content is on the disk before the name is. The final file has the mode of a
     normally created one, or that of the file it replaces, and, where that is permitted, its
-    owner. Where `target` is a link, the file that it points to is replaced and the link stays.
+    owner and, on Linux, its ACL and extended attributes. Where `target` is a link, the file that
+    it points to is replaced and the link stays.
     A device or named pipe is written to directly.
 
     Args:
@@ -61,6 +62,10 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
             with suppress(OSError):  # only root may give files away
                 os.chown(part, replaced.st_uid, replaced.st_gid)
                 part.chmod(stat.S_IMODE(mode))  # which giving away may have changed
+            with suppress(OSError, AttributeError):  # Linux; its ACLs are such attributes, too
+                for name in os.listxattr(real):
+                    if name.startswith(("user.", "system.posix_acl_")):
+                        os.setxattr(part, name, os.getxattr(real, name))
         _sync(part)
         if not overwrite:  # a link is refused where the name is taken meanwhile, a move is not
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -113,6 +114,25 @@ def test_mode_is_that_of_a_normal_file(tmp_path: Path, umask: int) -> None:
 
 @posix_only
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+@pytest.mark.skipif(sys.platform != "linux", reason="extended attributes of Linux")
+def test_in_place_the_acl_and_attributes_stay(tmp_path: Path) -> None:
+    entries = [(1, 6, 2**32 - 1), (2, 4, 1000), (4, 4, 2**32 - 1), (16, 4, 2**32 - 1)]
+    entries.append((32, 0, 2**32 - 1))
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    attributes = {"user.rating": b"5", "system.posix_acl_access": acl}
+    try:
+        for name, value in attributes.items():
+            os.setxattr(target, name, value)
+    except OSError as error:
+        pytest.skip(f"no ACLs in this file system ({error})")
+    with atomic_output(target, overwrite=True) as part:
+        part.write_text("new")
+    assert target.read_text() == "new"
+    assert {name: os.getxattr(target, name) for name in attributes} == attributes
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o755])
 def test_in_place_the_mode_stays(tmp_path: Path, mode: int) -> None:
     target = tmp_path / "a"
