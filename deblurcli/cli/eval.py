@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -92,7 +93,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
 
     import numpy as np
     import torch
-    from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
 
     from deblurcli.data.pictures import read_picture, write_png
     from deblurcli.evaluation.cases import find_cases
@@ -111,8 +112,10 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
         if not limit or sum(other.set_name == case.set_name for other in cases) < limit:
             cases.append(case)
     if processes > 1:
-        # The slowest process may take hours longer than the others.
-        distributed.init_process_group("gloo", timeout=timedelta(days=30))
+        # torchrun's store, not a process group: the threads of gloo outlive the group and, on the
+        # way out of Python, now and then abort the process. The slowest may take hours longer.
+        store, _, _ = next(rendezvous("env://"))
+        store.set_timeout(timedelta(days=30))
         if compute.device in ("auto", "cuda") and torch.cuda.is_available():
             gpu = int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count()
             compute = replace(compute, device=f"cuda:{gpu}")
@@ -154,10 +157,10 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     found: list[Score | Failure] = []
     mine = cases[rank::processes]
     if rank > 0:
-        distributed.barrier()  # the first makes or mends the table
+        store.wait(["table"])  # the first makes or mends it
     file = ScoreFile(csv, [metric.name for metric in chosen]) if csv else None
     if processes > 1 and rank == 0:
-        distributed.barrier()
+        store.set("table", "made")
     total = sum(method.covers(case) for case in mine for method in methods)
     with console.progress(total, " pictures") as bar:
         for result in score_cases(
@@ -170,9 +173,10 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
                 console.say_error(result.error)
             bar.update()
     if processes > 1:
-        shares: list[list[Score | Failure]] = [[] for _ in range(processes)]
-        distributed.all_gather_object(shares, found)
-        distributed.destroy_process_group()
+        store.set(f"found {rank}", pickle.dumps(found))
+        if rank > 0:
+            return 0  # the first process speaks for all
+        shares = [pickle.loads(store.get(f"found {number}")) for number in range(processes)]
         place = {(case.set_name, case.name): number for number, case in enumerate(cases)}
         found = sorted(
             (result for share in shares for result in share),
@@ -182,8 +186,6 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
                 else (result.case.set_name, result.case.name)
             ],
         )
-    if rank > 0:
-        return 0  # the first process speaks for all
     scores = [result for result in found if isinstance(result, Score)]
     failures = [result for result in found if not isinstance(result, Score)]
     summaries, lines = summarise(scores), conventions(chosen, cases)
