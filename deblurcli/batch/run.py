@@ -293,6 +293,14 @@ def _run_clip(
 
     try:
         _make_folder_of(job.target)
+        restored_by = None
+        if deblurrer.weights_path is not None:
+            # Not precision and tiles: `auto` may choose others the next time, and half a level
+            # of difference is no reason to restore hours of frames again.
+            path = Path(deblurrer.weights_path)
+            weights = f"{path.name} of {path.stat().st_size} bytes, {path.stat().st_mtime_ns}"
+            how = f"strength {deblurrer.strength:g}, ensemble {deblurrer.ensemble}"
+            restored_by = f"deblurcli {__version__}, {weights}, {how}"
         if job.kind == "animation":
             result = videos.restore_animation(
                 job.source,
@@ -333,16 +341,9 @@ def _run_clip(
                 end=wishes.end,
                 overwrite=options.overwrite,
                 progress=show,
+                restored_by=restored_by,
             )
         else:
-            restored_by = None
-            if deblurrer.weights_path is not None:
-                # Not precision and tiles: `auto` may choose others the next time, and half a level
-                # of difference is no reason to restore hours of frames again.
-                path = Path(deblurrer.weights_path)
-                weights = f"{path.name} of {path.stat().st_size} bytes, {path.stat().st_mtime_ns}"
-                how = f"strength {deblurrer.strength:g}, ensemble {deblurrer.ensemble}"
-                restored_by = f"deblurcli {__version__}, {weights}, {how}"
             result = videos.restore_video(
                 job.source,
                 job.target,

@@ -103,7 +103,7 @@ def find(
             for name in folders
             if recursive
             and not name.startswith(".")
-            and not name.endswith(OWN_MARK)
+            and not name.endswith((OWN_MARK, ".part"))
             and os.path.realpath(Path(here, name)) not in closed
         ]
         paths = (Path(here, name) for name in names if not name.startswith("."))

@@ -18,7 +18,7 @@ from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from PIL import Image
 
-from deblurcli.errors import UsageError, already_exists, cannot_write, sizes_differ
+from deblurcli.errors import DeblurError, UsageError, already_exists, cannot_write, sizes_differ
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of
 from deblurcli.io.videos.overlap import depth_for, read_ahead, write_behind
@@ -32,6 +32,7 @@ from deblurcli.io.videos.pixels import (
 )
 from deblurcli.io.videos.reading import Step, VideoReader
 from deblurcli.io.videos.restoring import Progress, VideoResult
+from deblurcli.io.videos.segments import SEGMENT_FRAMES, open_segments
 from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.writing import Picture, VideoWriter, video_output
 
@@ -116,7 +117,7 @@ def exact_rate(fps: float) -> Fraction:
     return broadcast if meant else Fraction(fps).limit_denominator(1000)
 
 
-def restore_to_frames(
+def restore_to_frames(  # noqa: PLR0912, PLR0915 - one page, from the video to the folder
     source: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     restore: Restore,
@@ -126,23 +127,24 @@ def restore_to_frames(
     end: float | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    restored_by: str | None = None,
 ) -> VideoResult:
     """Restores a video and writes its frames, upright, as pictures into `folder`.
 
-    They are called ``frame-000001.png`` and so on. 8 bits stay 8, more become 16 in PNG. The
-    folder gets its name when all frames are in it.
+    They are called ``frame-000001.png`` and so on. 8 bits stay 8, more become 16 in PNG. Until
+    all are there, they lie in ``FOLDER.part``.
 
     Args:
         source: a video file.
         folder: is made; with `overwrite` replaced if it holds only such frames.
         suffix: ``".png"``, or ``".jpg"`` (of high quality).
-        restore, start, end, overwrite, progress: as in `restore_video`.
+        restore, start, end, overwrite, progress, restored_by: as in `restore_video`.
 
     Raises:
         UsageError: `folder` exists, the format is another, or there is no such part.
         DeblurError: `source` holds no video that can be decoded, or `folder` can't be written.
     """
-    folder = Path(folder)
+    source, folder = Path(source), Path(folder)
     if suffix not in (".png", ".jpg", ".jpeg"):
         raise UsageError("--format", "frames are written as png or jpg", "give one of them")
     if os.path.lexists(folder):
@@ -153,39 +155,54 @@ def restore_to_frames(
     with closing(VideoReader(source, start, end)) as reader:
         depth = depth_for(reader.stream.width, reader.stream.height)
         colour = Colour.of(reader.stream.codec_context)
-        unfinished = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        unfinished = folder.with_name(f"{folder.name}.part") / "frames"
         done, steadier = 0, Steadier(restore)
 
         def write_frame(numbered: tuple[int, Pixels]) -> None:
             number, pixels = numbered
-            file = unfinished / f"frame-{number:06}{suffix}"
-            if suffix == ".png":
-                file.write_bytes(encode_png(pixels, colour))
-            else:
-                shown = np.rint(pixels / 257) if pixels.dtype == np.uint16 else pixels
-                Image.fromarray(shown.astype(np.uint8)).save(file, quality=95, subsampling=0)
+            with (unfinished / f"frame-{number:06}{suffix}").open("wb") as file:
+                if suffix == ".png":
+                    file.write(encode_png(pixels, colour))
+                else:
+                    shown = np.rint(pixels / 257) if pixels.dtype == np.uint16 else pixels
+                    picture = Image.fromarray(shown.astype(np.uint8))
+                    picture.save(file, "JPEG", quality=95, subsampling=0)
+                file.flush()
+                os.fsync(file.fileno())
+            if restored_by is not None and number % SEGMENT_FRAMES == 0:
+                store.save(number // SEGMENT_FRAMES - 1, ())
 
         try:
-            unfinished.mkdir()
-            with (
-                closing(read_ahead(reader.steps(), depth)) as steps,
-                write_behind(write_frame, depth) as write,
-            ):
-                for step in steps:
-                    if step.frame is None:
-                        break
-                    done += 1
-                    restored = steadier(pixels_of(step.frame))
-                    write((done, turn_upright(restored, display_matrix_of(step.frame))))
-                    if progress is not None:
-                        progress(done, reader.frame_count)
-            if folder.exists():
-                shutil.rmtree(folder)
-            unfinished.rename(folder)
+            unfinished.parent.mkdir(exist_ok=True)  # what must fail fails now
+            output = [suffix, repr(reader.part)]
+            with open_segments(source, folder, unfinished, restored_by or "", output) as segments:
+                if segments is None:
+                    raise DeblurError(folder, "is being written by another run", "wait for it")
+                store = segments
+                unfinished.mkdir(exist_ok=True)
+                with (
+                    closing(read_ahead(reader.steps(), depth)) as steps,
+                    write_behind(write_frame, depth) as write,
+                ):
+                    for step in steps:
+                        if step.frame is None:
+                            break
+                        segment, place = divmod(done, SEGMENT_FRAMES)
+                        done += 1
+                        if segment >= store.count:
+                            if restored_by is not None and place == 0 and segment:
+                                steadier.load(store.load_state(segment - 1))
+                            restored = steadier(pixels_of(step.frame))
+                            if restored_by is not None and place == SEGMENT_FRAMES - 1:
+                                store.save_state(segment, steadier.save())
+                            write((done, turn_upright(restored, display_matrix_of(step.frame))))
+                        if progress is not None:
+                            progress(done, reader.frame_count)
+                if folder.exists():
+                    shutil.rmtree(folder)
+                unfinished.rename(folder)
         except OSError as error:
             raise cannot_write(folder, error) from error
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
         return VideoResult(done, tuple(reader.notes), reader.damage())
 
 

@@ -9,7 +9,6 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import av
 import numpy as np
 
 from deblurcli.io.videos.encoding import choose_encoding
@@ -95,7 +94,7 @@ def restore_video(  # noqa: PLR0915 - one page, from the input to the output
         UsageError: `target` exists, or the options don't fit each other.
         DeblurError: `source` holds no video that can be decoded, or `target` can't be written.
     """
-    target = Path(target)
+    source, target = Path(source), Path(target)
     container_format = container_of(target)
     keep_origin = container_format == "mpegts"
     with closing(VideoReader(source, start, end, keep_origin=keep_origin)) as reader:
@@ -131,19 +130,12 @@ def restore_video(  # noqa: PLR0915 - one page, from the input to the output
                     f"its pixels are {picture.aspect} as wide as high, which {encoding.encoder} "
                     f"in {container_format} can't say here: .mp4 would"
                 )
-            description = {
-                "input": os.fspath(Path(source).absolute()),
-                "bytes": Path(source).stat().st_size,
-                "modified_ns": Path(source).stat().st_mtime_ns,
-                "ffmpeg": av.__version__,
-                "restored_by": restored_by,
-                "output": [container_format, repr(encoding), repr(picture), repr(reader.part)],
-            }
+            output = [container_format, repr(encoding), repr(picture), repr(reader.part)]
             with (
                 video_output(target, overwrite=overwrite) as part,
                 nullcontext()
                 if restored_by is None
-                else open_segments(target, part, description) as segments,
+                else open_segments(source, target, part, restored_by, output) as segments,
                 VideoWriter(
                     part,
                     container_format,

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import filelock
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +103,7 @@ class SegmentStore:
 
 @contextmanager
 def open_segments(
-    target: Path, part: Path, description: Mapping[str, object]
+    source: Path, target: Path, part: Path, restored_by: str, output: Sequence[str]
 ) -> Iterator[SegmentStore | None]:
     """Gives the store beside `target`, with what an earlier run of the same description left.
 
@@ -110,9 +111,10 @@ def open_segments(
     exception it stays if there is a segment in it.
 
     Args:
-        target: the file that is being written.
+        source, target: the file that is restored, and the file or folder that is written.
         part: the unfinished file itself: a run that was killed left its own, which is removed.
-        description: of the input and of all that decides how the output looks.
+            An unfinished folder lies in the store.
+        restored_by, output: names all that decides how the frames are restored and written.
 
     Yields:
         The store; None where another run is writing the same target, or no folder can be made.
@@ -127,7 +129,18 @@ def open_segments(
         return
     is_done = False
     try:
-        wanted = json.dumps({**description, "segment_frames": SEGMENT_FRAMES})
+        status = source.stat()
+        wanted = json.dumps(
+            {
+                "input": os.fspath(source.absolute()),
+                "bytes": status.st_size,
+                "modified_ns": status.st_mtime_ns,
+                "ffmpeg": av.__version__,
+                "restored_by": restored_by,
+                "output": output,
+                "segment_frames": SEGMENT_FRAMES,
+            }
+        )
         before = ""
         with suppress(OSError, ValueError):
             before, unfinished = note.read_text("utf-8").splitlines()
@@ -138,6 +151,8 @@ def open_segments(
                 path.unlink()
         note.write_text(f"{wanted}\n{json.dumps(os.fspath(part.absolute()))}\n", "utf-8")
         store = SegmentStore(folder)
+        if not store.count and part.parent == folder:
+            shutil.rmtree(part, ignore_errors=True)
         if store.count:
             frames = store.count * SEGMENT_FRAMES
             logger.warning("%s: goes on after %d frames of an earlier run", target, frames)

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg, run
 
 from deblurcli.cli import main
-from deblurcli.io.videos import restore_video, restoring, segments, writing
+from deblurcli.io.videos import (
+    frame_files,
+    restore_to_frames,
+    restore_video,
+    restoring,
+    segments,
+    writing,
+)
 
 pytestmark = needs_ffmpeg
 
@@ -27,7 +34,7 @@ FRAMES = 260
 @pytest.fixture(autouse=True)
 def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two whole segments and a part of a third; commands in their own process keep theirs."""
-    for module in (segments, writing, restoring):
+    for module in (segments, writing, restoring, frame_files):
         monkeypatch.setattr(module, "SEGMENT_FRAMES", 100)
 
 
@@ -82,6 +89,34 @@ def test_it_goes_on_and_the_file_is_the_same(
     assert second.count == result.frame_count - 200
     assert _packets(target) == _packets(whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, whole.name])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_frames_go_on_and_are_the_same(clip: Path, tmp_path: Path, suffix: str) -> None:
+    options: dict[str, Any] = {"suffix": suffix, "restored_by": "weights"}
+    restore_to_frames(clip, tmp_path / "whole", Restorer(), **options)
+    with pytest.raises(KeyboardInterrupt):
+        restore_to_frames(clip, tmp_path / "out", Restorer(215), **options)
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "out.part"}
+    restorer = Restorer()
+    result = restore_to_frames(clip, tmp_path / "out", restorer, **options)
+    assert restorer.count == result.frame_count - 200
+    whole, again = (
+        {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()}
+        for name in ("whole", "out")
+    )
+    assert len(whole) == result.frame_count
+    assert whole == again
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "out"}
+
+
+def test_frames_of_a_killed_run_are_cleared_away(clip: Path, tmp_path: Path) -> None:
+    left = tmp_path / "out.part" / "frames" / "frame-000001.png"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    with pytest.raises(KeyboardInterrupt):
+        restore_to_frames(clip, tmp_path / "out", Restorer(20), restored_by="weights")
+    assert not list(tmp_path.iterdir())  # a start that is too short to be kept
 
 
 def test_the_pictures_are_right_across_segments(clip: Path, tmp_path: Path) -> None:
