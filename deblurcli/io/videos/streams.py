@@ -58,10 +58,11 @@ _HOLDINGS = {
     "mpegts": Holdings(frozenset({"audio", "subtitle"})),
 }
 _TEXT_CODECS = frozenset({"mov_text", "subrip", "ass", "webvtt", "text"})
-# What MPEG-TS has a type for. Its muxer takes anything else too, as data that nobody plays.
+# What MPEG-TS has a type for. Its muxer takes anything else too, as data that nobody plays: so do
+# Blu-ray's subtitles (PGS), but for a variant of the format that has no AAC.
 _MPEGTS_CODECS = frozenset(
-    {"mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "truehd", "opus", "s302m"}
-    | {"dvb_subtitle", "dvb_teletext", "hdmv_pgs_subtitle", "hdmv_text_subtitle"}
+    {"mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "opus", "s302m"}
+    | {"dvb_subtitle", "dvb_teletext"}
 )
 # The usual layouts by number of channels, for encoders and muxers that want a named one.
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -126,6 +127,24 @@ def test_a_second_video_and_transparency_are_said(clip: Path, tmp_path: Path) ->
            "libvpx-vp9", tmp_path / "alpha.webm")  # fmt: skip
     result = restore_video(tmp_path / "alpha.webm", tmp_path / "out.webm", same)
     assert "its transparency is left out" in result.notes
+
+
+def test_what_broadcast_streams_have_no_type_for_is_said(clip: Path, tmp_path: Path) -> None:
+    blank = struct.pack(">HHBHBBBB", 160, 120, 16, 0, 0, 0, 0, 0)  # Blu-ray's empty picture
+    pieces = ((0x16, blank), (0x80, b""))
+    head = b"PG" + struct.pack(">II", 9000, 0)
+    sup = b"".join(head + struct.pack(">BH", kind, len(body)) + body for kind, body in pieces)
+    (tmp_path / "text.sup").write_bytes(sup)
+    ffmpeg("-i", clip, "-i", tmp_path / "text.sup", "-map", "0:v", "-map", "0:a", "-map", "1",
+           "-c:v", "copy", "-c:s", "copy", "-strict", -2, "-c:a", "truehd",
+           tmp_path / "in.mkv")  # fmt: skip
+    notes = restore_video(tmp_path / "in.mkv", tmp_path / "out.mts", same).notes
+    assert [stream["codec_name"] for stream in ffprobe(tmp_path / "out.mts").streams] == [
+        "h264",
+        "aac",
+    ]
+    assert any("(truehd) encoded again" in note for note in notes)
+    assert any("(hdmv_pgs_subtitle) left out" in note for note in notes)
 
 
 def test_the_time_code_moves_with_the_start(tmp_path: Path) -> None:
