@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,9 +136,8 @@ def write_comparison(
 ) -> WrittenPage:
     """Writes a page of before/after sliders for two pictures or videos, or two folders of them.
 
-    Files of folders belong together when their paths below the folders are the same, but for
-    the suffix where there is no doubt; ``photo-sharp.jpg`` also belongs to ``photo.jpg``, and is
-    left out where it lies beside it and has no partner.
+    Files of folders belong together when their paths below the folders are the same but for the
+    suffix and the ``-sharp`` of our results.
 
     Everything can be looked at 1:1. Where it takes more than `MAX_EMBEDDED_BYTES`, it lies in a
     folder beside the page, ``page_files``.
@@ -264,73 +263,27 @@ def _match(sources: Sequence[Path]) -> list[Group]:
     if files:
         reason = f"a file, but {folders[0]} is a folder"
         raise DeblurError(files[0], reason, "give files only, or folders only")
-    first, *others = map(_find, sources)
-    partners = [_partners(first, other) for other in others]
-    bare = Counter(map(_bare, first))
-    groups = []
-    for name, path in first.items():
-        if all(name in found for found in partners):
-            label = name if bare[_bare(name)] > 1 else _bare(name)
-            matched = (other[found[name]] for other, found in zip(others, partners, strict=True))
-            groups.append(Group(label.as_posix(), (path, *matched)))
-    for found, folder in zip(partners, sources[1:], strict=True):
-        _refuse_lonely(first.keys() - found.keys(), first, folder)
-    for found, other in zip(partners, others, strict=True):
-        _refuse_lonely(other.keys() - set(found.values()), other, sources[0])
-    return groups
+    found = {source: _find(source) for source in sources}
+    for one, other in itertools.permutations(sources, 2):
+        for name in found[one].keys() - found[other].keys():
+            reason = f"has no partner in {other}"
+            raise DeblurError(found[one][name], reason, "give folders with the same names")
+    return [
+        Group(name, tuple(found[source][name] for source in sources)) for name in found[sources[0]]
+    ]
 
 
-def _find(folder: Path) -> dict[Path, Path]:
-    """The pictures and videos below a folder by their path within it, in natural order."""
-    found = {
-        path.relative_to(folder): path
-        for path in natsorted(folder.rglob("*"), alg=ns.PATH)
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
-    }
+def _find(folder: Path) -> dict[str, Path]:
+    """The pictures and videos below a folder by their path within it but for suffix and -sharp."""
+    found: dict[str, Path] = {}
+    for path in natsorted(folder.rglob("*"), alg=ns.PATH):
+        inside = path.relative_to(folder)
+        if path.suffix.lower() not in SUFFIXES or any(p.startswith(".") for p in inside.parts):
+            continue
+        name = inside.with_name(inside.stem.removesuffix("-sharp")).as_posix()
+        other = found.setdefault(name, path)
+        if other != path:
+            raise DeblurError(path, f"has the name of {other}", "keep one of them")
     if not found:
         raise NothingToDoError(folder, "no pictures or videos in it", "give folders of them")
     return found
-
-
-def _result_name(name: Path) -> Path:
-    return name.with_name(f"{name.stem}-sharp{name.suffix}")
-
-
-def _bare(name: Path) -> Path:
-    return name.with_suffix("")
-
-
-# Which names belong together, the surest first: what to look for, among what of the others.
-_RULES: tuple[tuple[Callable[[Path], Path], Callable[[Path], Path]], ...] = (
-    (lambda name: name, lambda name: name),
-    (_result_name, lambda name: name),
-    (_bare, _bare),
-    (lambda name: _bare(_result_name(name)), _bare),
-)
-
-
-def _partners(first: Iterable[Path], other: Iterable[Path]) -> dict[Path, Path]:
-    """The name in `other` for each of `first` that has one; nothing is guessed among several."""
-    partners: dict[Path, Path] = {}
-    for wanted, offered in _RULES:
-        taken = set(partners.values())
-        left = [name for name in other if name not in taken]
-        theirs = Counter(map(offered, left))
-        of_key = {offered(name): name for name in left}
-        lonely = [name for name in first if name not in partners]
-        ours = Counter(map(wanted, lonely))
-        for name in lonely:
-            if ours[wanted(name)] == theirs[wanted(name)] == 1:
-                partners[name] = of_key[wanted(name)]
-    return partners
-
-
-def _refuse_lonely(lonely: Iterable[Path], found: Mapping[Path, Path], there: Path) -> None:
-    """Raises DeblurError for a picture without partner, unless it is ours beside its original."""
-    originals = {_bare(_result_name(other)) for other in found}
-    for name in lonely:
-        if _bare(name) not in originals:
-            reason = f"has no partner in {there}"
-            raise DeblurError(found[name], reason, "give folders with the same names")
