@@ -224,6 +224,8 @@ class Deblurrer:
         """
         for image in images:
             check_image(image)
+        if self.strength == 0:
+            return [image.copy() for image in images]
         results: list[Image] = []
         for (shape, dtype), same in groupby(images, lambda image: (image.shape, image.dtype)):
             left = list(same)

@@ -359,6 +359,10 @@ def test_a_batch_is_as_one_by_one(limit: int) -> None:
     for image, result in zip(images, together, strict=True):
         assert differences(result, deblurrer.restore(image)).max() <= 1 / 255
     assert deblurrer.restore_batch([]) == []
+    deblurrer.strength, count = 0.0, len(memory.sizes)
+    unchanged = deblurrer.restore_batch(images)
+    assert all(np.array_equal(a, b) for a, b in zip(unchanged, images, strict=True))
+    assert len(memory.sizes) == count
 
 
 def test_a_batch_too_large_for_the_memory_goes_one_by_one() -> None:
