@@ -64,6 +64,8 @@ _MPEGTS_CODECS = frozenset(
     {"mp1", "mp2", "mp3", "aac", "aac_latm", "ac3", "eac3", "dts", "opus", "s302m"}
     | {"dvb_subtitle", "dvb_teletext"}
 )
+# FFmpeg gives the time at which a file begins in whole microseconds.
+_ROUNDING = Fraction(1, 1_000_000)
 # The usual layouts by number of channels, for encoders and muxers that want a named one.
 _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
@@ -83,10 +85,11 @@ class TimeRange:
     shift: Fraction
 
     def holds(self, seconds: Fraction) -> bool:
-        return (self.start is None or seconds >= self.start) and not self.is_over(seconds)
+        has_begun = self.start is None or seconds >= self.start - _ROUNDING
+        return has_begun and not self.is_over(seconds)
 
     def is_over(self, seconds: Fraction) -> bool:
-        return self.end is not None and seconds >= self.end
+        return self.end is not None and seconds >= self.end - _ROUNDING
 
     def shift_ticks(self, time_base: Fraction) -> int:
         return round(self.shift / time_base)

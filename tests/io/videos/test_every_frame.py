@@ -67,6 +67,16 @@ def test_a_part_begins_with_its_first_frame(
         assert result.damage == ()
 
 
+@pytest.mark.parametrize(("start", "end", "count"), [(0, None, 60), (1, None, 30), (None, 1, 30)])
+def test_a_beginning_between_two_microseconds(
+    tmp_path: Path, start: float | None, end: float | None, count: int
+) -> None:
+    video = COUNTER.replace("r=25:d=1", "r=30000/1001:d=2")
+    ffmpeg("-f", "lavfi", "-i", video, "-c:v", "mpeg2video", "-bf", 2, tmp_path / "in.mpg")
+    result = restore_video(tmp_path / "in.mpg", tmp_path / "out.mkv", same, start=start, end=end)
+    assert result.frame_count == count
+
+
 @pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
 def test_parts_of_avi_with_frames_out_of_order(tmp_path: Path, codec: str) -> None:
     """AVI says no times: the frames are those of the whole, counted from its beginning."""
