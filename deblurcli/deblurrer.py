@@ -24,6 +24,7 @@ from deblurcli.devices import (
     memory_budget_bytes,
 )
 from deblurcli.errors import DeviceMemoryError, UsageError, WeightsError
+from deblurcli.models.generator import quantise
 from deblurcli.models.network import RestorationNetwork, main_convolution
 from deblurcli.models.registry import kind_of
 from deblurcli.tiling import restore_strips
@@ -107,6 +108,11 @@ class Deblurrer:
         self.device = choose_device(device)
         shape = ConvolutionShape(*main_convolution(network))
         self.precision = choose_precision(precision, self.device, shape)
+        if self.precision.name == "int8":
+            try:
+                quantise(network)
+            except ValueError as error:
+                raise UsageError(network.config.body, str(error), "use --precision auto") from None
         if not self._kind.half_precision and self.precision.name != "fp32":
             self.precision = Precision("fp32", f"{network.config.body} computes in nothing else")
         self.network: RestorationNetwork = network.to(self.device)
@@ -137,7 +143,7 @@ class Deblurrer:
             weights: ``"default"``, another name that ``deblur weights list`` knows, or a path.
             device: ``"auto"`` (CUDA, else MPS, else CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``
                 or ``"mps"``.
-            precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+            precision: ``"auto"``, ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"int8"`` (x86 CPUs).
             tile: ``"auto"`` (tile images that would take too much memory otherwise), a side in
                 pixels (at least `MIN_TILE_PX` is used), or 0: never tile.
             strength: the output is ``blurred + strength * (restored - blurred)``.

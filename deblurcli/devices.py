@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from deblurcli.errors import DeviceError, UsageError
 
-PrecisionName = Literal["fp32", "bf16", "fp16"]
+PrecisionName = Literal["fp32", "bf16", "fp16", "int8"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIN_SPEEDUP = 1.1
@@ -56,10 +56,12 @@ class Precision:
 
     name: PrecisionName
     reason: str
+    beside_int8: PrecisionName = "fp32"
 
     @property
     def dtype(self) -> torch.dtype:
-        return _DTYPES[self.name]
+        """Of the features; in int8 only the largest convolutions are computed."""
+        return _DTYPES[self.beside_int8 if self.name == "int8" else self.name]
 
     def __str__(self) -> str:
         return self.name
@@ -118,7 +120,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_precision(
     name: str, device: torch.device, shape: ConvolutionShape | None = None
 ) -> Precision:
-    """The precision for a name (``auto``, ``fp32``, ``bf16``, ``fp16``) on a device.
+    """The precision for a name (``auto``, ``fp32``, ``bf16``, ``fp16``, ``int8``) on a device.
 
     Args:
         shape: of the network's main convolution, which ``auto`` times on a CPU.
@@ -129,12 +131,17 @@ def choose_precision(
     """
     if name == "fp32":
         return Precision("fp32", "asked for")
+    if name == "int8":
+        if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+            raise DeviceError("int8", "for x86 CPUs only", "use --precision auto")
+        beside = choose_precision("auto", device, shape)
+        return Precision("int8", f"asked for; beside it {beside}: {beside.reason}", beside.name)
     if name == "fp16":
         if device.type == "cpu":
             raise DeviceError("fp16", "not supported on CPUs", "use --precision auto, bf16 or fp32")
         return Precision("fp16", "asked for")
     if name not in ("auto", "bf16"):
-        raise UsageError(name, "no such precision", "give auto, fp32, bf16 or fp16")
+        raise UsageError(name, "no such precision", "give auto, fp32, bf16, fp16 or int8")
     if device.type == "mps":
         if name == "auto":
             return Precision("fp32", "half precision is not relied on on Apple GPUs")

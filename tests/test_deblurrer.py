@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import platform
 import subprocess
 import sys
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ from torch import Tensor
 from deblurcli import Deblurrer
 from deblurcli.deblurrer import MIN_TILE_PX, to_tensor
 from deblurcli.devices import Precision
-from deblurcli.errors import DeviceError, DeviceMemoryError, UsageError, WeightsError
+from deblurcli.errors import DeblurError, DeviceError, DeviceMemoryError, UsageError, WeightsError
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.generator import MultiScaleGenerator
 
@@ -498,3 +500,25 @@ def test_one_large_image_of_a_batch_is_never_held_in_floating_point(
     image = np.zeros((400, 300, 3), np.uint8)
     Deblurrer(PLAIN.network, device="cpu", tile=128).restore_batch([image])
     assert max(sizes) <= 160 * 160
+
+
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86 only")
+def test_int8_is_near_fp32_and_makes_no_steps() -> None:
+    exact, coarse = (Deblurrer.load(device="cpu", precision=p) for p in ("fp32", "int8"))
+    sharp = skimage.data.astronaut()[:320, :320].astype(float)
+    image = np.mean([np.roll(sharp, n, axis=1) for n in range(9)], axis=0).round().astype(np.uint8)
+    expected = exact.restore(image)
+    assert differences(expected, image).mean() > 0.5 / 255  # there is something to get wrong
+    assert differences(coarse.restore(image), expected).mean() < 0.4 / 255
+    ramp = np.linspace(20000, 24000, 512).round().astype(np.uint16)
+    gradient = np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], (256, 512, 3)))
+    # Neighbours differ by 8 levels of 65535; a level of 8 bits is 257 of them.
+    restored = coarse.restore(gradient)[64:-64, 64:-64].astype(int)
+    assert np.abs(np.diff(restored, axis=1)).max() < 257 / 2
+    assert np.abs(np.diff(restored.mean(axis=(0, 2)))).max() < 257 / 4
+    assert len(np.unique(restored[64, :, 1])) > 300
+
+
+def test_int8_is_refused_where_it_cannot_be() -> None:
+    with pytest.raises(DeblurError, match=r"gated blocks|x86"):
+        make_deblurrer(precision="int8")

@@ -183,7 +183,7 @@ def test_precision_that_the_device_lacks(name: str, device: torch.device) -> Non
 
 
 def test_unknown_precision() -> None:
-    with pytest.raises(UsageError, match="fp32, bf16 or fp16"):
+    with pytest.raises(UsageError, match="fp32, bf16, fp16 or int8"):
         choose_precision("half", CPU)
 
 

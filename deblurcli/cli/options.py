@@ -298,7 +298,7 @@ Device = Annotated[
     ),
 ]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16", "fp16"],
+    Literal["auto", "fp32", "bf16", "fp16", "int8"],
     About("Number format of the computation.", rich_help_panel=NETWORK),
 ]
 Ensemble = Annotated[

@@ -167,6 +167,8 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     if place.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", place.index or 0)))
     wanted = config.recipe.precision if config.precision == "auto" else config.precision
+    if wanted == "int8":
+        raise UsageError("--precision int8", "restores only", "train in auto, fp32, bf16 or fp16")
     number_format = choose_precision(wanted, place)
     sources, pairs, notes = find_data(config)
     folder = RunFolder(output)

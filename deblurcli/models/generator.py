@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from deblurcli.models.compact import UNetLevel
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.deepdeblur import ResNetLevel
-from deblurcli.models.layers import without_autocast
+from deblurcli.models.layers import GatedBlock, Int8GatedBlock, without_autocast
 from deblurcli.models.network import RestorationNetwork
 
 
@@ -96,6 +96,26 @@ def grow(network: MultiScaleGenerator, config: GeneratorConfig) -> MultiScaleGen
         else:  # a level that was the coarsest: its head gets the features of a coarser one, too
             tensor.zero_()[:, : old[name].shape[1]] = old[name]
     return grown
+
+
+def quantise(network: nn.Module) -> None:
+    """Has all gated blocks compute in eight bits but the last, whose rounding would show.
+
+    Changes `network` in place; it can then be run in inference mode only.
+
+    Raises:
+        ValueError: it has no gated blocks.
+    """
+    modules = network.named_modules()
+    blocks = {name: block for name, block in modules if isinstance(block, GatedBlock)}
+    if not blocks:
+        raise ValueError("only networks of gated blocks compute in int8")
+    finest = [n for n in blocks if n.startswith("levels.0.")]
+    last = ([n for n in finest if ".decoders.0." in n] or finest)[-1]
+    for name, block in blocks.items():
+        if name != last:
+            parent, _, child = name.rpartition(".")
+            setattr(network.get_submodule(parent), child, Int8GatedBlock(block))
 
 
 def gaussian_pyramid(image: Tensor, levels: int) -> list[Tensor]:
