@@ -36,8 +36,8 @@ def score(
 ) -> int:
     """Tell which photos are blurred by motion, by the network's own answer on parts of them.
 
-    CHANGE is how much the network changes the edges, relative to them: below 0.40 a photo counts
-    as sharp and is best left alone, from 0.55 on as blurred, and restoring helps. BLUR is the
+    CHANGE is how much the network changes the edges, relative to them: below 0.32 a photo counts
+    as sharp and is best left alone, from 0.40 on as blurred, and restoring helps. BLUR is the
     length of motion blur, in pixels, at which photos change so much; 8 is 8 or more.
     """
     if csv and json:

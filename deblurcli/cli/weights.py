@@ -323,8 +323,17 @@ def register_weights(
     # A copy of what is shipped may keep its name.
     if any(entry.name == wanted and not entry.matches(file) for entry in others):
         raise UsageError(wanted, "the name of other weights", "give another --name")
-    sources = tuple(source) if source else None
-    entry = register(file, name=name, sources=sources, packaged=packaged, default=default)
+    from deblurcli.models.network import count_gmacs
+    from deblurcli.weights.files import load_weights
+
+    entry = register(
+        file,
+        name=name,
+        sources=tuple(source) if source else None,
+        packaged=packaged,
+        gmacs=count_gmacs(load_weights(file)[0]),
+        default=default,
+    )
     console.print_result(f"{entry.name}  {entry.sha256}", asdict(entry), json=json)
     if default and place and (first := hub.catalogue().default) != entry.name:
         console.say(

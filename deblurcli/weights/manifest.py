@@ -163,6 +163,7 @@ def register(
     name: str | None = None,
     sources: tuple[str, ...] | None = None,
     packaged: bool | None = None,
+    gmacs: float | None = None,
     default: bool = False,
 ) -> Entry:
     """Writes what the manifest beside a weights file should say of it, now.
@@ -173,6 +174,7 @@ def register(
     Args:
         path: the weights file.
         name: by default the file's name without its suffix.
+        gmacs: of the network, where they were counted: its model card has those of others only.
         default: make it the folder's default.
 
     Raises:
@@ -186,14 +188,15 @@ def register(
     if old:
         sources = old.sources if sources is None else sources
         packaged = old.packaged if packaged is None else packaged
-        if "gmacs" in old.network and old.network["body"] == entry.network["body"]:
-            entry.network["gmacs"] = old.network["gmacs"]
+    if gmacs is not None:
+        entry.network["gmacs"] = round(gmacs, 2)
     entry = replace(entry, sources=sources or (), packaged=bool(packaged))
     check_name(entry.file)
     check_name(entry.name)
-    kept = (e for e in manifest.entries if entry.name != e.name and entry.file != e.file)
+    others = [e for e in manifest.entries if entry.name != e.name and entry.file != e.file]
+    others.insert(manifest.entries.index(old) if old else len(others), entry)
     chosen = entry.name if default else manifest.default
-    write_manifest(path.parent, Manifest((*kept, entry), chosen))
+    write_manifest(path.parent, Manifest(tuple(others), chosen))
     return entry
 
 

@@ -252,6 +252,9 @@ def test_register_measures_the_file_and_keeps_what_only_people_know(
 
 
 def test_the_manifest_that_is_shipped_is_true() -> None:
+    from deblurcli.models.network import count_gmacs
+    from deblurcli.weights.files import load_weights
+
     manifest = read_manifest(REPOSITORY / "weights")
     if not manifest.entries:
         pytest.skip("weights/manifest.json names no weights yet")
@@ -265,6 +268,8 @@ def test_the_manifest_that_is_shipped_is_true() -> None:
         assert entry.matches(path)
         assert f'"weights/{entry.file}" = "deblurcli/_weights/{entry.file}"' in project
         assert describe(path, name=entry.name).scores == entry.scores
+        gmacs = count_gmacs(load_weights(path)[0])
+        assert entry.network["gmacs"] == pytest.approx(gmacs, abs=0.005)
 
 
 @pytest.fixture
