@@ -216,12 +216,12 @@ def find_metrics(names: Sequence[str] | None = None) -> list[Metric]:
                 raise not_installed(f"--metrics {name}", "scikit-image", "eval")
             found[name] = METRICS[name]
         else:
-            found[name] = _from_pyiqa(name)
+            found[name] = load_pyiqa_metric(name)
     return list(found.values())
 
 
 @cache
-def _from_pyiqa(name: str) -> Metric:
+def load_pyiqa_metric(name: str) -> Metric:
     if find_spec("pyiqa") is None:
         raise not_installed(f"--metrics {name}", "pyiqa", "metrics")
     import torch

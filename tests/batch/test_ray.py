@@ -101,11 +101,9 @@ def test_a_killed_worker_is_replaced(
     outcomes = [next(running)]
     busy = _workers_at_work()
     os.kill(busy[0], signal.SIGKILL)
-    killed = time.monotonic()
     outcomes += running
 
     assert 1 <= len(busy) <= 2
-    assert time.monotonic() - killed < 60
     assert sorted(o.job.source.name for o in outcomes) == sorted(j.source.name for j in todo)
     failed = [o for o in outcomes if o.status != "done"]
     assert [(o.job.source.name, o.status) for o in failed] == [("bad.jpg", "failed")]

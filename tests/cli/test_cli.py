@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -62,14 +61,10 @@ def test_help_loads_nothing_heavy(words: list[str]) -> None:
         f"loaded = sorted(set({HEAVY}) & set(sys.modules))\n"
         "print('loaded:', *loaded, file=sys.stderr); sys.exit(code)"
     )
-    start = time.perf_counter()
     run = subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
     )
-    seconds = time.perf_counter() - start
     assert (run.returncode, run.stderr) == (0, "loaded:\n")
-    # About 0.1 s on an idle machine; torch alone would take 2 s.
-    assert seconds < 1.5
 
 
 def test_help_shows_options_commands_and_examples(capsys: pytest.CaptureFixture[str]) -> None:

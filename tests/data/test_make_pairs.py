@@ -79,25 +79,25 @@ def test_averages_are_those_of_the_paper(dtype: type) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(
-    least=st.integers(1, 12),
+    fewest=st.integers(1, 12),
     spread=st.integers(1, 8),
     length=st.integers(0, 60),
     seed=st.integers(0, 1000),
 )
-def test_windows_follow_each_other(least: int, spread: int, length: int, seed: int) -> None:
+def test_windows_follow_each_other(fewest: int, spread: int, length: int, seed: int) -> None:
     frames = clip_of([np.full((2, 2, 3), n, np.uint8) for n in range(length)])
-    pairs = averages(frames, least_frames=least, most_frames=least + spread, seed=seed)
+    pairs = averages(frames, min_frames=fewest, max_frames=fewest + spread, seed=seed)
     position = 0
     for number, pair in enumerate(pairs, start=1):
         assert pair.name == f"{number:06d}"
         assert pair.first_frame == position
         assert pair.frame_count % 2 == 1
-        assert least <= pair.frame_count <= least + spread
+        assert fewest <= pair.frame_count <= fewest + spread
         assert pair.pictures["sharp"][0, 0, 0] == position + pair.frame_count // 2
         # Along a steady change the mean is the middle.
         assert pair.pictures["blur"][0, 0, 0] == position + pair.frame_count // 2
         position += pair.frame_count
-    assert length - position < least + spread
+    assert length - position < fewest + spread
 
 
 def test_counts_are_drawn_from_the_whole_range() -> None:
@@ -118,7 +118,7 @@ def test_a_range_without_odd_numbers() -> None:
 @pytest.mark.parametrize("every", [3, 20])
 def test_pairs_may_overlap_or_leave_gaps(every: int) -> None:
     frames = noise(50)
-    pairs = averages(clip_of(frames), least_frames=7, most_frames=7, every=every)
+    pairs = averages(clip_of(frames), min_frames=7, max_frames=7, every=every)
     assert sorted(pair.first_frame for pair in pairs) == list(range(0, 44, every))
     for pair in pairs:
         part = np.stack(frames[pair.first_frame : pair.first_frame + 7])
@@ -140,7 +140,7 @@ def test_light_comes_out_brighter_than_encoded_values() -> None:
 
 def test_nothing_is_averaged_across_a_gap() -> None:
     frames = [np.full((2, 2, 3), 0 if n < 10 else 200, np.uint8) for n in range(30)]
-    pairs = averages(clip_of(frames, breaks=[10]), least_frames=7, most_frames=7)
+    pairs = averages(clip_of(frames, breaks=[10]), min_frames=7, max_frames=7)
     assert [pair.first_frame for pair in pairs] == [0, 10, 17]
     for pair in pairs:
         np.testing.assert_array_equal(pair.pictures["blur"], pair.pictures["sharp"])

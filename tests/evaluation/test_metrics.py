@@ -177,7 +177,7 @@ class FakePyiqa:
 def test_metrics_of_pyiqa_get_what_they_expect(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "find_spec", lambda name: name)
     monkeypatch.setitem(sys.modules, "pyiqa", FakePyiqa())
-    metrics._from_pyiqa.cache_clear()
+    metrics.load_pyiqa_metric.cache_clear()
     first, lpips, niqe = metrics.find_metrics(["lpips", "niqe"])
     assert (first.name, lpips.title, niqe.title) == ("psnr_db", "LPIPS", "NIQE")
     assert lpips.higher_is_better is False

@@ -106,7 +106,7 @@ def test_no_step_waits_for_the_gpu(
     )
     store = PictureStore([path for source in sources for path in source.paths])
     decoded = [store[number] for number in range(len(store.paths))]
-    drawn = TrainingDataset(sources, store, recipe, 0, cut=False)
+    drawn = TrainingDataset(sources, store, recipe, 0, crop_here=False)
     steps = [drawn.draw(number) for number in range(2)]
     with torch.device("meta"):
         generator = build_generator(recipe)
@@ -119,7 +119,7 @@ def test_no_step_waits_for_the_gpu(
             if parameter is not None:
                 module._parameters[name] = nn.Parameter(torch.empty(parameter.shape, device=GPU))
     renderer = BatchRenderer(recipe, GPU)
-    renderer._pictures = [mode.from_tensor(picture).to(GPU) for picture in decoded]
+    renderer.pictures = [mode.from_tensor(picture).to(GPU) for picture in decoded]
     networks = TrainedNetworks(recipe, accelerator, generator)
     with WatchGPU() as watch:
         for step in steps:

@@ -437,7 +437,7 @@ def test_pictures_are_cut_alike_by_workers_and_on_the_device(sources: list[Sourc
     store = PictureStore([path for source in sources for path in source.paths])
     batches = []
     for cut in (True, False):
-        data = TrainingDataset(sources, store, recipe, 3, cut=cut).draw(5)
+        data = TrainingDataset(sources, store, recipe, 3, crop_here=cut).draw(5)
         renderer = BatchRenderer(recipe, torch.device("cpu"), None if cut else store)
         batches.append(renderer.render(data))
     torch.testing.assert_close(*batches, atol=0, rtol=0)
@@ -466,7 +466,7 @@ def test_neighbours_in_a_batch_may_share_a_picture(photos: Path) -> None:
     source = Source(photos=tuple(find_pictures(photos)))
     store = PictureStore(source.paths)
     recipe = replace(TINY, batch=16, patches_per_picture=4, reuse=2)
-    data = TrainingDataset([source], store, recipe, 1, cut=False).draw(6)
+    data = TrainingDataset([source], store, recipe, 1, crop_here=False).draw(6)
     drawn = [sample.parts[0].picture for sample in data.samples if sample.parts]
     assert len(drawn) == 8  # the other groups' turn comes in the next step
     assert all(len(set(drawn[n : n + 4])) == 1 for n in (0, 4))

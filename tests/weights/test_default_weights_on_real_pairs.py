@@ -19,10 +19,10 @@ def deblurrer() -> Deblurrer:
 
 
 @pytest.mark.parametrize(
-    ("folder", "least_db"), [("gopro", 27.0), ("gopro_gamma", 26.5), ("reds/val", 26.65)]
+    ("folder", "min_db"), [("gopro", 27.0), ("gopro_gamma", 26.5), ("reds/val", 26.65)]
 )
 def test_every_real_pair_comes_closer(
-    shared_data: Path, deblurrer: Deblurrer, folder: str, least_db: float
+    shared_data: Path, deblurrer: Deblurrer, folder: str, min_db: float
 ) -> None:
     """The goals that the weights were trained for: blurred, the sets are at 23.8, 23.8, 24.7 dB."""
     gains, restored_db = {}, []
@@ -32,7 +32,7 @@ def test_every_real_pair_comes_closer(
         gains[pair.name] = restored_db[-1] - psnr(blurred, sharp)
     assert gains
     assert min(gains.values()) > 0.5, gains
-    assert np.mean(restored_db) >= least_db, gains
+    assert np.mean(restored_db) >= min_db, gains
 
 
 def test_sharp_pictures_come_back_unharmed(shared_data: Path, deblurrer: Deblurrer) -> None:

@@ -202,10 +202,8 @@ def test_a_server_that_drips_is_given_up_in_time(
     server.play(fault)
     hasty = RetryPolicy(4, 0.01, connect_seconds=2, stall_seconds=2, total_seconds=0.5)
     target = tmp_path / ENTRY.file
-    before = time.monotonic()
     with pytest.raises(WeightsError, match=r"\(not done after 0\.5 s\)"):
         fetch(wanted(target), [server.file_url], retry=hasty)
-    assert 0.5 <= time.monotonic() - before < 2
     assert len(server.requests) == 1  # it is not asked again
     assert visible(tmp_path) == set()
     server.play(fault)  # another source has it
