@@ -55,7 +55,7 @@ def measure_feed(
     for cut in (True, False) if device.type == "cuda" else (True,):
         store = PictureStore(source.paths, shared=workers > 0)
         renderer = BatchRenderer(recipe, device, None if cut else store)
-        dataset = TrainingDataset([source], store, recipe, 0, cut=cut)
+        dataset = TrainingDataset([source], store, recipe, 0, crop_here=cut)
         drawing = dataset.steps(workers, pin_memory=device.type == "cuda")
         list(islice(drawing, max(5, 2 * len(source.paths) // recipe.batch)))  # decodes
         start = time.perf_counter()

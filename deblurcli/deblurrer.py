@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import math
 import os
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from deblurcli.devices import (
     choose_precision,
     memory_budget_bytes,
 )
-from deblurcli.errors import DeviceMemoryError, UsageError, WeightsError
+from deblurcli.errors import DeviceMemoryError, UsageError, WeightsError, logger
 from deblurcli.models.generator import quantise
 from deblurcli.models.network import RestorationNetwork, main_convolution
 from deblurcli.models.registry import kind_of
@@ -56,8 +55,6 @@ _OUT_OF_MEMORY = (
     "out of memory",
     "could not create a primitive",
 )
-
-_log = logging.getLogger("deblurcli")
 
 
 class Deblurrer:
@@ -276,7 +273,9 @@ class Deblurrer:
                     "close other programs"
                     + ("" if self.device.type == "cpu" else ", or use --device cpu"),
                 )
-            _log.warning("out of memory on %s: going on with tiles of %d px", self.device, limit_px)
+            logger.warning(
+                "out of memory on %s: going on with tiles of %d px", self.device, limit_px
+            )
             self.tile_limit_px = min(limit_px, self.tile_limit_px or limit_px)
             gc.collect()  # frames of the failed pass may hang in reference cycles
         result = torch.empty_like(blurred)
@@ -298,7 +297,7 @@ class Deblurrer:
             restored = self._forward(blurred, self.precision.dtype)
             if self.precision.name == "fp16" and not bool(restored.isfinite().all()):
                 # fp16 ends at 65504; beyond that the picture would come out black.
-                _log.info("fp16 overflowed; this part is computed in fp32 instead")
+                logger.info("fp16 overflowed; this part is computed in fp32 instead")
                 restored = self._forward(blurred, torch.float32)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):

@@ -15,10 +15,14 @@ Each error prints as one line, ``SUBJECT: reason; what to do``. Anything that is
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shlex
 import struct
 import zlib
+
+logger = logging.getLogger("deblurcli")
+"""What is no failure, but worth a line: what was left out, what takes longer."""
 
 # What libraries that decode pictures raise when fed with damaged data.
 DECODER_ERRORS = (

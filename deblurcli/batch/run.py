@@ -7,7 +7,6 @@ pixels, so that memory does not grow with the number of jobs.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import time
@@ -31,6 +30,7 @@ from deblurcli.errors import (
     UsageError,
     WeightsError,
     cannot_write,
+    logger,
 )
 from deblurcli.io import media, photos
 from deblurcli.io.files import is_empty
@@ -43,8 +43,6 @@ Status = Literal["done", "skipped", "failed"]
 Progress = Callable[[Job, int, int | None], None]
 """Told after each frame of a clip: the job, how many frames are done, and how many there are if
 that is known."""
-
-logger = logging.getLogger("deblurcli")
 
 DEFAULT_FPS = 30.0
 _THREADS = min(4, os.cpu_count() or 1)

@@ -18,14 +18,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from deblurcli.errors import DeblurError
+from deblurcli.errors import DeblurError, logger
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
     Progress = tqdm[NoReturn]
-
-logger = logging.getLogger("deblurcli")
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What writing to a full disk fails with."""

@@ -13,7 +13,7 @@ import typer
 from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.cli.options import option
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.errors import DeblurError, UsageError, logger
 
 KINDS = {"linear": ("blur",), "gamma": ("blur_gamma",), "both": ("blur", "blur_gamma")}
 
@@ -106,7 +106,7 @@ def make_from_frames(
     for clip in clips:
         rate = fps or float(clip.fps or LEAST_FPS)
         if rate < LEAST_FPS:
-            console.logger.warning(
+            logger.warning(
                 "%s: %g frames per second, less than %d: moving things will show as copies "
                 "instead of blur; 'deblur data synth' makes smooth blur from sharp photos, "
                 "--fps tells the true rate of slow motion",
@@ -123,7 +123,7 @@ def make_from_frames(
         )
         folder.check(clip.files or (clip.source,))
     if target.dry_run:
-        mean = averaging.every or (averaging.least_frames + averaging.most_frames) / 2
+        mean = averaging.every or (averaging.min_frames + averaging.max_frames) / 2
         planned = []
         for clip in clips:
             about = str(folders[clip.name].root)
@@ -147,7 +147,7 @@ def make_from_frames(
                 )
                 bar.set_postfix_str(f"{clip.name} {result.name}")
             if len(failures) == failed and not folder.holds_any():
-                reason = f"no {averaging.least_frames} frames follow each other in it without a gap"
+                reason = f"no {averaging.min_frames} frames follow each other in it without a gap"
                 remedy = "give a longer clip, or fewer --frames"
                 failures.append(DeblurError(clip.source, reason, remedy))
     report = [

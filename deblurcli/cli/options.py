@@ -27,7 +27,7 @@ from typing import (
 import typer
 
 from deblurcli.cli import console
-from deblurcli.errors import UsageError
+from deblurcli.errors import UsageError, logger
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -382,8 +382,8 @@ class ComputeOptions:
             show_progress=console.show_download,
         )
         precision = deblurrer.precision
-        console.logger.info("weights %s, on %s", deblurrer.weights_path, deblurrer.device)
-        console.logger.info("precision %s: %s", precision, precision.reason)
+        logger.info("weights %s, on %s", deblurrer.weights_path, deblurrer.device)
+        logger.info("precision %s: %s", precision, precision.reason)
         return deblurrer
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from deblurcli.cli import console, options
 from deblurcli.cli.options import option
-from deblurcli.errors import NothingToDoError, UsageError, not_installed
+from deblurcli.errors import NothingToDoError, UsageError, logger, not_installed
 
 if TYPE_CHECKING:
     from deblurcli.config import RunConfig
@@ -208,7 +208,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
         def report(status: TrainingStatus) -> None:
             bar.update(round(100 * status.progress, 2) - bar.n)
             bar.set_postfix_str(describe(status))
-            console.logger.info("%s", describe(status))
+            logger.info("%s", describe(status))
 
         samples = validate.restore_samples if validate else None
         status = trainer.run(validate, report=report, samples=samples)
@@ -221,7 +221,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
         draw_curves(folder.metrics, output / "curves.png", blurred)
         pictures.append(str(output / "curves.png"))
     except ImportError:  # a run without matplotlib has done its work all the same
-        console.logger.info("no curves.png without matplotlib: pip install 'deblurcli[train]'")
+        logger.info("no curves.png without matplotlib: pip install 'deblurcli[train]'")
     if validate is not None:
         sheet = validate.restore_samples(trainer.networks.ema_model)
         draw_sheet(sheet, output / "samples.png")
@@ -288,7 +288,7 @@ def find_data(config: RunConfig) -> tuple[list[Source], list[Pair], tuple[str, .
             )
     check_pairs(held, SSIM_MIN_PX, "give larger pictures")
     if not held:
-        console.logger.warning("nothing to validate on: no best weights will be chosen; give --val")
+        logger.warning("nothing to validate on: no best weights will be chosen; give --val")
     return sources, held, tuple(notes)
 
 

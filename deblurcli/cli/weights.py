@@ -16,7 +16,15 @@ from deblurcli.cli.options import option
 from deblurcli.errors import DeblurError, UsageError, WeightsError, already_exists
 from deblurcli.weights import hub
 from deblurcli.weights.download import Wanted, fetch
-from deblurcli.weights.manifest import Entry, check_name, describe, read_manifest, register
+from deblurcli.weights.manifest import (
+    CHECKPOINT_SUFFIXES,
+    Entry,
+    check_name,
+    check_zoo,
+    describe,
+    read_manifest,
+    register,
+)
 
 app = typer.Typer(
     help="List, get, check, import and export weights.",
@@ -183,11 +191,11 @@ def add_weights(
     """
     target = place_for(name, overwrite=overwrite)
     suffix = Path(urlsplit(source).path).suffix
-    if suffix not in (hub.SUFFIX, *hub.CHECKPOINT_SUFFIXES):
+    if suffix not in (hub.SUFFIX, *CHECKPOINT_SUFFIXES):
         remedy = "give a .pth, .ckpt or .safetensors; for DeepDeblur-PyTorch: deblur weights import"
         raise UsageError(source, "not a file that can be added", remedy)
     if suffix != hub.SUFFIX:
-        hub.check_zoo(source)
+        check_zoo(source)
     incoming = target.with_name(f".{name}{suffix}")
     wanted = Wanted(incoming, sha256.lower() if sha256 else None)
     try:

@@ -144,7 +144,7 @@ def measure_texture(picture: Tensor) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
-class Cut:
+class Crop:
     """A square to be cut from the picture of this number."""
 
     picture: int
@@ -153,7 +153,7 @@ class Cut:
     side_px: int
 
 
-def draw_cut(
+def draw_crop(
     rng: np.random.Generator,
     size: tuple[int, int],
     side_px: int,
@@ -161,7 +161,7 @@ def draw_cut(
     picture: int = 0,
     *,
     scaled_down: bool = False,
-) -> Cut:
+) -> Crop:
     """Draws a random square.
 
     Args:
@@ -179,17 +179,17 @@ def draw_cut(
         side_px = int(side_px * min(float(np.exp(rng.uniform(0.0, np.log(2.4)))), largest))
     width, height = size
 
-    def draw() -> Cut:
+    def draw() -> Crop:
         row, column = rng.integers(height - side_px + 1), rng.integers(width - side_px + 1)
-        return Cut(picture, int(row), int(column), side_px)
+        return Crop(picture, int(row), int(column), side_px)
 
     if texture is None:
         return draw()
 
-    def roughness(cut: Cut) -> float:
-        top, left = cut.row // _TEXTURE_CELL_PX, cut.column // _TEXTURE_CELL_PX
-        bottom = -(-(cut.row + side_px) // _TEXTURE_CELL_PX)
-        right = -(-(cut.column + side_px) // _TEXTURE_CELL_PX)
+    def roughness(crop: Crop) -> float:
+        top, left = crop.row // _TEXTURE_CELL_PX, crop.column // _TEXTURE_CELL_PX
+        bottom = -(-(crop.row + side_px) // _TEXTURE_CELL_PX)
+        right = -(-(crop.column + side_px) // _TEXTURE_CELL_PX)
         corners = texture[bottom, right] - texture[top, right]
         corners -= texture[bottom, left] - texture[top, left]
         return float(corners) / ((bottom - top) * (right - left))
@@ -197,9 +197,9 @@ def draw_cut(
     return max((draw() for _ in range(3)), key=roughness)
 
 
-def cut_picture(picture: Tensor, cut: Cut, size_px: int) -> Tensor:
+def crop_picture(picture: Tensor, crop: Crop, size_px: int) -> Tensor:
     """A part of an (H, W, 3) uint8 picture, scaled to (3, size_px, size_px) uint8 on its device."""
-    row, column, side_px = cut.row, cut.column, cut.side_px
+    row, column, side_px = crop.row, crop.column, crop.side_px
     part = picture[row : row + side_px, column : column + side_px].permute(2, 0, 1)
     if side_px == size_px:
         return part.contiguous()
@@ -240,7 +240,7 @@ class Sample:
     """
 
     slot: int
-    parts: tuple[Cut | int, ...]
+    parts: tuple[Crop | int, ...]
     side_px: int
     exposure: Exposure | None
     augmentation: Augmentation
@@ -274,7 +274,7 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
         stage: of the recipe's stages, for the number of pictures and their size.
         first_step: where this run begins (all synthetic pictures are new there).
         rank, processes: this process's number, and how many share each step.
-        cut: cut the pictures here; else `BatchRenderer` does.
+        crop_here: crop the pictures here; else `BatchRenderer` does.
     """
 
     sources: Sequence[Source]
@@ -285,7 +285,7 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
     first_step: int = 0
     rank: int = 0
     processes: int = 1
-    cut: bool = True
+    crop_here: bool = True
 
     def __post_init__(self) -> None:
         batch, self.patch_px = self.recipe.stages[self.stage]
@@ -308,12 +308,12 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
             which = np.random.default_rng((self.seed, 3, version, group, self.patch_px))
             source = self.sources[int(which.choice(len(self.sources), p=self._shares))]
             exposure: Exposure | None = None
-            parts: list[Cut | Tensor] = []
+            parts: list[Crop | Tensor] = []
             side_px = self.patch_px
             if source.pairs:
                 pair = source.pairs[int(which.integers(len(source.pairs)))]
-                cut = self._draw_cut(fresh, pair.sharp, side_px)
-                parts = [replace(cut, picture=self.store.numbers[pair.blurred]), cut]
+                crop = self._draw_crop(fresh, pair.sharp, side_px)
+                parts = [replace(crop, picture=self.store.numbers[pair.blurred]), crop]
             elif age == 0 or step == self.first_step:
                 side_px = self.region_px
                 exposure = draw_exposure(rng, recipe.motion, side_px)
@@ -322,13 +322,13 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
                         parts.append(draw_pattern(rng, side_px))
                     else:
                         photo = source.photos[int(chooses.integers(len(source.photos)))]
-                        parts.append(self._draw_cut(rng, photo, side_px, scaled_down=True))
-            placed: list[Cut | int] = []
+                        parts.append(self._draw_crop(rng, photo, side_px, scaled_down=True))
+            placed: list[Crop | int] = []
             for part in parts:
                 if isinstance(part, Tensor):
                     piece = part
-                elif self.cut:
-                    piece = cut_picture(self.store[part.picture], part, side_px)
+                elif self.crop_here:
+                    piece = crop_picture(self.store[part.picture], part, side_px)
                 else:
                     placed.append(part)
                     continue
@@ -346,13 +346,13 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
         nothing = torch.empty(0, dtype=torch.uint8)
         return StepData(self.patch_px, samples, torch.cat(pixels or [nothing]))
 
-    def _draw_cut(
+    def _draw_crop(
         self, rng: np.random.Generator, path: Path, side_px: int, *, scaled_down: bool = False
-    ) -> Cut:
+    ) -> Crop:
         number = self.store.numbers[path]
         texture = self.store.texture(number) if self.recipe.crops == "textured" else None
         size = self.store.sizes[number]
-        return draw_cut(rng, size, side_px, texture, number, scaled_down=scaled_down)
+        return draw_crop(rng, size, side_px, texture, number, scaled_down=scaled_down)
 
     def __getitem__(self, step: int) -> StepData | DeblurError:
         """For DataLoader: `draw`, with an error as data, because of what a worker process raises
@@ -413,7 +413,7 @@ class BatchRenderer:
         self, recipe: Recipe, device: torch.device, store: PictureStore | None = None
     ) -> None:
         self.recipe, self.device = recipe, device
-        self._pictures = store.load_onto(device) if store is not None else []
+        self.pictures = store.load_onto(device) if store is not None else []
         self._pairs: dict[int, Tensor] = {}  # those that are used again, by slot
 
     @torch.no_grad()
@@ -424,9 +424,9 @@ class BatchRenderer:
         """
         pixels = data.pixels.to(self.device, non_blocking=True)
 
-        def fetch(part: Cut | int, side_px: int) -> Tensor:
-            if isinstance(part, Cut):
-                return cut_picture(self._pictures[part.picture], part, side_px)
+        def fetch(part: Crop | int, side_px: int) -> Tensor:
+            if isinstance(part, Crop):
+                return crop_picture(self.pictures[part.picture], part, side_px)
             return pixels[part : part + 3 * side_px**2].view(3, side_px, side_px)
 
         scenes, exposures = {}, []

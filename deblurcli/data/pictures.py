@@ -5,7 +5,6 @@ Photos of people, with their colour profiles and everything else, are the matter
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from deblurcli.errors import DeblurError, too_small
-
-log = logging.getLogger("deblurcli")
+from deblurcli.errors import DeblurError, logger, too_small
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
@@ -90,5 +87,5 @@ def keep_large(paths: Sequence[Path], min_px: int) -> list[Path]:
         raise too_small(small[0], sizes[small[0]], min_px, remedy)
     if small:
         others = f" and {len(small) - 1} others" if len(small) > 1 else ""
-        log.warning("%s%s: left out, smaller than %d pixels", small[0], others, min_px)
+        logger.warning("%s%s: left out, smaller than %d pixels", small[0], others, min_px)
     return large

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -11,9 +10,8 @@ from typing import Literal
 
 from natsort import natsorted, ns
 
+from deblurcli.errors import logger
 from deblurcli.io.photos import FORMATS, PHOTO_SUFFIXES, format_of
-
-log = logging.getLogger("deblurcli")
 
 Kind = Literal["photo", "video", "animation", "frames"]
 """What an input is taken for; ``frames`` is a folder of numbered pictures of one clip."""
@@ -94,7 +92,7 @@ def find(
     def pass_over(error: OSError) -> None:
         if error.filename is None or Path(error.filename) == folder:
             raise error
-        log.warning("%s: can't be read (%s); passed over", error.filename, error.strerror)
+        logger.warning("%s: can't be read (%s); passed over", error.filename, error.strerror)
 
     found = []
     for here, folders, names in os.walk(folder, onerror=pass_over):

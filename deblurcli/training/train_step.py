@@ -23,7 +23,7 @@ from deblurcli.models.generator import MultiScaleGenerator, gaussian_pyramid
 from deblurcli.models.network import NetworkConfig, RestorationNetwork
 from deblurcli.training.losses import AdversarialLoss, multi_scale_loss
 from deblurcli.training.optimizers import make_optimizer, set_learning_rate
-from deblurcli.weights.hub import check_zoo
+from deblurcli.weights.manifest import check_zoo
 
 
 class StepLosses(NamedTuple):

@@ -218,7 +218,7 @@ class Trainer:
                 first_step=self.step,
                 rank=self.accelerator.process_index,
                 processes=self.processes,
-                cut=not self.resident,
+                crop_here=not self.resident,
             )
             is_gpu = self.accelerator.device.type == "cuda"
             steps = dataset.steps(self.workers, pin_memory=is_gpu)

@@ -20,9 +20,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from deblurcli.errors import WeightsError, cannot_write
-
-logger = logging.getLogger("deblurcli")
+from deblurcli.errors import WeightsError, cannot_write, logger
 
 
 class ProgressBar(Protocol):

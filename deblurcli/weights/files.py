@@ -29,8 +29,14 @@ from deblurcli.models.foreign import ForeignConfig, UnsuitableNetworkError, load
 from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.models.network import NetworkConfig, RestorationNetwork, count_gmacs
 from deblurcli.models.registry import load_network, read_config
-from deblurcli.weights.hub import CHECKPOINT_SUFFIXES, check_zoo
-from deblurcli.weights.manifest import METADATA_KEY, WEIGHTS_VERSION, damaged, read_document
+from deblurcli.weights.manifest import (
+    CHECKPOINT_SUFFIXES,
+    METADATA_KEY,
+    WEIGHTS_VERSION,
+    check_zoo,
+    damaged,
+    read_document,
+)
 
 _OLD_NAMES = {"first": "conv1", "second": "conv2"}
 

@@ -18,22 +18,22 @@ This module imports neither torch nor anything that talks to the network until i
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
 import platformdirs
 
-from deblurcli.errors import WeightsError
+from deblurcli.errors import WeightsError, logger
 from deblurcli.weights.download import RetryPolicy, ShowProgress, Wanted, fetch
 from deblurcli.weights.manifest import (
+    CHECKPOINT_SUFFIXES,
     MANIFEST_NAME,
     Entry,
     Manifest,
+    check_zoo,
     describe,
     read_manifest,
     register,
@@ -41,15 +41,11 @@ from deblurcli.weights.manifest import (
 
 DEFAULT_NAME = "compact"
 SUFFIX = ".safetensors"
-CHECKPOINT_SUFFIXES = (".pth", ".ckpt")
-"""Of files with other people's networks."""
 PACKAGE = Path(__file__).parents[1]
 _DAMAGED = "damaged: its sha256 is not the manifest's"
 
 State = Literal["intact", "damaged", "absent", "unlisted"]
 """Of a weights file: its sha256 is right; is wrong; it is not here; no manifest names it."""
-
-logger = logging.getLogger("deblurcli")
 
 
 @dataclass(frozen=True)
@@ -190,13 +186,6 @@ def _convert(checkpoint: Path, entry: Entry) -> Path:
     credit = f"licence {entry.licence}, from {entry.page}; please cite: {entry.citation}"
     logger.warning("%s: %s", entry.name, credit)
     return target
-
-
-def check_zoo(subject: str | os.PathLike[str]) -> None:
-    """Raises WeightsError where spandrel, which knows other people's networks, is missing."""
-    if find_spec("spandrel") is None:
-        reason = "a network of others, which needs spandrel"
-        raise WeightsError(subject, reason, "pip install 'deblurcli[zoo]'")
 
 
 def listings() -> tuple[Listing, ...]:

@@ -15,6 +15,7 @@ import math
 import os
 import re
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -25,6 +26,8 @@ from deblurcli.io.files import atomic_output
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+CHECKPOINT_SUFFIXES = (".pth", ".ckpt")
+"""Of files with other people's networks."""
 METADATA_KEY = "deblurcli"
 """Of the JSON document in a weights file's metadata."""
 WEIGHTS_VERSION = 3
@@ -249,6 +252,13 @@ def read_document(path: str | os.PathLike[str]) -> WeightsDocument:
         raise WeightsError(path, "no such weights file", "see 'deblur weights list'") from None
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise damaged(path, error) from error
+
+
+def check_zoo(subject: str | os.PathLike[str]) -> None:
+    """Raises WeightsError where spandrel, which knows other people's networks, is missing."""
+    if find_spec("spandrel") is None:
+        reason = "a network of others, which needs spandrel"
+        raise WeightsError(subject, reason, "pip install 'deblurcli[zoo]'")
 
 
 def damaged(path: str | os.PathLike[str], error: Exception) -> WeightsError:

@@ -40,7 +40,7 @@ class Averaging:
     """How pairs are made from frames.
 
     Attributes:
-        least_frames, most_frames: how many are averaged. Each time an odd number from this
+        min_frames, max_frames: how many are averaged. Each time an odd number from this
             range is drawn, so that there is one in the middle.
         kinds: ``"blur"`` for the mean of the encoded frames, ``"blur_gamma"`` through the
             gamma curve.
@@ -53,25 +53,25 @@ class Averaging:
         UsageError: there is no odd number in the range.
     """
 
-    least_frames: int = 7
-    most_frames: int = 13
+    min_frames: int = 7
+    max_frames: int = 13
     kinds: tuple[str, ...] = (LINEAR, GAMMA)
     gamma: float = 2.2
     every: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.least_frames < 1 or not self.counts:
+        if self.min_frames < 1 or not self.counts:
             raise UsageError(
                 "--frames",
-                f"no odd number in {self.least_frames}..{self.most_frames}",
+                f"no odd number in {self.min_frames}..{self.max_frames}",
                 "give a range such as 7..13: there has to be a frame in the middle",
             )
 
     @property
     def counts(self) -> range:
         """How many frames a pair may be made from."""
-        return range(self.least_frames | 1, self.most_frames + 1, 2)
+        return range(self.min_frames | 1, self.max_frames + 1, 2)
 
     def draw_count(self, clip_name: str, number: int) -> int:
         """How many frames the pair `number` of a clip is made from.

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli.config import Recipe
-from deblurcli.data.dataset import cut_picture, draw_cut, measure_texture
+from deblurcli.data.dataset import crop_picture, draw_crop, measure_texture
 from deblurcli.data.degradations import degrade, draw_degradation
 from deblurcli.data.make_pairs.pair_folder import PairFolder, Pixels
 from deblurcli.data.synthesis import draw_exposure, draw_pattern, margin_px, render
@@ -133,8 +133,8 @@ class PhotoBlurrer:
                 with suppress(DeblurError):  # which is told of when the other's turn comes
                     picture, texture = self._read(other)
             height, width = picture.shape[:2]
-            cut = draw_cut(rng, (width, height), side, texture, scaled_down=True)
-            part = cut_picture(picture, cut, side)
+            crop = draw_crop(rng, (width, height), side, texture, scaled_down=True)
+            part = crop_picture(picture, crop, side)
             if rng.random() < recipe.motion.patterns:
                 part = draw_pattern(rng, side)
             parts.append(part[None].to(self._device).float() / 255)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.errors import DeblurError, UsageError, logger
 from deblurcli.io.files import atomic_output
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import transfer_change
@@ -26,8 +25,6 @@ from deblurcli.io.photos.photo import (
     Samples,
     to_uint8,
 )
-
-_log = logging.getLogger("deblurcli")
 
 
 @dataclass(frozen=True)
@@ -143,7 +140,7 @@ def _encode(
     photo: Photo, restored: Samples, name: str, strip: bool, subject: Path
 ) -> Iterable[Buffer]:
     def warn(text: str) -> None:
-        _log.warning("%s: %s", subject, text)
+        logger.warning("%s: %s", subject, text)
 
     holds = FORMATS[name]
     if max(restored.shape[:2]) > holds.max_px:

@@ -9,7 +9,6 @@ description takes them instead of restoring those frames again.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import struct
@@ -25,12 +24,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from deblurcli.errors import logger
+
 SEGMENT_FRAMES = 250
 """Frames of a segment: what a run loses at most. H.264 and HEVC begin anew as often by themselves:
 shorter ones would cost bytes (100 frames 14 % on a quiet clip)."""
 
 _PACKET = struct.Struct("<qqq?I")  # pts, dts, duration, is_keyframe, bytes of data
-logger = logging.getLogger("deblurcli")
 
 
 @dataclass(frozen=True)

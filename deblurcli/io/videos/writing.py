@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
@@ -24,7 +23,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.errors import DeblurError, UsageError, logger
 from deblurcli.io.files import atomic_output
 from deblurcli.io.videos.encoding import Encoding
 from deblurcli.io.videos.info import fraction_of, rate_of, start_seconds_of
@@ -44,8 +43,6 @@ from deblurcli.io.videos.streams import (
     clean_tags,
     copy_chapters,
 )
-
-log = logging.getLogger("deblurcli")
 
 # Tags that MP4 has a place for, and all players look there.
 _MOV_TAGS = frozenset(
@@ -305,7 +302,7 @@ class VideoWriter:
             except OSError:
                 raise
             except (av.FFmpegError, ValueError) as error:
-                log.debug("a packet of a damaged stream is left out: %s", error)
+                logger.debug("a packet of a damaged stream is left out: %s", error)
 
     def __enter__(self) -> VideoWriter:
         return self
