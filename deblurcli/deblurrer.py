@@ -5,31 +5,24 @@ from __future__ import annotations
 import gc
 import math
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from deblurcli.devices import (
-    ConvolutionShape,
-    Precision,
-    choose_device,
-    choose_precision,
-    memory_budget_bytes,
-)
+from deblurcli.backends.onnx import OnnxBackend
 from deblurcli.errors import DeviceMemoryError, UsageError, WeightsError, logger
-from deblurcli.models.generator import quantise
-from deblurcli.models.network import RestorationNetwork, main_convolution
-from deblurcli.models.registry import kind_of
-from deblurcli.tiling import restore_strips
-from deblurcli.weights.files import ModelCard, load_weights
+from deblurcli.tiling import Values, restore_strips
+from deblurcli.weights import hub
+from deblurcli.weights.manifest import ModelCard
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # PyTorch is imported for what it runs only
+    from deblurcli.backends.pytorch import TorchBackend
+    from deblurcli.models.network import RestorationNetwork
     from deblurcli.weights.download import ShowProgress
 
 Image = NDArray[Any]
@@ -40,21 +33,12 @@ MIN_TILE_PX = 128
 
 _FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
-# Copies of an ensemble: the dimensions of (N, C, H, W) that are flipped, whether they are swapped.
+# Copies of an ensemble: the dimensions of (N, H, W, C) that are flipped, whether they are swapped.
 _COPIES: tuple[tuple[tuple[int, ...], bool], ...] = tuple(
-    (flipped, turned) for turned in (False, True) for flipped in ((), (3,), (2, 3), (2,))
+    (flipped, turned) for turned in (False, True) for flipped in ((), (2,), (1, 2), (1,))
 )
 
 _ABSURD = 10.0  # pictures lie in [0, 1]; sound networks overshoot by a few tenths
-
-# What PyTorch says in a plain RuntimeError: its CPU allocator on Linux and on Windows, MPS, and
-# oneDNN, which gives no reason when there is no room for its kernels.
-_OUT_OF_MEMORY = (
-    "DefaultCPUAllocator",
-    "not enough memory",
-    "out of memory",
-    "could not create a primitive",
-)
 
 
 class Deblurrer:
@@ -64,7 +48,8 @@ class Deblurrer:
     tiles, after the device ran out of memory.
 
     Attributes:
-        network: the generator, on `device`.
+        backend: the network, and what runs it.
+        network: the generator, on `device`; None where ONNX Runtime runs it.
         card: what the weights file says of itself.
         weights_path: the file the weights came from; None for a network made in memory.
         device: where it computes.
@@ -78,7 +63,7 @@ class Deblurrer:
 
     def __init__(
         self,
-        network: RestorationNetwork,
+        network: RestorationNetwork | OnnxBackend,
         card: ModelCard | None = None,
         *,
         device: str = "auto",
@@ -97,26 +82,18 @@ class Deblurrer:
                 range.
             DeviceError: the device or precision is not available here.
         """
-        self._kind = kind_of(network.config)
-        self.overlap_px = self._kind.overlap_px
         self.tile = _check_settings(tile, strength, ensemble)
-        self.strength = float(strength)
-        self.ensemble = ensemble
-        self.device = choose_device(device)
-        shape = ConvolutionShape(*main_convolution(network))
-        self.precision = choose_precision(precision, self.device, shape)
-        if self.precision.name == "int8":
-            try:
-                quantise(network)
-            except ValueError as error:
-                raise UsageError(network.config.body, str(error), "use --precision auto") from None
-        if not self._kind.half_precision and self.precision.name != "fp32":
-            self.precision = Precision("fp32", f"{network.config.body} computes in nothing else")
-        self.network: RestorationNetwork = network.to(self.device)
-        for module in network.modules():
-            if isinstance(module, torch.nn.Conv2d):  # others may have parameters of more dimensions
-                # mypy: torch's stubs know no Module.to(memory_format=…)
-                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.strength, self.ensemble = float(strength), ensemble
+        self.backend: TorchBackend | OnnxBackend
+        self.network: RestorationNetwork | None = None
+        if isinstance(network, OnnxBackend):
+            self.backend = network
+        else:
+            from deblurcli.backends.pytorch import TorchBackend
+
+            self.backend, self.network = TorchBackend(network, device, precision), network
+        self.device, self.precision = self.backend.device, self.backend.precision
+        self.overlap_px = self.backend.overlap_px
         self.card = card if card is not None else ModelCard()
         self.weights_path = weights_path
         self.tile_limit_px: int | None = None
@@ -128,6 +105,7 @@ class Deblurrer:
         device: str = "auto",
         precision: str = "auto",
         *,
+        backend: str = "auto",
         tile: str | int = "auto",
         strength: float = 1.0,
         ensemble: int = 1,
@@ -141,6 +119,8 @@ class Deblurrer:
             device: ``"auto"`` (CUDA, else MPS, else CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``
                 or ``"mps"``.
             precision: ``"auto"``, ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"int8"`` (x86 CPUs).
+            backend: ``"torch"``; ``"onnx"``, which needs no PyTorch; or ``"auto"``: ONNX Runtime
+                for .onnx files and where there is no PyTorch.
             tile: ``"auto"`` (tile images that would take too much memory otherwise), a side in
                 pixels (at least `MIN_TILE_PX` is used), or 0: never tile.
             strength: the output is ``blurred + strength * (restored - blurred)``.
@@ -152,16 +132,29 @@ class Deblurrer:
         Raises:
             WeightsError: the weights are missing, damaged, or of another program.
             DeviceError: the device or precision is not available here.
-            UsageError: a setting is unknown or out of range.
+            UsageError: a setting is unknown or out of range, or a package is not installed.
         """
-        from deblurcli.weights.hub import find
-
+        if backend not in ("auto", "torch", "onnx"):
+            raise UsageError(backend, "no such backend", "give auto, torch or onnx")
+        is_model = Path(weights).suffix == ".onnx"
+        if is_model and backend == "torch":
+            raise UsageError(weights, "ONNX Runtime runs it", "give --backend onnx")
         # The cheap complaints first, before a download.
         _check_settings(tile, strength, ensemble)
+        if backend == "onnx" or is_model or find_spec("torch") is None:
+            OnnxBackend.check(device, precision)
+            path = hub.find(weights, offline=offline, show_progress=show_progress)
+            onnx = OnnxBackend(path)
+            return cls(
+                onnx, onnx.card, tile=tile, strength=strength, ensemble=ensemble, weights_path=path
+            )
+        from deblurcli.devices import choose_device, choose_precision
+        from deblurcli.weights.files import load_weights
+
         where = choose_device(device)
         if precision != "auto":  # that is measured with the network's own shape
             choose_precision(precision, where)
-        path = find(weights, offline=offline, show_progress=show_progress)
+        path = hub.find(weights, offline=offline, show_progress=show_progress)
         network, card = load_weights(path)
         return cls(
             network,
@@ -174,12 +167,13 @@ class Deblurrer:
             weights_path=path,
         )
 
-    def restore(self, image: Image) -> Image:
+    def restore(self, image: Image, *, on_tile: Callable[[int, int], None] | None = None) -> Image:
         """The restored image.
 
         Args:
             image: ``(H, W, 3)``, any H, W ≥ 1; uint8, uint16, or float32 in [0, 1]; sRGB.
                 Any memory layout; it is not changed.
+            on_tile: told after each tile how many are done, and how many there are.
 
         Returns:
             A new array of the same shape and dtype, rounded to nearest, within the dtype's
@@ -198,26 +192,35 @@ class Deblurrer:
         try:
             output = np.empty((height, width, 3), image.dtype)
             for rows, strip in restore_strips(
-                lambda rows, columns: self._restore_region(to_tensor(image[rows, columns])),
+                lambda rows, columns: self._restore_region(to_floats(image[rows, columns])),
                 height,
                 width,
                 tile_px=self.tile_px(height, width),
                 overlap_px=self.overlap_px,
-                alignment_px=self.network.alignment_px,
+                alignment_px=self.backend.alignment_px,
+                on_tile=on_tile,
             ):
-                if self.strength != 1.0:
-                    strip = to_tensor(image[rows]).lerp_(strip, self.strength)  # noqa: PLW2901
-                output[rows] = to_image(strip, image.dtype)
+                output[rows] = self._finish(image[rows], strip)
             return output
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-        # Not the network, which would have gone on with smaller tiles.
-        raise DeviceMemoryError(
-            f"image of {width}×{height} pixels",
-            "not enough main memory for the picture itself",
-            "close other programs",
-        )
+        except MemoryError:
+            # Not the network, which would have gone on with smaller tiles.
+            raise DeviceMemoryError(
+                f"image of {width}×{height} pixels",
+                "not enough main memory for the picture itself",
+                "close other programs",
+            ) from None
+
+    def _finish(self, blurred: Image, restored: Values) -> Image:
+        """The change in `strength`, as an image of `blurred`'s dtype."""
+        if self.strength != 1.0:
+            before = to_floats(blurred)
+            restored = before + np.float32(self.strength) * (restored - before)
+        values = np.clip(restored, 0.0, 1.0)
+        if blurred.dtype.kind != "f":
+            values *= _FULL_SCALE[blurred.dtype.name]
+            np.rint(values, out=values)
+        finished: Image = values.astype(blurred.dtype, order="C")
+        return finished
 
     def restore_batch(self, images: Sequence[Image]) -> list[Image]:
         """Restores several images; on a GPU, small ones of one size and dtype go together.
@@ -227,20 +230,16 @@ class Deblurrer:
         """
         for image in images:
             check_image(image)
-        if self.strength == 0:
-            return [image.copy() for image in images]
         results: list[Image] = []
-        for (shape, dtype), same in groupby(images, lambda image: (image.shape, image.dtype)):
+        for (shape, _), same in groupby(images, lambda image: (image.shape, image.dtype)):
             left = list(same)
             while left:
                 limit = self.max_batch(*shape[:2])
                 group, left = left[:limit], left[limit:]
-                if len(group) > 1:
-                    blurred = torch.stack([to_tensor(image) for image in group])
-                    restored = self._try_forward(blurred)
+                if len(group) > 1 and self.strength:
+                    restored = self._try_forward(np.stack([to_floats(image) for image in group]))
                     if restored is not None:
-                        blurred.lerp_(restored, self.strength)
-                        results += [to_image(sharp, dtype) for sharp in blurred]
+                        results += map(self._finish, group, restored)
                         continue
                 # One, which may be large; or too many for the memory.
                 results += [self.restore(image) for image in group]
@@ -248,85 +247,69 @@ class Deblurrer:
 
     def max_batch(self, height: int, width: int) -> int:
         """How many images of this size to restore in one forward pass."""
-        if self.device.type == "cpu":  # one image keeps all cores busy; more only take memory
+        if str(self.device) == "cpu":  # one image keeps all cores busy; more only take memory
             return 1
         if max(height, width) > self.tile_px(height, width):  # it has to be cut into tiles
             return 1
         return max(1, min(32, self.max_pixels() // self._padded_pixels(height, width)))
 
-    def _restore_region(self, blurred: Tensor) -> Tensor:
-        """Restores ``(h, w, 3)`` float32 in one forward pass, or, where the memory doesn't
+    def _restore_region(self, blurred: Values) -> Values:
+        """Restores ``(h, w, 3)`` in one forward pass, or, where the memory doesn't
         suffice, in tiles of half the size, and remembers that."""
         height, width = blurred.shape[:2]
         limit_px = self.tile_limit_px
         if limit_px is None or max(height, width) <= limit_px:
             restored = self._try_forward(blurred[None])
             if restored is not None:
-                return restored[0]
-            # Not within an except block: its traceback would keep the tensors alive.
-            step = self.network.alignment_px
+                return restored.squeeze(0)
+            step = self.backend.alignment_px
             limit_px = max(height, width) // 2 // step * step
             if limit_px < MIN_TILE_PX:
+                is_cpu = str(self.device) == "cpu"
                 raise DeviceMemoryError(
                     str(self.device),
                     f"out of memory even with tiles of {MIN_TILE_PX} pixels",
-                    "close other programs"
-                    + ("" if self.device.type == "cpu" else ", or use --device cpu"),
+                    "close other programs" + ("" if is_cpu else ", or use --device cpu"),
                 )
             logger.warning(
                 "out of memory on %s: going on with tiles of %d px", self.device, limit_px
             )
             self.tile_limit_px = min(limit_px, self.tile_limit_px or limit_px)
             gc.collect()  # frames of the failed pass may hang in reference cycles
-        result = torch.empty_like(blurred)
+        result = np.empty_like(blurred)
         for rows, strip in restore_strips(
             lambda rows, columns: self._restore_region(blurred[rows, columns]),
             height,
             width,
             tile_px=limit_px,
             overlap_px=self.overlap_px,
-            alignment_px=self.network.alignment_px,
+            alignment_px=self.backend.alignment_px,
         ):
             result[rows] = strip
         return result
 
-    def _try_forward(self, blurred: Tensor) -> Tensor | None:
-        """``(N, h, w, 3)`` float32 on the CPU, restored; None when out of memory."""
-        restored = None
-        try:
-            restored = self._forward(blurred, self.precision.dtype)
-            if self.precision.name == "fp16" and not bool(restored.isfinite().all()):
-                # fp16 ends at 65504; beyond that the picture would come out black.
-                logger.info("fp16 overflowed; this part is computed in fp32 instead")
-                restored = self._forward(blurred, torch.float32)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-        if restored is None:
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            return None
-        low, high = (float(value) for value in restored.aminmax())
+    def _try_forward(self, blurred: Values) -> Values | None:
+        """``(N, h, w, 3)`` restored, the mean of the ensemble; None when out of memory."""
+        total: Values | None = None
+        for flipped, turned in _COPIES[: self.ensemble]:
+            copy = np.flip(blurred.swapaxes(1, 2) if turned else blurred, flipped)
+            restored = self.backend.forward(np.ascontiguousarray(copy))
+            if restored is None:
+                return None
+            restored = np.flip(restored, flipped)
+            restored = restored.swapaxes(1, 2) if turned else restored
+            total = restored if total is None else total + restored
+        assert total is not None
+        if self.ensemble > 1:
+            total *= np.float32(1 / self.ensemble)
+        low, high = float(total.min()), float(total.max())
         if not (low > -_ABSURD and high < _ABSURD):  # written so that NaN fails, too
             raise WeightsError(
                 self.weights_path or self.card.name or "network",
                 f"its results are no picture: values from {low:g} to {high:g}, not from 0 to 1",
                 "use other weights",
             )
-        return restored
-
-    def _forward(self, blurred: Tensor, dtype: torch.dtype) -> Tensor:
-        half = nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
-        with torch.inference_mode(), half:
-            # A permuted (N, H, W, 3) tensor is channels-last: nothing has to be copied.
-            image = blurred.to(self.device).permute(0, 3, 1, 2)
-            total = torch.zeros((), device=self.device)
-            for flipped, turned in _COPIES[: self.ensemble]:
-                copy = image.mT if turned else image
-                restored = self.network(copy.flip(flipped) if flipped else copy).float()
-                restored = restored.flip(flipped) if flipped else restored
-                total = total + (restored.mT if turned else restored)
-            return (total / self.ensemble).permute(0, 2, 3, 1).cpu()
+        return total
 
     def tile_px(self, height: int, width: int) -> int:
         """The side of the tiles for an image of this size; its own where it isn't cut."""
@@ -337,21 +320,17 @@ class Deblurrer:
         elif self._padded_pixels(height, width) <= (max_pixels := self.max_pixels()):
             tile_px = max(height, width)
         else:
-            tile_px = math.isqrt(max_pixels)
-            if self.device.type == "cpu":
-                tile_px = min(tile_px, self._kind.max_cpu_tile_px)
+            tile_px = min(math.isqrt(max_pixels), self.backend.max_tile_px)
         return max(min(tile_px, self.tile_limit_px or tile_px), MIN_TILE_PX)
 
     def _padded_pixels(self, height: int, width: int) -> int:
         """What the network computes on: a strip of one pixel is as much work as a wide one."""
-        step = self.network.alignment_px
+        step = self.backend.alignment_px
         return -(-height // step) * step * (-(-width // step) * step)
 
     def max_pixels(self) -> int:
         """How many pixels one forward pass may have, by the memory that it may take."""
-        budget = memory_budget_bytes(self.device)
-        bytes_per_pixel = self._kind.bytes_per_pixel(self.network, self.precision.dtype)
-        return max(MIN_TILE_PX**2, int(budget / bytes_per_pixel))
+        return max(MIN_TILE_PX**2, self.backend.max_pixels())
 
 
 def check_image(image: Image) -> None:
@@ -371,27 +350,11 @@ def check_image(image: Image) -> None:
             )
 
 
-def to_tensor(image: Image) -> Tensor:
-    """``(h, w, 3)`` float32 in [0, 1] on the CPU, always a copy."""
-    return torch.from_numpy(image.astype(np.float32)).div_(_FULL_SCALE[image.dtype.name])
-
-
-@torch.inference_mode()  # what a network gives may be changed in place only there
-def to_image(values: Tensor, dtype: np.dtype[Any]) -> Image:
-    """``(h, w, 3)`` float32, clipped to [0, 1], as `dtype`, rounded to nearest.
-
-    Changes `values`.
-    """
-    values.clamp_(0.0, 1.0)
-    if dtype.kind != "f":
-        values.mul_(_FULL_SCALE[dtype.name]).round_()
-    return values.numpy().astype(dtype)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return any(words in str(error) for words in _OUT_OF_MEMORY)
+def to_floats(image: Image) -> Values:
+    """``(h, w, 3)`` float32 in [0, 1], always a copy."""
+    values = image.astype(np.float32, order="C")
+    values /= np.float32(_FULL_SCALE[image.dtype.name])
+    return values
 
 
 def _check_settings(tile: str | int, strength: float, ensemble: int) -> int | Literal["auto"]:

@@ -18,25 +18,25 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import platformdirs
-import torch
 from numpy.typing import NDArray
 
 from deblurcli.errors import DeviceError, UsageError
 
+if TYPE_CHECKING:  # PyTorch is imported where it is needed: not beside ONNX Runtime
+    import torch
+
 PrecisionName = Literal["fp32", "bf16", "fp16", "int8"]
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MIN_SPEEDUP = 1.1
 """How much faster than fp32 bf16 has to be on a CPU: it is less exact."""
 _REMEDY_CPU = "use --device cpu or auto"
 
 
-@dataclass(frozen=True)
-class ConvolutionShape:
+class ConvolutionShape(NamedTuple):
     """Of the convolution that stands for a network when precisions are timed; by default the
     one that holds most parameters of the default network."""
 
@@ -49,7 +49,8 @@ class ConvolutionShape:
 class Precision:
     """In which precision the network's features are computed, and why.
 
-    The images and the sums with them stay in fp32; only the features between are in `name`.
+    The images and the sums with them stay in fp32; only the features between are in `name`, and
+    beside the convolutions that int8 computes, in `beside_int8`.
     On 8-bit output bf16 stays within 0.25/255 of fp32 in the mean, at a PSNR between the two
     of at least 50 dB (held by a test).
     """
@@ -57,11 +58,6 @@ class Precision:
     name: PrecisionName
     reason: str
     beside_int8: PrecisionName = "fp32"
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the features; in int8 only the largest convolutions are computed."""
-        return _DTYPES[self.beside_int8 if self.name == "int8" else self.name]
 
     def __str__(self) -> str:
         return self.name
@@ -75,13 +71,15 @@ class DeviceDescription:
         name: as ``--device`` takes it.
         model: what the maker calls it.
         memory_bytes: its whole memory, None where unknown.
-        precision: what ``--precision auto`` chooses there, and why.
+        precision: what ``--precision auto`` chooses there.
+        reason: why.
     """
 
     name: str
     model: str
     memory_bytes: int | None
-    precision: Precision
+    precision: str
+    reason: str
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -93,6 +91,8 @@ def choose_device(name: str = "auto") -> torch.device:
         UsageError: no such kind of device.
         DeviceError: there is none here.
     """
+    import torch
+
     name = name.strip().lower()
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     apple = torch.backends.mps.is_available()
@@ -162,6 +162,8 @@ def bf16_speedup(shape: ConvolutionShape) -> float:
     Timed once (some 50 ms), then taken from ``precision.json`` in the user's cache, where it is
     kept by CPU, PyTorch, number of threads and shape.
     """
+    import torch
+
     file = platformdirs.user_cache_path("deblurcli", appauthor=False) / "precision.json"
     key = f"{_cpu_model()}, torch {torch.__version__}, {shape}"
     known: dict[str, float] = {}
@@ -193,6 +195,8 @@ def bf16_speedup(shape: ConvolutionShape) -> float:
 
 def _native_bf16(device: torch.device) -> tuple[bool, str]:
     """Whether `device` computes in bf16 natively, and in words why or why not."""
+    import torch
+
     if device.type == "cuda":
         if torch.version.hip is not None:
             return torch.cuda.is_bf16_supported(), "as ROCm reports it"
@@ -219,6 +223,8 @@ def memory_budget_bytes(device: torch.device) -> int:
     On the CPU a fixed amount that leaves the whole process far below 2 GB: more would not be
     faster there. On CUDA most of what is free now.
     """
+    import torch
+
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         # What PyTorch holds in reserve is free for us, too.
@@ -229,6 +235,8 @@ def memory_budget_bytes(device: torch.device) -> int:
 
 def describe_devices() -> list[DeviceDescription]:
     """All devices of this machine that we can use, the one ``auto`` takes first."""
+    import torch
+
     found: list[tuple[str, str, int | None]] = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
@@ -242,13 +250,16 @@ def describe_devices() -> list[DeviceDescription]:
     with suppress(AttributeError, OSError, ValueError):  # not on Windows
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     found.append(("cpu", _cpu_model(), memory_bytes))
-    return [
-        DeviceDescription(name, model, memory, choose_precision("auto", torch.device(name)))
-        for name, model, memory in found
-    ]
+    described = []
+    for name, model, memory_bytes in found:
+        best = choose_precision("auto", torch.device(name))
+        described.append(DeviceDescription(name, model, memory_bytes, best.name, best.reason))
+    return described
 
 
 def _cpu_model() -> str:
+    import torch
+
     threads = torch.get_num_threads()
     model = platform.processor() or platform.machine()
     with suppress(OSError, StopIteration, IndexError):
@@ -259,6 +270,8 @@ def _cpu_model() -> str:
 
 def send(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
     """Copies an array to a device; where that is a GPU, without waiting for it."""
+    import torch
+
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
         tensor = tensor.pin_memory()

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+Values = NDArray[np.float32]
+"""``(h, w, C)``, or one number for each row or column."""
 
 
 def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int = 1) -> list[slice]:
@@ -50,7 +53,7 @@ def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int 
     ]
 
 
-def blend_weights(spans: list[slice]) -> list[Tensor]:
+def blend_weights(spans: list[slice]) -> list[Values]:
     """How much each span counts at each of its pixels.
 
     Of what two neighbours share, the outer quarters belong to one of them alone, because a
@@ -58,72 +61,76 @@ def blend_weights(spans: list[slice]) -> list[Tensor]:
     linearly. At every pixel the weights of all spans sum to 1.
 
     Returns:
-        For each span a float32 tensor of its length.
+        For each span an array of its length.
     """
-    total = torch.zeros(max(span.stop for span in spans))
-    ramps: list[Tensor] = []
+    total = np.zeros(max(span.stop for span in spans), np.float32)
+    ramps: list[Values] = []
     for i, span in enumerate(spans):
         before = spans[i - 1].stop - span.start if i else 0
         after = span.stop - spans[i + 1].start if i + 1 < len(spans) else 0
-        length = span.stop - span.start
-        ramp = torch.minimum(_fade_in(length, before), _fade_in(length, after).flip(0))
+        ramp = np.ones(span.stop - span.start, np.float32)
+        position = np.arange(len(ramp), dtype=np.float32) + 0.5
+        for shared, distance in ((before, position), (after, position[::-1])):
+            if shared > 0:  # 0 in the first quarter, 1 from the last on
+                ramp = np.minimum(ramp, np.clip((distance - shared / 4) / (shared / 2), 0, 1))
         ramps.append(ramp)
         total[span] += ramp
-    return [ramp / total[span] for ramp, span in zip(ramps, spans, strict=True)]
-
-
-def _fade_in(length: int, shared: int) -> Tensor:
-    """0 in the first quarter of `shared` pixels, 1 from its last on, a ramp in between."""
-    if shared <= 0:
-        return torch.ones(length)
-    position = torch.arange(length) + 0.5
-    return ((position - shared / 4) / (shared / 2)).clamp(0, 1)
+    return [
+        np.divide(ramp, total[span], dtype=np.float32)
+        for ramp, span in zip(ramps, spans, strict=True)
+    ]
 
 
 def restore_strips(
-    restore: Callable[[slice, slice], Tensor],
+    restore: Callable[[slice, slice], Values],
     height_px: int,
     width_px: int,
     *,
     tile_px: int,
     overlap_px: int,
     alignment_px: int = 1,
-) -> Iterator[tuple[slice, Tensor]]:
+    on_tile: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[slice, Values]]:
     """Restores an image tile by tile and gives finished strips of rows, top to bottom.
 
     Args:
         restore: called with the rows and columns of one tile; returns that tile's result,
-            ``(h, w, C)`` floating point on the CPU.
+            ``(h, w, C)`` float32.
         height_px, width_px: the image's size.
         tile_px, overlap_px, alignment_px: as for `plan_spans`, for both dimensions.
+        on_tile: told after each tile how many are done, and how many there are.
 
     Yields:
-        The rows that are finished, and their values ``(rows, width_px, C)`` float32. Together
+        The rows that are finished, and their values ``(rows, width_px, C)``. Together
         the strips cover every row once. A strip is the receiver's to keep or change.
     """
     row_spans = plan_spans(height_px, tile_px, overlap_px, alignment_px)
     column_spans = plan_spans(width_px, tile_px, overlap_px, alignment_px)
-    if len(row_spans) == len(column_spans) == 1:
-        yield slice(0, height_px), restore(slice(0, height_px), slice(0, width_px)).float()
-        return
     row_weights, column_weights = blend_weights(row_spans), blend_weights(column_spans)
-    carried: Tensor | None = None  # what earlier rows of tiles added to rows of the next one
+    count = len(row_spans) * len(column_spans)
+    done = 0
+    carried: Values | None = None  # what earlier rows of tiles added to rows of the next one
     for i, (rows, row_weight) in enumerate(zip(row_spans, row_weights, strict=True)):
-        band: Tensor | None = None
+        band: Values | None = None
         for columns, column_weight in zip(column_spans, column_weights, strict=True):
             tile = restore(rows, columns)
+            done += 1
+            if on_tile is not None:
+                on_tile(done, count)
+            if count == 1:
+                yield rows, tile
+                return
             if band is None:
-                band = torch.zeros(rows.stop - rows.start, width_px, tile.shape[-1])
+                band = np.zeros((len(row_weight), width_px, tile.shape[-1]), np.float32)
                 if carried is not None:
                     band[: len(carried)] = carried
                     carried = None
-            weight = row_weight[:, None, None] * column_weight[:, None]
-            band[:, columns].addcmul_(tile, weight)
+            band[:, columns] += tile * (row_weight[:, None, None] * column_weight[:, None])
             del tile
         assert band is not None
         # Rows before the next row of tiles are finished.
         next_start = row_spans[i + 1].start if i + 1 < len(row_spans) else rows.stop
         finished = next_start - rows.start
-        carried = band[finished:].clone() if finished < len(band) else None
+        carried = band[finished:].copy() if finished < len(band) else None
         yield slice(rows.start, next_start), band[:finished]
         del band

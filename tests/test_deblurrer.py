@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli import Deblurrer
-from deblurcli.deblurrer import MIN_TILE_PX, to_tensor
+from deblurcli.deblurrer import MIN_TILE_PX, to_floats
 from deblurcli.devices import Precision
 from deblurcli.errors import DeblurError, DeviceError, DeviceMemoryError, UsageError, WeightsError
 from deblurcli.models.config import GeneratorConfig
@@ -294,7 +294,7 @@ def test_fp16_never_gives_black_pictures(caplog: pytest.LogCaptureFixture) -> No
     image = make_image(60, 80)
     deblurrer = make_deblurrer()
     expected = deblurrer.restore(image)
-    deblurrer.precision = Precision("fp16", "for this test")
+    deblurrer.backend.precision = Precision("fp16", "for this test")
     forward = deblurrer.network.forward
 
     def overflowing(blurred: Tensor) -> Tensor:
@@ -320,7 +320,7 @@ def test_results_that_are_no_picture_are_never_given(
     for parameter in network.parameters():
         parameter.mul_(factor)
     deblurrer = Deblurrer(network, device="cpu", precision="fp32", strength=strength)
-    deblurrer.precision = Precision(precision, "for this test")  # type: ignore[arg-type]
+    deblurrer.backend.precision = Precision(precision, "for this test")  # type: ignore[arg-type]
     image = make_image(40, 50)
     with pytest.raises(WeightsError, match=r"its results are no picture.*; use other weights"):
         deblurrer.restore(image)
@@ -440,7 +440,8 @@ def test_loading_from_a_file(tiny_weights: Path) -> None:
 
 def test_gpu_tiles_follow_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     deblurrer = make_deblurrer()
-    deblurrer.device = torch.device("cuda", 0)
+    deblurrer.device = deblurrer.backend.device = torch.device("cuda", 0)
+    deblurrer.backend.max_tile_px = 2**20
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
     sides = []
@@ -492,11 +493,11 @@ def test_one_large_image_of_a_batch_is_never_held_in_floating_point(
 ) -> None:
     sizes = []
 
-    def note(image: NDArray[Any]) -> Tensor:
+    def note(image: NDArray[Any]) -> NDArray[np.float32]:
         sizes.append(image[..., 0].size)
-        return to_tensor(image)
+        return to_floats(image)
 
-    monkeypatch.setattr("deblurcli.deblurrer.to_tensor", note)
+    monkeypatch.setattr("deblurcli.deblurrer.to_floats", note)
     image = np.zeros((400, 300, 3), np.uint8)
     Deblurrer(PLAIN.network, device="cpu", tile=128).restore_batch([image])
     assert max(sizes) <= 160 * 160

@@ -37,6 +37,7 @@ class NetworkChoice:
     weights: str
     device: str = "auto"
     precision: str = "auto"
+    backend: str = "auto"
     tile: str | int = "auto"
     strength: float = 1.0
     ensemble: int = 1

@@ -154,7 +154,7 @@ def _run_photos(
             ahead = min(_MAX_AHEAD, _PIXELS_ON_THE_WAY // photo.pixels[..., 0].size)
             together = [(job, photo)]
             # On a CPU one at a time is as fast.
-            if deblurrer.device.type != "cpu" and not options.skip_sharp:
+            if str(deblurrer.device) != "cpu" and not options.skip_sharp:
                 while (
                     reading
                     and (coming := reading[0][1]).done()

@@ -207,7 +207,12 @@ def run(words: Sequence[str]) -> int:
         reason, remedy = "it was deleted", "change to one that is there"
         raise UsageError("current folder", reason, remedy) from error
     try:
-        result = app(args=list(words), prog_name="deblur", standalone_mode=False)
+        try:
+            result = app(args=list(words), prog_name="deblur", standalone_mode=False)
+        except ModuleNotFoundError as error:
+            if error.name != "torch":
+                raise
+            raise UsageError(words[0], "needs PyTorch", "pip install torch") from error
         code = result if isinstance(result, int) else 0
         try:
             sys.stdout.flush()

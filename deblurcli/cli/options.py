@@ -347,6 +347,9 @@ class ComputeOptions:
     heading: ClassVar[str] = NETWORK
     device: Device = "auto"
     precision: Precision = "auto"
+    backend: Literal["auto", "torch", "onnx"] = option(
+        "auto", "What computes; onnx needs no PyTorch, and only CPUs."
+    )
     tile: str = option(
         "auto",
         "Side of the tiles that large images are cut into; 0 never cuts.",
@@ -375,6 +378,7 @@ class ComputeOptions:
             weights,
             self.device,
             self.precision,
+            backend=self.backend,
             tile=self.tile,
             strength=self.strength,
             ensemble=self.ensemble,

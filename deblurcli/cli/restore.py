@@ -267,6 +267,7 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
                 str(path.absolute()),
                 compute.device,
                 compute.precision,
+                compute.backend,
                 compute.tile,
                 compute.strength,
                 compute.ensemble,

@@ -19,6 +19,7 @@ from deblurcli.weights.download import Wanted, fetch
 from deblurcli.weights.manifest import (
     CHECKPOINT_SUFFIXES,
     Entry,
+    ModelCard,
     check_name,
     check_zoo,
     describe,
@@ -200,7 +201,7 @@ def add_weights(
     wanted = Wanted(incoming, sha256.lower() if sha256 else None)
     try:
         fetch(wanted, [source], show_progress=console.show_download)
-        from deblurcli.weights.files import ModelCard, import_foreign
+        from deblurcli.weights.files import import_foreign
 
         card = ModelCard(name=name, licence=licence, notes=f"from {source}")
         import_foreign(incoming, target, None if suffix == hub.SUFFIX else card, overwrite=True)

@@ -119,16 +119,16 @@ BLURRED = Method("blurred input", None, "blurred")
 
 def method_of(deblurrer: Deblurrer, name: str | None = None) -> Method:
     """The method that a `Deblurrer` is; named after its weights by default."""
-    path = deblurrer.weights_path
+    path, network = deblurrer.weights_path, deblurrer.network
     weights = hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else id(deblurrer)
     return Method(
         name or deblurrer.card.name,
         deblurrer,
         f"{weights} {__version__} {deblurrer.device} {deblurrer.precision.name} "
         f"tile={deblurrer.tile} strength={deblurrer.strength} ensemble={deblurrer.ensemble}",
-        device=deblurrer.device,
-        parameters=sum(p.numel() for p in deblurrer.network.parameters()),
-        gmacs=count_gmacs(deblurrer.network),
+        device=torch.device(deblurrer.device),
+        parameters=None if network is None else sum(p.numel() for p in network.parameters()),
+        gmacs=None if network is None else count_gmacs(network),
     )
 
 

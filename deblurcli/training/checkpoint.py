@@ -30,7 +30,8 @@ from deblurcli.io.files import atomic_output
 from deblurcli.models.network import RestorationNetwork
 from deblurcli.models.registry import load_network, read_config
 from deblurcli.training.progress import TrainingStatus
-from deblurcli.weights.files import ModelCard, current_names, save_weights
+from deblurcli.weights.files import save_weights
+from deblurcli.weights.manifest import ModelCard, current_names
 
 
 class RunFolder:

@@ -37,7 +37,7 @@ from deblurcli.training.progress import Stopwatch, TrainingStatus
 from deblurcli.training.schedule import Schedule
 from deblurcli.training.signals import StopRequest
 from deblurcli.training.train_step import TrainedNetworks, describe_network, train_step
-from deblurcli.weights.files import ModelCard
+from deblurcli.weights.manifest import ModelCard
 
 Validate = Callable[[RestorationNetwork, int, int], list[tuple[str, float]]]
 """Measures a network on this process's share of the pictures, by the number of the process and

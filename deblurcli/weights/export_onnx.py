@@ -21,10 +21,14 @@ from torch import Tensor, nn
 from deblurcli.errors import DeblurError
 from deblurcli.io.files import atomic_output
 from deblurcli.models.generator import MultiScaleGenerator, extend
-from deblurcli.weights.files import ModelCard
+from deblurcli.models.registry import kind_of
+from deblurcli.weights.manifest import METADATA_KEY, ModelCard
 
 LARGEST_DIFFERENCE = 1e-3
 """How far the exported model may be from PyTorch, in units of the full range."""
+
+ONNX_MEMORY = 2.4
+"""How much more memory ONNX Runtime takes than PyTorch; measured on the default network."""
 
 _CHECKED_SIZES = ((1, 64, 96), (1, 45, 67), (2, 33, 30), (1, 1, 1))  # batch, height, width
 
@@ -34,6 +38,7 @@ def export_onnx(
     card: ModelCard,
     target: str | os.PathLike[str],
     *,
+    only_graph: bool = False,
     overwrite: bool = False,
 ) -> float:
     """Writes `network` as one ONNX file with free batch, height and width.
@@ -42,7 +47,10 @@ def export_onnx(
 
     Args:
         network: on the CPU, in float32.
-        card: written into the model's metadata, with the network's configuration.
+        card: written into the model's metadata, with the network's configuration and what
+            restoring in tiles has to know.
+        only_graph: for `deblurcli.backends.onnx`, without the parameters and without clamping
+            to [0, 1], which comes after tiles are joined.
 
     Returns:
         The largest difference to PyTorch that was seen, in units of the full range.
@@ -70,7 +78,7 @@ def export_onnx(
         # leave the padding out.
         example = (torch.rand(2, 3, 71, 93, generator=torch.Generator().manual_seed(0)),)
         program = torch.export.export(
-            _WholeImage(network).eval(),
+            _WholeImage(network, clamped=not only_graph).eval(),
             example,
             dynamic_shapes={"blurred": {0: free, 2: free, 3: free}},
         )
@@ -83,8 +91,17 @@ def export_onnx(
             for dim, name in ((0, "batch"), (2, "height"), (3, "width")):
                 if value.shape is not None:
                     value.shape[dim] = name
-        exported.model.metadata_props["deblurcli"] = json.dumps(
-            {"network": network.config.to_json(), "card": card.__dict__}
+        exported.model.metadata_props[METADATA_KEY] = json.dumps(
+            {
+                "network": network.config.to_json(),
+                "card": ModelCard().__dict__ if only_graph else card.__dict__,
+                "tiles": {
+                    "overlap_px": kind_of(network.config).overlap_px,
+                    "alignment_px": network.alignment_px,
+                    "bytes_per_pixel": ONNX_MEMORY
+                    * kind_of(network.config).bytes_per_pixel(network, torch.float32),
+                },
+            }
         )
         exported.save(os.fspath(part), external_data=False)
         session = onnxruntime.InferenceSession(os.fspath(part), providers=["CPUExecutionProvider"])
@@ -93,7 +110,8 @@ def export_onnx(
         for count, height, width in _CHECKED_SIZES:
             blurred = torch.rand(count, 3, height, width, generator=random)
             (got,) = session.run(["sharp"], {"blurred": blurred.numpy()})
-            expected = network(blurred).clamp(0, 1).numpy()
+            expected = network(blurred).numpy()
+            expected = expected if only_graph else expected.clip(0, 1)
             same_shape = got.shape == expected.shape
             seen = float(np.abs(got - expected).max()) if same_shape else float("inf")
             difference = max(difference, seen)
@@ -103,16 +121,34 @@ def export_onnx(
                 f"the exported model differs from PyTorch's by {difference:.2g} of the full range",
                 "try other versions of PyTorch, onnxscript and onnxruntime",
             )
+        if only_graph:
+            strip_parameters(part)
     return difference
+
+
+def strip_parameters(path: Path) -> None:
+    """Leaves the graph of an ONNX model: its parameters have to be given to ONNX Runtime."""
+    import onnx
+
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("network."):
+            tensor.ClearField("raw_data")
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value="parameters")
+    model.graph.ClearField("value_info")
+    for part in (model.graph, *model.graph.node, *model.graph.initializer):
+        part.ClearField("metadata_props")  # which line of our code it comes from, and the like
+    path.write_bytes(model.SerializeToString())
 
 
 class _WholeImage(nn.Module):
     """The network with its padding written so that sizes may stay unknown: extend by as much as
     could ever be needed, then cut."""
 
-    def __init__(self, network: MultiScaleGenerator) -> None:
+    def __init__(self, network: MultiScaleGenerator, *, clamped: bool) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.clamped = network, clamped
 
     def forward(self, blurred: Tensor) -> Tensor:
         height, width = blurred.shape[-2:]
@@ -122,4 +158,5 @@ class _WholeImage(nn.Module):
         rows = multiple * ((height + multiple - 1) // multiple)
         columns = multiple * ((width + multiple - 1) // multiple)
         sharp: Tensor = self.network(padded[:, :, :rows, :columns])
-        return sharp[:, :, :height, :width].clamp(0, 1)
+        sharp = sharp[:, :, :height, :width]
+        return sharp.clamp(0, 1) if self.clamped else sharp

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO
@@ -21,7 +21,6 @@ from typing import IO
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from deblurcli.errors import WeightsError, cannot_read
 from deblurcli.io.files import atomic_output
@@ -33,33 +32,12 @@ from deblurcli.weights.manifest import (
     CHECKPOINT_SUFFIXES,
     METADATA_KEY,
     WEIGHTS_VERSION,
+    ModelCard,
     check_zoo,
+    current_names,
     damaged,
     read_document,
 )
-
-_OLD_NAMES = {"first": "conv1", "second": "conv2"}
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What a weights file says of itself.
-
-    Attributes:
-        name: the name users give to ``--weights``.
-        training_data: the data sets it was trained on, with their licences.
-        recipe: the values of the training recipe.
-        scores: set name to figures, for example ``{"gopro/test": {"psnr_db": 25.1}}``.
-        licence: SPDX identifier of the weights.
-        notes: anything else: machine, training time, limits.
-    """
-
-    name: str = "unnamed"
-    training_data: tuple[str, ...] = ()
-    recipe: dict[str, object] = field(default_factory=dict)
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    licence: str = "unknown"
-    notes: str = ""
 
 
 def save_weights(
@@ -101,9 +79,7 @@ def read_card(path: str | os.PathLike[str]) -> tuple[NetworkConfig, ModelCard]:
     """
     document = read_document(path)
     try:
-        card = {**document["card"]}
-        card["training_data"] = tuple(card.get("training_data", ()))
-        return read_config(document["network"]), ModelCard(**card)
+        return read_config(document["network"]), ModelCard.from_json(document["card"])
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise damaged(path, error) from error
 
@@ -198,11 +174,3 @@ def read_pickled(path: Path, file: IO[bytes] | None = None) -> object:
         raise WeightsError(path, reason, "get the file again from its authors") from error
     except Exception as error:  # a damaged file breaks PyTorch's readers in many ways
         raise WeightsError(path, "damaged", "get the file again from its authors") from error
-
-
-def current_names(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A network's parameters as they are called today, whichever version named them."""
-    return {
-        ".".join(_OLD_NAMES.get(part, part) for part in name.split(".")): tensor
-        for name, tensor in parameters.items()
-    }

@@ -33,6 +33,7 @@ from deblurcli.weights.manifest import (
     MANIFEST_NAME,
     Entry,
     Manifest,
+    ModelCard,
     check_zoo,
     describe,
     read_manifest,
@@ -175,7 +176,7 @@ def find(
 
 def _convert(checkpoint: Path, entry: Entry) -> Path:
     """Puts a weights file in place of a published checkpoint, and says whose work it is."""
-    from deblurcli.weights.files import ModelCard, import_foreign
+    from deblurcli.weights.files import import_foreign
 
     target = checkpoint.with_name(entry.name + SUFFIX)
     notes = f"{entry.file}, {entry.page}"

@@ -31,7 +31,8 @@ from deblurcli.errors import WeightsError, cannot_read
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.network import RestorationNetwork
 from deblurcli.models.registry import load_network
-from deblurcli.weights.files import ModelCard, read_pickled, save_weights
+from deblurcli.weights.files import read_pickled, save_weights
+from deblurcli.weights.manifest import ModelCard
 
 _MODEL_IN_ZIP = re.compile(r"model-(\d+)\.pt")
 _LARGEST_BYTES = 1 << 30  # the real ones have 47 MB; guards against zip bombs

@@ -14,15 +14,18 @@ import json
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
 from deblurcli.errors import UsageError, WeightsError
 from deblurcli.io.files import atomic_output
+
+T = TypeVar("T")
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -32,7 +35,36 @@ METADATA_KEY = "deblurcli"
 """Of the JSON document in a weights file's metadata."""
 WEIGHTS_VERSION = 3
 """Of that document: 2 renamed the convolutions of the blocks, 3 may hold networks of others."""
+GRAPH_VERSION = 1
+"""Of graphs for ONNX Runtime; to be raised when the same configuration computes differently."""
+_OLD_NAMES = {"first": "conv1", "second": "conv2"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a weights file says of itself.
+
+    Attributes:
+        name: the name users give to ``--weights``.
+        training_data: the data sets it was trained on, with their licences.
+        recipe: the values of the training recipe.
+        scores: set name to figures, for example ``{"gopro/test": {"psnr_db": 25.1}}``.
+        licence: SPDX identifier of the weights.
+        notes: anything else: machine, training time, limits.
+    """
+
+    name: str = "unnamed"
+    training_data: tuple[str, ...] = ()
+    recipe: dict[str, object] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    licence: str = "unknown"
+    notes: str = ""
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> ModelCard:
+        """Raises TypeError if the fields are others."""
+        return cls(**{**fields, "training_data": tuple(fields.get("training_data", ()))})
 
 
 class NetworkFacts(TypedDict, total=False):
@@ -259,6 +291,20 @@ def check_zoo(subject: str | os.PathLike[str]) -> None:
     if find_spec("spandrel") is None:
         reason = "a network of others, which needs spandrel"
         raise WeightsError(subject, reason, "pip install 'deblurcli[zoo]'")
+
+
+def current_names(parameters: Mapping[str, T]) -> dict[str, T]:
+    """A network's parameters as they are called today, whichever version named them."""
+    return {
+        ".".join(_OLD_NAMES.get(part, part) for part in name.split(".")): values
+        for name, values in parameters.items()
+    }
+
+
+def graph_name(network: NetworkFacts) -> str:
+    """The file with the ONNX graph of all networks of a configuration, as weights files hold it."""
+    text = json.dumps([GRAPH_VERSION, network], sort_keys=True)
+    return f"{network['body']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.onnx"
 
 
 def damaged(path: str | os.PathLike[str], error: Exception) -> WeightsError:

@@ -1,0 +1,1 @@
+"""What runs a network: PyTorch (`pytorch`), or ONNX Runtime without any PyTorch (`onnx`)."""

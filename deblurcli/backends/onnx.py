@@ -1,0 +1,143 @@
+"""Networks that ONNX Runtime runs on the CPU, in processes that never import PyTorch.
+
+A graph is a network's ONNX model without its parameters: those stay in the weights file, so that
+one graph serves all weights of a network's configuration. That of the default network comes with
+the package; others are made once, where PyTorch is, and kept. What ``deblur weights export``
+writes holds both.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deblurcli.devices import Precision
+from deblurcli.errors import DeviceError, WeightsError, logger, not_installed
+from deblurcli.weights import hub
+from deblurcli.weights.manifest import (
+    METADATA_KEY,
+    ModelCard,
+    current_names,
+    damaged,
+    graph_name,
+    read_document,
+)
+
+_MEMORY_BYTES = 2**30  # that one call may take: for tiles of 1024 px with the default network
+
+
+class OnnxBackend:
+    """What a `TorchBackend` is, with ONNX Runtime on the CPU.
+
+    Attributes:
+        card: what the weights say of themselves.
+    """
+
+    device = "cpu"
+    precision = Precision("fp32", "ONNX Runtime computes networks in nothing else here")
+    max_tile_px = 1024
+
+    def __init__(self, weights: Path) -> None:
+        """Loads an ONNX model of ``deblur weights export``, or a weights file and its graph.
+
+        Raises:
+            UsageError: ONNX Runtime is not installed.
+            WeightsError: the file is damaged or of another program, or there is no graph for it.
+        """
+        try:
+            import onnxruntime
+        except ImportError:
+            raise not_installed("--backend onnx", "onnxruntime", "onnx") from None
+        options = onnxruntime.SessionOptions()
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0
+        # Threads that wait in busy loops take the cores from other programs, and the arena
+        # keeps the memory of the largest tile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.enable_cpu_mem_arena = False
+        options.log_severity_level = 4  # what it has to say comes as an exception
+        model = weights
+        if weights.suffix != ".onnx":
+            model = find_graph(weights)
+            from safetensors.numpy import load_file
+
+            graph = model.read_bytes()
+            parameters = {}
+            for name, array in current_names(load_file(weights)).items():
+                # Not those that take no part, such as what makes a coarser level's picture.
+                if (full_name := f"network.{name}").encode() in graph:
+                    values = array.astype(np.float32)
+                    parameters[full_name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
+            options.add_external_initializers([*parameters], [*parameters.values()])
+        try:
+            self._session = onnxruntime.InferenceSession(
+                os.fspath(model), options, providers=["CPUExecutionProvider"]
+            )
+            about = json.loads(self._session.get_modelmeta().custom_metadata_map[METADATA_KEY])
+            tiles = about["tiles"]
+            self.overlap_px, self.alignment_px = (
+                int(tiles["overlap_px"]),
+                int(tiles["alignment_px"]),
+            )
+            self._bytes_per_pixel = float(tiles["bytes_per_pixel"])
+            card = about["card"] if model == weights else read_document(weights)["card"]
+            self.card = ModelCard.from_json(card)
+        except KeyError as error:
+            reason = f"not a model that deblurcli exported, or an old one (no {error})"
+            raise WeightsError(model, reason, "export it anew: deblur weights export") from None
+        except Exception as error:  # ONNX Runtime's have no class in common
+            raise damaged(model, error) from error
+
+    @staticmethod
+    def check(device: str, precision: str) -> None:
+        """Raises DeviceError for a device or precision that ONNX Runtime is not used with."""
+        if device not in ("auto", "cpu") or precision not in ("auto", "fp32"):
+            wish = device if device not in ("auto", "cpu") else precision
+            raise DeviceError(wish, "ONNX Runtime is used on CPUs in fp32", "use --backend torch")
+
+    # As `TorchBackend.forward` and `max_pixels`.
+    def forward(self, blurred: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        images = np.ascontiguousarray(blurred.transpose(0, 3, 1, 2))
+        try:
+            (sharp,) = self._session.run(["sharp"], {"blurred": images})
+        except Exception as error:  # of a class that only onnxruntime's inside names
+            if "alloc" not in str(error).lower():
+                raise
+            return None
+        restored: NDArray[np.float32] = sharp.transpose(0, 2, 3, 1)
+        return restored
+
+    def max_pixels(self) -> int:
+        return int(_MEMORY_BYTES / self._bytes_per_pixel)
+
+
+def find_graph(weights: Path) -> Path:
+    """The graph for a weights file, made first if it has to be.
+
+    Raises:
+        WeightsError: there is none, and no PyTorch to make it.
+    """
+    network = read_document(weights)["network"]
+    name = graph_name(network)
+    for folder in hub.places().values():
+        if (folder / name).is_file():
+            return folder / name
+    if find_spec("torch") is None or find_spec("onnxscript") is None:
+        raise WeightsError(
+            weights,
+            f"no graph of its network ({network.get('body')}) for ONNX Runtime is here",
+            "where PyTorch is: deblur weights export FILE FILE.onnx, then --weights FILE.onnx",
+        )
+    from deblurcli.weights.export_onnx import export_onnx
+    from deblurcli.weights.files import load_generator
+
+    logger.warning("%s: making the graph for ONNX Runtime, once; this can take a minute", name)
+    folder = hub.storage_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    export_onnx(*load_generator(weights), folder / name, only_graph=True, overwrite=True)
+    return folder / name

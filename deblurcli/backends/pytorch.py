@@ -1,0 +1,113 @@
+"""Networks that PyTorch runs, on CPUs and GPUs, in several precisions."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deblurcli.devices import (
+    ConvolutionShape,
+    Precision,
+    choose_device,
+    choose_precision,
+    memory_budget_bytes,
+)
+from deblurcli.errors import UsageError, logger
+from deblurcli.models.generator import quantise
+from deblurcli.models.network import RestorationNetwork, main_convolution
+from deblurcli.models.registry import kind_of
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# What PyTorch says in a plain RuntimeError: its CPU allocator on Linux and on Windows, MPS, and
+# oneDNN, which gives no reason when there is no room for its kernels.
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "not enough memory",
+    "out of memory",
+    "could not create a primitive",
+)
+
+
+class TorchBackend:
+    """A network, where and in what PyTorch computes it, and what its tiles have to be.
+
+    Attributes:
+        network: the generator, on `device`.
+        device: where it computes.
+        precision: in what, and why.
+        overlap_px: what neighbouring tiles share.
+        alignment_px: tiles start at multiples of it.
+        max_tile_px: the side of tiles that are cut unasked.
+    """
+
+    def __init__(self, network: RestorationNetwork, device: str, precision: str) -> None:
+        """Moves the network to the device in place.
+
+        Raises:
+            UsageError: an unknown device or precision.
+            DeviceError: the device or precision is not available here.
+        """
+        self._kind = kind_of(network.config)
+        self.overlap_px, self.alignment_px = self._kind.overlap_px, network.alignment_px
+        self.device = choose_device(device)
+        shape = ConvolutionShape(*main_convolution(network))
+        self.precision = choose_precision(precision, self.device, shape)
+        if self.precision.name == "int8":
+            try:
+                quantise(network)
+            except ValueError as error:
+                raise UsageError(network.config.body, str(error), "use --precision auto") from None
+        if not self._kind.half_precision and self.precision.name != "fp32":
+            self.precision = Precision("fp32", f"{network.config.body} computes in nothing else")
+        # Smaller tiles compute more twice, larger ones leave a CPU's caches.
+        self.max_tile_px = 1024 if self.device.type == "cpu" else 2**20
+        self.network: RestorationNetwork = network.to(self.device)
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d):  # others may have parameters of more dimensions
+                # mypy: torch's stubs know no Module.to(memory_format=…)
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, blurred: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Images ``(N, h, w, 3)`` in [0, 1], restored; None when out of memory."""
+        restored = None
+        try:
+            restored = self._compute(blurred, self._dtype)
+            if self.precision.name == "fp16" and not np.isfinite(restored).all():
+                # fp16 ends at 65504; beyond that the picture would come out black.
+                logger.info("fp16 overflowed; this part is computed in fp32 instead")
+                restored = self._compute(blurred, torch.float32)
+        except (RuntimeError, MemoryError) as error:
+            words = str(error)
+            if not (
+                isinstance(error, torch.OutOfMemoryError | MemoryError)
+                or any(part in words for part in _OUT_OF_MEMORY)
+            ):
+                raise
+        # Not within the except block: its traceback would keep the tensors alive.
+        if restored is None and self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return restored
+
+    def _compute(self, blurred: NDArray[np.float32], dtype: torch.dtype) -> NDArray[np.float32]:
+        half = nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
+        with torch.inference_mode(), half:
+            # A permuted (N, H, W, 3) tensor is channels-last: nothing has to be copied.
+            image = torch.from_numpy(blurred).to(self.device).permute(0, 3, 1, 2)
+            restored: Tensor = self.network(image)
+            return restored.float().permute(0, 2, 3, 1).cpu().numpy()
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Of the features; in int8 only the largest convolutions are computed."""
+        best = self.precision
+        return _DTYPES[best.beside_int8 if best.name == "int8" else best.name]
+
+    def max_pixels(self) -> int:
+        """How many pixels one call of `forward` may have, by the memory that it may take."""
+        bytes_per_pixel = self._kind.bytes_per_pixel(self.network, self._dtype)
+        return int(memory_budget_bytes(self.device) / bytes_per_pixel)
