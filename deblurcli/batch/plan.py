@@ -33,7 +33,6 @@ class Job:
     Attributes:
         source: the file to read; None is standard input.
         target: the file to write; None is standard output.
-        kind: what the input is taken for; decides how it is restored.
     """
 
     source: Path | None
@@ -42,11 +41,11 @@ class Job:
 
     @property
     def source_name(self) -> str:
-        return "standard input" if self.source is None else str(self.source)
+        return str(self.source or "standard input")
 
     @property
     def target_name(self) -> str:
-        return "standard output" if self.target is None else str(self.target)
+        return str(self.target or "standard output")
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,9 @@ class ClipOptions:
     """The user's wishes for clips; None leaves the choice to us.
 
     Attributes:
-        fps: frames per second of a folder of numbered frames.
-        codec, crf, preset: of the encoder.
+        fps: of a folder of numbered frames.
         start, end: the part to restore, in seconds.
-        side_by_side: input and output in one video.
-        to_frames: write a folder of frames instead of a video.
-        frame_suffix: of these frames, ``".png"`` or ``".jpg"``.
+        to_frames: write a folder of frames, ``".png"`` or ``".jpg"``, instead of a video.
     """
 
     fps: float | None = None
@@ -75,10 +71,9 @@ class ClipOptions:
 
 @dataclass
 class Plan:
-    """What a run will do.
+    """What a run will do, in natural order.
 
     Attributes:
-        jobs: what is to be done, in natural order.
         done: jobs whose target exists already, left out as ``--skip-existing`` asked.
         failed: inputs that can't even be found.
         kinds: of all that the inputs hold, other machines' shards included.
@@ -111,14 +106,12 @@ def plan(
     Args:
         inputs: files, folders, or one ``"-"`` for standard input, as the user wrote them.
         output: a file, a folder, or ``"-"`` for standard output.
-        recursive: look into sub-folders too.
         videos: take the videos in folders too (one named by itself is always taken), animated
             pictures with all their frames, and a folder of numbered frames as one clip.
         to_frames: a video becomes a folder of frames instead of a video; of a single one,
             `output` is that folder itself where it is not there yet.
         suffix: ending of the output photos, with its dot; None keeps each input's own.
         overwrite: outputs may replace files, an input included if it is its own output.
-        skip_existing: leave out jobs whose output exists.
         shard: (i, n) takes the i-th, the i+n-th and so on of all jobs, i from 1: machines that
             see the same folders share the work without talking to each other.
 
@@ -177,7 +170,6 @@ def plan(
 
 
 def _plan_pipe(inputs: Sequence[str], output: str | None, suffix: str | None) -> Job:
-    """The one job of a run that reads standard input or writes standard output."""
     if len(inputs) != 1:
         raise UsageError(PIPE, "a pipe carries one photo", "give one input")
     if output is None:
@@ -251,7 +243,7 @@ def _plan_files(
 
 
 def find_photos(inputs: Sequence[str], *, recursive: bool) -> list[Path]:
-    """The photos that are named or lie in folders that are, each once, where nothing is written.
+    """The photos that are named or lie in folders that are, each once.
 
     Raises:
         UsageError: an input is empty, or standard input.
@@ -315,7 +307,7 @@ def _kind(source: Path, videos: bool, output: str | None = None) -> media.Kind:
 def _output_name(
     source: Path, relative: Path, kind: media.Kind, suffix: str | None, to_frames: bool
 ) -> Path:
-    """The output's path, inside the output folder, as far as it differs from the input's."""
+    """The output's path inside the output folder."""
     ending = relative.suffix.lower()
     if kind == "photo" and suffix is not None:
         return relative.with_suffix(suffix)
@@ -402,7 +394,6 @@ def _check_clashes(jobs: Sequence[Job], overwrite: bool) -> None:
 
 
 def _missing(source: str, given: Sequence[str], error: OSError) -> DeblurError:
-    """What to say of an input that is not there: it may have been meant for something else."""
     for text in given:
         if "://" in text and Path(text) == Path(source):
             remedy = "download it first; deblur reads files only"

@@ -33,16 +33,12 @@ from deblurcli.errors import (
     logger,
 )
 from deblurcli.io import media, photos
-from deblurcli.io.files import is_empty
+from deblurcli.io.files import is_empty, make_folder_of
 
 if TYPE_CHECKING:
     from deblurcli.deblurrer import Deblurrer, Image
 
 Status = Literal["done", "skipped", "failed"]
-
-Progress = Callable[[Job, int, int | None], None]
-"""Told after each frame of a clip: the job, how many frames are done, and how many there are if
-that is known."""
 
 DEFAULT_FPS = 30.0
 _THREADS = min(4, os.cpu_count() or 1)
@@ -55,7 +51,6 @@ class Outcome:
     """What became of one job.
 
     Attributes:
-        error: why it failed; None unless `status` is ``"failed"``.
         seconds: time spent in the network.
         notes: what the user should know, though it worked, or why it was skipped.
     """
@@ -69,17 +64,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How results are written.
+    """What is read and how results are written.
 
     Attributes:
-        overwrite: outputs may replace existing files.
         strip: leave private metadata out of the outputs.
         format: of what goes to standard output, as `photos.write` takes it; None keeps the
             input's own. A file's name says its format.
-        clips: the user's wishes for videos.
         reading: which photos are accepted.
         selection: the part of each photo that is restored; None is all of it.
-        skip_sharp: leave photos alone that are sharp already.
         skip_existing: what another run wrote in the meantime is skipped; empty files are
             replaced.
     """
@@ -98,12 +90,16 @@ def run(
     jobs: Sequence[Job],
     deblurrer: Deblurrer,
     options: RunOptions,
-    progress: Progress | None = None,
+    progress: Callable[[Job, int, int | None], None] | None = None,
 ) -> Generator[Outcome, None, None]:
     """Does `jobs` in order and yields what became of each.
 
     An input that fails does not stop the others. Closing the iterator early, or an exception,
     stops the threads; what was being written is finished or removed, never left in halves.
+
+    Args:
+        progress: told after each frame of a clip: the job, how many frames are done, and how many
+            there are if that is known.
 
     Raises:
         WeightsError: the weights are unusable, so every job would fail.
@@ -115,7 +111,8 @@ def run(
             yield from _run_photos(list(alike), deblurrer, options)
         else:
             for job in alike:
-                yield _run_clip(job, deblurrer, options, progress)
+                show = None if progress is None else partial(progress, job)
+                yield _run_clip(job, deblurrer, options, show)
 
 
 def _run_photos(
@@ -186,7 +183,6 @@ def _run_photos(
 
 
 def _written(outcome: Outcome, future: Future[None], options: RunOptions) -> Outcome:
-    """What became of a photo that is at the writers."""
     try:
         future.result()
     except DiskFullError:
@@ -222,11 +218,6 @@ def _read(job: Job, options: RunOptions) -> Future[photos.Photo]:
 
 
 def read_photo(job: Job, options: RunOptions) -> photos.Photo:
-    """Reads the photo of a job, from its file or from standard input.
-
-    Raises:
-        DeblurError: it can't be read, or the selection does not fit it.
-    """
     source = sys.stdin.buffer if job.source is None else job.source
     photo = photos.read(source, name=job.source_name, options=options.reading)
     if options.selection is not None:
@@ -251,7 +242,7 @@ def write_photo(job: Job, photo: photos.Photo, restored: Image, options: RunOpti
         except OSError as error:
             raise cannot_write("standard output", error) from error
         return
-    _make_folder_of(job.target)
+    make_folder_of(job.target)
     photos.write(
         photo,
         restored,
@@ -263,15 +254,11 @@ def write_photo(job: Job, photo: photos.Photo, restored: Image, options: RunOpti
     )
 
 
-def _make_folder_of(target: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-
-
 def _run_clip(
-    job: Job, deblurrer: Deblurrer, options: RunOptions, progress: Progress | None
+    job: Job,
+    deblurrer: Deblurrer,
+    options: RunOptions,
+    show: Callable[[int, int | None], None] | None,
 ) -> Outcome:
     """Restores a video, an animated picture, or a folder of numbered frames."""
     from deblurcli.io import videos  # takes its time, and most runs hold none
@@ -280,7 +267,6 @@ def _run_clip(
         raise UsageError(job.source_name, "a video does not fit through a pipe", "give files")
     seconds = 0.0
     wishes = options.clips
-    show = None if progress is None else partial(progress, job)
 
     def restore(pixels: Image) -> Image:
         nonlocal seconds
@@ -290,7 +276,7 @@ def _run_clip(
         return restored
 
     try:
-        _make_folder_of(job.target)
+        make_folder_of(job.target)
         restored_by = None
         if deblurrer.weights_path is not None:
             # Not precision and tiles: `auto` may choose others the next time, and half a level
@@ -322,8 +308,7 @@ def _run_clip(
                 overwrite=options.overwrite,
                 progress=show,
             )
-            numbers = media.frame_numbers(frames)
-            steps = [after - before for before, after in pairwise(numbers)]
+            steps = [after - before for before, after in pairwise(media.frame_numbers(frames))]
             gaps = [place for place, step in enumerate(steps) if step != min(steps)]
             if gaps:
                 first = frames[gaps[0]].name

@@ -96,8 +96,7 @@ class Upload:
         result = io.BytesIO()
         photos.write(photo, restored, result)
         for side, pixels in (("before", photo.pixels), ("after", restored)):
-            shown = pixels if pixels.dtype == "uint8" else (pixels >> 8).astype("uint8")
-            preview = PillowImage.fromarray(shown)
+            preview = PillowImage.fromarray(photos.to_uint8(pixels))
             preview.thumbnail((PREVIEW_PX, PREVIEW_PX))
             encoded = io.BytesIO()
             preview.save(encoded, "JPEG", quality=92, subsampling=0)

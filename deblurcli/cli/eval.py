@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.cli.options import option
-from deblurcli.errors import UsageError, already_exists, cannot_write
+from deblurcli.errors import UsageError, already_exists
 
 if TYPE_CHECKING:
     from deblurcli.evaluation.cases import Case
@@ -101,7 +101,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     from deblurcli.evaluation.metrics import find_metrics, has_scikit_image
     from deblurcli.evaluation.scores import Score, ScoreFile, summarise
     from deblurcli.evaluation.tables import as_markdown, as_text, conventions, tabulate
-    from deblurcli.io.files import atomic_output
+    from deblurcli.io.files import atomic_output, make_folder_of
 
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
     chosen = find_metrics(names)
@@ -147,10 +147,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
             if not np.array_equal(read_picture(target), image):
                 raise already_exists(target, "give another --save-images, or --overwrite")
             return
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(target, error, "give another --save-images") from error
+        make_folder_of(target, "give another --save-images")
         with atomic_output(target, overwrite=overwrite) as part:
             write_png(part, image)
 

@@ -8,20 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from deblurcli.data.layouts import find_pairs
-from deblurcli.errors import UsageError, too_small
+from deblurcli.errors import DeblurError, UsageError, too_small
 from deblurcli.evaluation import koehler
 from deblurcli.evaluation.metrics import Image, Metric
-from deblurcli.io.photos import read
-
-BLURS = ("linear", "gamma", "both")
-"""The kinds of blur of GOPRO; other data sets have one kind only."""
+from deblurcli.io.photos import read, to_uint8
 
 Scorer = Callable[[Image, Iterable[Image], Sequence[Metric]], dict[str, float]]
-"""Gives the figures of a restored picture against its sharp ones, by their names. Raises ValueError
-where they can't be compared."""
+"""The figures, by name, of a restored picture against its sharp ones. Raises ValueError where they
+can't be compared."""
 
 
 def score_pair(
@@ -43,10 +38,8 @@ class Case:
 
     Attributes:
         set_name: the data set it belongs to, as tables name it.
-        name: the picture's, unique within the set.
-        blurred: the file.
-        sharp: the files of the truth: one, or all frames of Köhler's protocol.
-        scorer: compares a restored picture with them.
+        name: unique within the set.
+        sharp: the truth: one file, or all frames of Köhler's protocol.
         convention: what is said of its figures beside the metrics' own conventions.
     """
 
@@ -72,9 +65,16 @@ class Case:
         """The sharp pictures, each read when it is asked for."""
         return map(read_image, self.sharp)
 
+    def score(self, restored: Image, metrics: Sequence[Metric]) -> dict[str, float]:
+        """The figures of a restored picture. Raises DeblurError where a sharp one can't be read,
+        or is no match for it."""
+        try:
+            return self.scorer(restored, self.read_sharp(), metrics)
+        except ValueError as complaint:
+            raise DeblurError(self.blurred, str(complaint), "check the data set") from complaint
+
     def fingerprint(self) -> str:
-        """Changes when a picture does: the blurred file's bytes, the sharp files' sizes and
-        ages."""
+        """Of the blurred file's bytes and the sharp files' sizes and ages."""
         digest = hashlib.sha256()
         try:
             digest.update(self.blurred.read_bytes())
@@ -96,12 +96,12 @@ def find_cases(
         roots: the sets' folders. Where two hold the same kind, their sets are named after the
             folders as well.
         split: the part to take where a set has parts; None takes all.
-        blur: of `BLURS`: which of GOPRO's kinds to take.
+        blur: which of GOPRO's kinds to take: linear, gamma or both.
 
     Raises:
         DeblurError, NothingToDoError, UsageError: see `find_pairs`.
     """
-    found: list[tuple[Path, list[Case]]] = []
+    found: dict[Path, list[Case]] = {}
     left_out = {"linear": "GOPRO gamma", "gamma": "GOPRO linear"}.get(blur)
     for root in map(Path, roots):
         shots = koehler.find_shots(root) if root.is_dir() else {}
@@ -114,20 +114,17 @@ def find_cases(
             cases = [Case(pair.kind, pair.name, pair.blurred, (pair.sharp,)) for pair in pairs]
             if not cases:
                 raise UsageError(root, f"has no GOPRO pairs of blur {blur}", "leave out --blur")
-        found.append((root, cases))
-    kinds = [kind for _, cases in found for kind in {case.set_name for case in cases}]
+        found[root] = cases
+    kinds = [kind for cases in found.values() for kind in {case.set_name for case in cases}]
     return [
         replace(case, set_name=f"{case.set_name} ({root})")
         if kinds.count(case.set_name) > 1
         else case
-        for root, cases in found
+        for root, cases in found.items()
         for case in cases
     ]
 
 
 def read_image(path: Path) -> Image:
     """A picture as ``(H, W, 3) uint8`` sRGB, upright; 16 bit are rounded to 8."""
-    pixels = read(path).pixels
-    if pixels.dtype == np.uint16:
-        return np.asarray((pixels.astype(np.uint32) + 128) // 257, dtype=np.uint8)
-    return np.asarray(pixels, dtype=np.uint8)
+    return to_uint8(read(path).pixels)

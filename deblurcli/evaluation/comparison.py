@@ -44,11 +44,12 @@ _PLAYED = ("h264", "vp8", "vp9", "av1")  # by all browsers; other videos are enc
 
 @dataclass(frozen=True)
 class WrittenPage:
-    """What came out: the page, its sliders, and where its pictures lie if not within it.
+    """What came out.
 
     Attributes:
+        sliders: their number.
         size_bytes: of the page and the folder.
-        folder: beside the page; None where the page holds all itself.
+        folder: with the pictures, beside the page; None where the page holds all itself.
         reduced: some pictures are smaller than they were.
     """
 
@@ -61,11 +62,8 @@ class WrittenPage:
 
 @dataclass(frozen=True)
 class Group:
-    """Files that belong together, under the name of the first.
-
-    Raises:
-        DeblurError: pictures and videos in one.
-    """
+    """Files that belong together, under the name of the first. Raises DeblurError for pictures and
+    videos in one."""
 
     name: str
     paths: tuple[Path, ...]
@@ -82,11 +80,7 @@ class Group:
 
     def read(self, metrics: Sequence[Metric]) -> tuple[list[Image], str]:
         """The pictures, and what to say of them: their size and, if `metrics` are given, how far
-        they are from the last, the truth.
-
-        Raises:
-            DeblurError: they can't be read, or are of different sizes.
-        """
+        they are from the last, the truth. Raises DeblurError if they are of different sizes."""
         images = [read_image(path) for path in self.paths]
         height, width = images[0].shape[:2]
         for path, image in zip(self.paths, images, strict=True):
@@ -102,7 +96,7 @@ class Group:
         return images, caption
 
     def place(self, folder: PageFolder, labels: Sequence[str], metrics: Sequence[Metric]) -> Slider:
-        """Writes pictures, or videos as browsers play them, into the folder of a page."""
+        """Writes pictures, or videos that browsers play, into the folder of a page."""
         if not self.of_videos:
             images, caption = self.read(metrics)
             return folder.place(self.name, caption, list(zip(labels, images, strict=True)))
@@ -137,17 +131,13 @@ def write_comparison(
     """Writes a page of before/after sliders for two pictures or videos, or two folders of them.
 
     Files of folders belong together when their paths below the folders are the same but for the
-    suffix and the ``-sharp`` of our results.
-
-    Everything can be looked at 1:1. Where it takes more than `MAX_EMBEDDED_BYTES`, it lies in a
-    folder beside the page, ``page_files``.
+    suffix and the ``-sharp`` of our results. Everything can be looked at 1:1; where it takes more
+    than `MAX_EMBEDDED_BYTES`, it lies in a folder beside the page, ``page_files``.
 
     Args:
-        before, after: two files or two folders.
-        sharp: the ground truth, likewise; PSNR (and SSIM, with the extra ``eval``) are given
-            where it is there.
-        labels: other names than Before, After and Sharp, one for each source; no figures are
-            given then, because the third need not be the truth.
+        sharp: the ground truth, which PSNR and SSIM (with the extra ``eval``) are given against.
+        labels: other names than Before, After and Sharp; no figures are given then, because the
+            third need not be the truth.
         one_file: never a folder; pictures are made smaller instead, which the page says.
         on_progress: is told how many of how many sliders are made.
 
@@ -217,11 +207,8 @@ def write_preview(
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> WrittenPage:
-    """Writes a page of sliders for `count` frames spread over a video, and restores no others.
-
-    Args:
-        start, end: the part to show, in seconds.
-        on_progress: is told how many of how many frames are restored.
+    """Writes a page of sliders for `count` frames spread over a video from `start` to `end`
+    seconds, and restores no others.
 
     Raises:
         DeblurError: the video can't be decoded, or the page can't be written.
@@ -252,7 +239,7 @@ def write_preview(
 
 
 def _match(sources: Sequence[Path]) -> list[Group]:
-    """The files that belong together, under their names, in the order of the first source."""
+    """The files that belong together, in the order of the first source."""
     for source in sources:
         if not source.exists():
             raise DeblurError(source, "no such file or folder", "give pictures or folders of them")

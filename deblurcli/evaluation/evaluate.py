@@ -2,20 +2,19 @@
 
     for score in score_cases([BLURRED, method_of(deblurrer)], find_cases([Path("GOPRO")])): …
 
-Anything with a method ``restore`` can be measured, and so can pictures that something else made
-(`results_of`).
+So can pictures be that something else made (`results_of`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from operator import eq
 from pathlib import Path
 from typing import Protocol
@@ -35,14 +34,14 @@ from deblurcli.errors import (
     sizes_differ,
 )
 from deblurcli.evaluation.cases import Case, read_image
-from deblurcli.evaluation.metrics import Image, Metric, find_metrics, psnr
+from deblurcli.evaluation.metrics import Image, find_metrics, psnr
 from deblurcli.evaluation.peak_memory import read_peak_mib, reset_peak
 from deblurcli.evaluation.scores import Score, ScoreFile
 from deblurcli.models.network import count_gmacs
 
 
 class Restorer(Protocol):
-    """Anything that restores ``(H, W, 3) uint8`` images, as `Deblurrer` does."""
+    """What restores ``(H, W, 3) uint8`` images, as `Deblurrer` does."""
 
     def restore(self, image: Image, /) -> Image: ...
 
@@ -52,11 +51,9 @@ class Method:
     """A way to restore pictures under its name, with what tables say of it.
 
     Attributes:
-        name: in tables.
         restorer: None leaves pictures as they are, or takes them from `results`.
         identity: all that determines its results (hash of the weights, settings).
         results: pictures that are restored already, by their case's set and name.
-        device: where it computes, for measuring memory.
         parameters: their number.
         gmacs: for a 256x256 image.
     """
@@ -70,14 +67,8 @@ class Method:
     gmacs: float | None = None
 
     def restore(self, case: Case, image: Image) -> Image:
-        """The picture of `case` as this method restores it.
-
-        Args:
-            image: the blurred one; or, for doing no harm, the sharp one.
-
-        Raises:
-            DeblurError: there is no result for it, or one of another size.
-        """
+        """`image`, the blurred or sharp one of `case`, as this method restores it. Raises
+        DeblurError where it has no result, or one of another size."""
         if self.restorer is not None:
             return np.asarray(self.restorer.restore(image), np.uint8)
         if self.results is None:
@@ -111,6 +102,15 @@ class Method:
         if self.results is not None and (path := self.results.get((case.set_name, case.name))):
             text += f" {path.stat().st_size} {path.stat().st_mtime_ns}"
         return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A picture that could not be measured by one method."""
+
+    case: Case
+    method: str
+    error: DeblurError
 
 
 BLURRED = Method("blurred input", None, "blurred")
@@ -176,39 +176,6 @@ def results_of(folder: Path, cases: Sequence[Case]) -> Method:
     return Method(folder.name or str(folder), None, f"results {folder.absolute()}", results)
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A picture that could not be measured by one method."""
-
-    case: Case
-    method: str
-    error: DeblurError
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One picture to be scored: restored, or known already (`restored` is None), or failed."""
-
-    case: Case
-    score: Score
-    restored: Image | None = None
-    error: DeblurError | None = None
-
-    def finish(self, metrics: Sequence[Metric]) -> Score | Failure:
-        try:
-            if self.error is not None:
-                raise self.error
-            if self.restored is None:
-                return self.score
-            found = self.case.scorer(self.restored, self.case.read_sharp(), metrics)
-            return replace(self.score, figures={**self.score.figures, **found})
-        except ValueError as complaint:
-            error = DeblurError(self.case.blurred, str(complaint), "check the data set")
-            return Failure(self.case, self.score.method, error)
-        except DeblurError as error:
-            return Failure(self.case, self.score.method, error)
-
-
 def score_cases(
     methods: Sequence[Method],
     cases: Iterable[Case],
@@ -225,7 +192,6 @@ def score_cases(
 
     Args:
         methods: they take turns on each picture, so that a stopped run compares like with like.
-        cases: the pictures.
         metrics: as `find_metrics` takes them; PSNR is always measured.
         file: what it holds is not measured again; new scores are added to it.
         identity: also restores the sharp picture and measures how far it moves.
@@ -238,53 +204,61 @@ def score_cases(
         DeviceError, WeightsError, UsageError: they would fail on every picture.
     """
     chosen = find_metrics(metrics)
-    needed = {metric.name for metric in chosen}
+    names = {metric.name for metric in chosen}
     min_px = max(metric.min_px for metric in chosen)
     warm: set[str] = set()
 
-    def restore_all() -> Iterator[_Job]:
+    def restore(case: Case, method: Method, key: str) -> Callable[[], Score | Failure]:
+        """Restores a picture, if need be; what is left to do can be done in any thread."""
+        known = file.known.get(key) if file is not None else None
+        figures = dict(known.figures) if known is not None else {}
+        score = Score(case.set_name, case.name, method.name, figures, key)
+        with_identity = identity and method.restorer is not None and len(case.sharp) == 1
+        if names | ({"identity_psnr_db"} if with_identity else set()) <= figures.keys():
+            return lambda: score
+        try:
+            blurred = case.read(min_px)
+            if method.restorer is not None and method.name not in warm:
+                # The first picture through a network takes longer than the others.
+                method.restorer.restore(np.ascontiguousarray(blurred[:128, :128]))
+                warm.add(method.name)
+            restored = method.measure(case, blurred, figures)
+            if with_identity:
+                (sharp,) = case.read_sharp()
+                figures["identity_psnr_db"] = psnr(method.restore(case, sharp), sharp)
+            if on_restored is not None and method is not BLURRED:
+                on_restored(method, case, restored)
+        except (DeviceError, WeightsError, UsageError):
+            raise
+        except DeblurError as error:
+            failure = Failure(case, method.name, error)
+            return lambda: failure
+        return partial(compare, case, score, restored)
+
+    def compare(case: Case, score: Score, restored: Image) -> Score | Failure:
+        try:
+            figures = {**score.figures, **case.score(restored, chosen)}
+        except DeblurError as error:
+            return Failure(case, score.method, error)
+        return replace(score, figures=figures)
+
+    max_waiting = 8 if any(method.device.type != "cpu" for method in methods) else 0
+    waiting: deque[Future[Score | Failure]] = deque()
+
+    def results(max_waiting: int) -> Iterator[Score | Failure]:
+        """Those that are there; where more are on the way, waits for them."""
+        while waiting and (len(waiting) > max_waiting or waiting[0].done()):
+            result = waiting.popleft().result()
+            if file is not None and isinstance(result, Score):
+                file.append(result)
+            yield result
+
+    with ThreadPoolExecutor(4) as threads:
         for case in cases:
             fingerprint = case.fingerprint()
             for method in methods:
-                if not method.covers(case):
-                    continue
-                key = method.key(case, fingerprint)
-                known = file.known.get(key) if file is not None else None
-                figures = dict(known.figures) if known is not None else {}
-                score = Score(case.set_name, case.name, method.name, figures, key)
-                harm_wanted = identity and method.restorer is not None and len(case.sharp) == 1
-                wanted = needed | ({"identity_psnr_db"} if harm_wanted else set())
-                if wanted <= figures.keys():
-                    yield _Job(case, score)
-                    continue
-                try:
-                    blurred = case.read(min_px)
-                    if method.restorer is not None and method.name not in warm:
-                        # The first picture through a network takes longer than the others.
-                        method.restorer.restore(np.ascontiguousarray(blurred[:128, :128]))
-                        warm.add(method.name)
-                    restored = method.measure(case, blurred, figures)
-                    if harm_wanted:
-                        (sharp,) = case.read_sharp()
-                        figures["identity_psnr_db"] = psnr(method.restore(case, sharp), sharp)
-                    if on_restored is not None and method is not BLURRED:
-                        on_restored(method, case, restored)
-                except (DeviceError, WeightsError, UsageError):
-                    raise
-                except DeblurError as error:
-                    yield _Job(case, score, error=error)
-                else:
-                    yield _Job(case, score, restored)
-
-    max_waiting = 8 if any(method.device.type != "cpu" for method in methods) else 0
-    waiting: deque[tuple[_Job, Future[Score | Failure]]] = deque()
-    with ThreadPoolExecutor(4) as threads:
-        for job in itertools.chain(restore_all(), [None]):
-            if job is not None:
-                waiting.append((job, threads.submit(job.finish, chosen)))
-            while waiting and (job is None or len(waiting) > max_waiting or waiting[0][1].done()):
-                first, future = waiting.popleft()
-                result = future.result()
-                if file is not None and first.restored is not None and isinstance(result, Score):
-                    file.append(result)
-                yield result
+                if method.covers(case):
+                    key = method.key(case, fingerprint)
+                    waiting.append(threads.submit(restore(case, method, key)))
+                    yield from results(max_waiting)
+        yield from results(0)

@@ -73,11 +73,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Slider:
-    """Pictures, or videos, of one size under a slider; the first two show at the start.
+    """Pictures, or videos, of one size in pixels under a slider; the first two show at the start.
 
     Attributes:
-        title, caption: above the pictures.
-        width, height: in pixels, as they can be looked at 1:1.
         fps: of videos; None for pictures.
     """
 
@@ -91,7 +89,7 @@ class Slider:
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of bars: one value for each series, None where it has none."""
+    """A row of bars: for each series a value or None."""
 
     name: str
     values: tuple[float | None, ...]
@@ -108,11 +106,10 @@ def write_page(
     beside: bool = False,
     **content: object,
 ) -> None:
-    """Writes a page.
+    """Writes a page: one of ``templates``, filled with `content`.
 
     Args:
-        template: which of ``templates`` renders `content`.
-        title, lead, footer: plain text above and below it.
+        lead, footer: plain text above and below it.
         beside: it may load pictures that lie beside it; else nothing at all.
 
     Raises:
@@ -134,13 +131,8 @@ def write_page(
 def embed(
     title: str, caption: str, pictures: Sequence[tuple[str, Image]], *, max_bytes: int
 ) -> Slider:
-    """Puts pictures into the page itself, smaller and smaller until they fit; the caption says
-    so.
-
-    Args:
-        pictures: labels and images, all of one size.
-        max_bytes: what they may take together.
-    """
+    """Puts pictures of one size into the page itself, smaller and smaller until they take no more
+    than `max_bytes`; the caption says so."""
     images = [PillowImage.fromarray(image) for _, image in pictures]
     full = images[0].size
     for side_px, quality in _REDUCED:
@@ -164,7 +156,6 @@ class PageFolder:
     Attributes:
         path: where the files are written.
         final: beside the page, where they lie in the end if `kept`.
-        count: how many files it holds.
     """
 
     path: Path
@@ -179,11 +170,7 @@ class PageFolder:
         return self.path / name, f"{quote(os.fsencode(self.final.name))}/{name}"
 
     def place(self, title: str, caption: str, pictures: Sequence[tuple[str, Image]]) -> Slider:
-        """Writes pictures of one size, in full, large ones in tiles with an overview.
-
-        Raises:
-            OSError: the disk is full, say.
-        """
+        """Writes pictures of one size, in full, large ones in tiles with an overview."""
         height, width = pictures[0][1].shape[:2]
         layers = []
         for label, image in pictures:
@@ -204,12 +191,9 @@ class PageFolder:
         return source
 
     def size_bytes(self) -> int:
-        """What all files take."""
         return sum(path.stat().st_size for path in self.path.iterdir())
 
     def move_into_page(self, slider: Slider) -> Slider:
-        """The slider with what it shows in the page itself."""
-
         def uri(source: str) -> str:
             path = self.path / source.rpartition("/")[2]
             return _data_uri(path.suffix, path.read_bytes())

@@ -37,11 +37,9 @@ SSIM_MIN_PX = 11
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the tables.
+    """A column of the tables: `name` in JSON and CSV, its title, and how numbers are written.
 
     Attributes:
-        name: of the figure, in JSON and CSV.
-        title, form: how the column is headed and its numbers are written.
         higher_is_better: None where neither is.
     """
 
@@ -56,7 +54,7 @@ class Metric(Column):
     """A figure of a restored picture; its name is also that for ``--metrics``.
 
     Attributes:
-        convention: what exactly it is; "" where the title says it all.
+        convention: what exactly it is.
         measure: (restored, sharp) to the figure; those without a reference ignore `sharp`.
         min_px: what both sides of a picture must have.
     """
@@ -262,8 +260,7 @@ _LOW_PASS /= _LOW_PASS.sum()
 
 
 def _compare(a: NDArray[np.float64], b: NDArray[np.float64]) -> list[NDArray[np.float64]]:
-    """SSIM's three factors in Gaussian windows: how alike are luminance, contrast, structure; each
-    of the arrays' shape."""
+    """SSIM's luminance, contrast and structure in Gaussian windows, each of the arrays' shape."""
     from scipy import ndimage
 
     def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:

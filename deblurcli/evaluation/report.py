@@ -41,10 +41,8 @@ def write_report(
     """Writes the page of an evaluation. The pictures that it shows are restored once more.
 
     Args:
-        scores: every score; those of the blurred input are what gains are measured from.
-        summaries: their means.
-        methods: those that were measured; the first that restores orders the pictures.
-        cases: the pictures that the scores are of.
+        scores: those of the blurred input are what gains are measured from.
+        methods: the first that restores orders the pictures.
 
     Raises:
         DeblurError: the file exists, or a picture can't be read any more.

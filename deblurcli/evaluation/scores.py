@@ -22,9 +22,6 @@ class Score:
     """One picture, restored by one method, against its sharp one.
 
     Attributes:
-        set_name: the data set, ``"GOPRO gamma"``.
-        image: the picture's name within it.
-        method: the weights' name, or ``"blurred input"``.
         figures: by name: those of the metrics (`deblurcli.evaluation.metrics`), and, where they
             are known, ``seconds`` (wall-clock time of restoring, without reading and writing),
             ``peak_mib`` (the most memory in use meanwhile), ``identity_psnr_db`` (the sharp
@@ -89,8 +86,7 @@ class ScoreFile:
     Several processes may add to one file.
 
     Args:
-        path: the file; made if it is missing. One that an interrupted run left with half a
-            line at its end is mended.
+        path: made if it is missing. Half a line that an interrupted run left is taken away.
         figures: names of figures that will be added, beside the usual ones.
 
     Raises:
@@ -120,19 +116,22 @@ class ScoreFile:
                 self.known[score.key] = score
         there = [name for score in self.known.values() for name in score.figures]
         self._figures = list(dict.fromkeys([*_FIGURES, *figures, *there]))
-        after = _line([*_TEXTS, *self._figures])
-        after += b"".join(_line(self._cells(score)) for score in self.known.values())
+        after = _row([*_TEXTS, *self._figures])
+        after += b"".join(map(self._line, self.known.values()))
         if not path.exists() or before != after:
             with atomic_output(path, overwrite=True) as part:
                 part.write_bytes(after)
 
     def append(self, score: Score) -> None:
-        """Adds a score; it is on disk when this returns.
+        """Adds a score that is not known; it is on disk when this returns.
 
         Raises:
             DeblurError: it can't be written; what was added before is kept.
         """
-        line = _line(self._cells(score))
+        known = self.known.get(score.key)
+        if known is not None and known.figures == score.figures:
+            return
+        line = self._line(score)
         try:
             # Without a buffer, at once and to the end: several processes may write here.
             with self.path.open("ab", buffering=0) as file:
@@ -143,9 +142,9 @@ class ScoreFile:
             raise cannot_write(self.path, error, remedy) from error
         self.known[score.key] = score
 
-    def _cells(self, score: Score) -> list[object]:
+    def _line(self, score: Score) -> bytes:
         figures = (score.figures.get(name, "") for name in self._figures)
-        return [score.set_name, score.image, score.method, score.key, *figures]
+        return _row([score.set_name, score.image, score.method, score.key, *figures])
 
 
 _NAMES = "surrogateescape"  # names of pictures are names of files, which need not be text
@@ -156,7 +155,7 @@ _FIGURES = [
 ]
 
 
-def _line(values: Iterable[object]) -> bytes:
+def _row(values: Iterable[object]) -> bytes:
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerow(values)
     return buffer.getvalue().encode(errors=_NAMES)

@@ -16,7 +16,7 @@ class Table:
     """The summary of one set as text.
 
     Attributes:
-        set_name, pictures: the set, and how many pictures were measured.
+        pictures: how many were measured.
         columns: the titles; the first is that of the methods.
         rows: each method's name and its cells; "" where a method has no such figure.
         best: (row, column) of the best cells, where more than one method has a figure.

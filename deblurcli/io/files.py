@@ -86,6 +86,14 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def make_folder_of(target: Path, remedy: str = "give another -o") -> None:
+    """Raises DeblurError where the folder of a file to be written can't be made."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(target, error, remedy) from error
+
+
 def is_special(path: Path) -> bool:
     """Whether there is something at `path` that is written to, not replaced: a device, a pipe."""
     try:

@@ -54,14 +54,14 @@ def usual_suffix(path: Path) -> str | None:
 
 
 def find_clip(folder: Path) -> list[Path]:
-    """The numbered frames of `folder` if it holds those and no video; otherwise none.
+    """The numbered frames of `folder`, in natural order, if it holds those and no video;
+    otherwise none.
 
     Raises:
         OSError: `folder` can't be read.
     """
-    if any(kind_of(path) == "video" for path in find(folder, videos=True)):
-        return []
-    return find_frames(folder)
+    found = find(folder, videos=True)
+    return found if frame_numbers(found) and kind_of(found[0]) == "photo" else []
 
 
 def find(
@@ -77,8 +77,7 @@ def find(
     links to folders are not (they may lead in a circle).
 
     Args:
-        folder: where to look.
-        recursive: also in the folders below.
+        recursive: also look into the folders below.
         videos: also give the videos.
         leave_out: folders not to look into, such as the one that the results go to.
 
@@ -114,18 +113,11 @@ def find(
     return natsorted(found, alg=ns.PATH | ns.IGNORECASE)
 
 
-def find_frames(folder: Path) -> list[Path]:
-    """The photos of `folder` in natural order if they are the numbered frames of one clip.
-
-    They are when there are at least two and their names differ only in one number, as in
-    ``frame_0001.png``, ``frame_0002.png``; otherwise the list is empty.
-    """
-    photos = find(folder)
-    return photos if frame_numbers(photos) else []
-
-
 def frame_numbers(photos: Sequence[Path]) -> list[int]:
-    """The number of each of the frames of one clip; empty where they are not such frames."""
+    """The number of each frame of one clip, as in ``frame_0001.png``, ``frame_0002.png``.
+
+    Empty where the photos are no such frames: at least two, whose names differ only in one number.
+    """
     if len(photos) < 2 or len({path.suffix.lower() for path in photos}) > 1:
         return []
     parts = [re.split(r"(\d+)", path.stem) for path in photos]

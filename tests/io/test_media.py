@@ -112,7 +112,7 @@ def test_numbers_count_by_value(numbers: set[int]) -> None:
 )
 def test_numbered_frames(tmp_path: Path, names: list[str], is_clip: bool) -> None:
     fill(tmp_path, *names)
-    frames = [path.name for path in media.find_frames(tmp_path)]
+    frames = [path.name for path in media.find_clip(tmp_path)]
     assert frames == (names if is_clip else [])
 
 
@@ -135,5 +135,5 @@ def test_animated(tmp_path: Path, suffix: str) -> None:
 
 
 def test_real_folders(shared_data: Path) -> None:
-    frames = media.find_frames(shared_data / "formats" / "orientation")
+    frames = media.find_clip(shared_data / "formats" / "orientation")
     assert [path.stem for path in frames] == [f"Landscape_{i}" for i in range(1, 9)]

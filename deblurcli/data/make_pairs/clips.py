@@ -147,10 +147,10 @@ def find_clips(
                 if media.kind_of(path) == "video"
             }
             for folder in dict.fromkeys(path.parent for path in files):
-                frames = tuple(media.find_frames(folder))
-                if frames:
+                frames = media.find(folder)
+                if media.frame_numbers(frames):
                     name = "-".join(folder.relative_to(source).parts) or source.resolve().name
-                    folders.append(Clip(name, folder, frames, frame_count=len(frames)))
+                    folders.append(Clip(name, folder, tuple(frames), frame_count=len(frames)))
         for path, name in videos.items():
             try:
                 info = probe(path)

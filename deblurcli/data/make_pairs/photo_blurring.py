@@ -153,9 +153,7 @@ def read_photo(photo: Photo, blurring: Blurring) -> tuple[Tensor, NDArray[np.flo
     Raises:
         DeblurError: the photo can't be read or is too small.
     """
-    pixels = photos.read(photo.path).pixels
-    if pixels.dtype == np.uint16:
-        pixels = np.rint(pixels / 257)
+    pixels = photos.to_uint8(photos.read(photo.path).pixels)
     height, width = pixels.shape[:2]
     if min(height, width) < blurring.region_px:
         raise too_small(
@@ -164,7 +162,7 @@ def read_photo(photo: Photo, blurring: Blurring) -> tuple[Tensor, NDArray[np.flo
             blurring.region_px,
             f"give a smaller --size than {blurring.size_px}, or larger photos",
         )
-    picture = torch.from_numpy(np.array(pixels, dtype=np.uint8))
+    picture = torch.from_numpy(np.array(pixels))
     return picture, measure_texture(picture)
 
 

@@ -8,7 +8,7 @@ supported, and whatever their libraries raise for damaged files. `colour` knows 
 and back, `exif` and `metadata` what a photo says of itself.
 """
 
-from deblurcli.io.photos.photo import MAX_PIXELS, Encoding, Photo, Picture, ReadOptions
+from deblurcli.io.photos.photo import MAX_PIXELS, Encoding, Photo, Picture, ReadOptions, to_uint8
 from deblurcli.io.photos.read import format_of, read
 from deblurcli.io.photos.write import FORMATS, PHOTO_SUFFIXES, is_same_format, write
 
@@ -23,5 +23,6 @@ __all__ = [
     "format_of",
     "is_same_format",
     "read",
+    "to_uint8",
     "write",
 ]
