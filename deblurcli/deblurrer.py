@@ -222,11 +222,13 @@ class Deblurrer:
         finished: Image = values.astype(blurred.dtype, order="C")
         return finished
 
-    def restore_batch(self, images: Sequence[Image]) -> list[Image]:
+    def restore_batch(
+        self, images: Sequence[Image], *, on_tile: Callable[[int, int], None] | None = None
+    ) -> list[Image]:
         """Restores several images; on a GPU, small ones of one size and dtype go together.
 
         Takes and gives what `restore` does, in the same order, with the same result but for
-        rounding.
+        rounding. `on_tile` hears of those that go alone.
         """
         for image in images:
             check_image(image)
@@ -242,7 +244,7 @@ class Deblurrer:
                         results += map(self._finish, group, restored)
                         continue
                 # One, which may be large; or too many for the memory.
-                results += [self.restore(image) for image in group]
+                results += [self.restore(image, on_tile=on_tile) for image in group]
         return results
 
     def max_batch(self, height: int, width: int) -> int:

@@ -98,8 +98,8 @@ def run(
     stops the threads; what was being written is finished or removed, never left in halves.
 
     Args:
-        progress: told after each frame of a clip: the job, how many frames are done, and how many
-            there are if that is known.
+        progress: told after each frame of a clip and each tile of a photo: the job, how many
+            are done, and how many there are if that is known.
 
     Raises:
         WeightsError: the weights are unusable, so every job would fail.
@@ -108,7 +108,7 @@ def run(
     """
     for is_photo, alike in groupby(jobs, key=lambda job: job.kind == "photo"):
         if is_photo:
-            yield from _run_photos(list(alike), deblurrer, options)
+            yield from _run_photos(list(alike), deblurrer, options, progress)
         else:
             for job in alike:
                 show = None if progress is None else partial(progress, job)
@@ -116,7 +116,10 @@ def run(
 
 
 def _run_photos(
-    jobs: Sequence[Job], deblurrer: Deblurrer, options: RunOptions
+    jobs: Sequence[Job],
+    deblurrer: Deblurrer,
+    options: RunOptions,
+    progress: Callable[[Job, int, int | None], None] | None,
 ) -> Iterator[Outcome]:
     readers = ThreadPoolExecutor(_THREADS, "deblur-read")
     writers = ThreadPoolExecutor(_THREADS, "deblur-write")
@@ -163,7 +166,7 @@ def _run_photos(
             start = time.perf_counter()
             blurred = [photo.pixels for _, photo in together]
             restored = (
-                deblurrer.restore_batch(blurred)
+                deblurrer.restore_batch(blurred, on_tile=progress and partial(progress, job))
                 if options.selection is None
                 else [options.selection.restore(deblurrer, pixels) for pixels in blurred]
             )

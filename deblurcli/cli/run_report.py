@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 SECONDS_OF_A_LINE = 60.0
 """How often a log hears of a clip; on a terminal there is a bar."""
+BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
+"""Of files, with the tiles of a large photo as parts of one."""
 
 
 class RunReport:
@@ -41,13 +44,25 @@ class RunReport:
         unit = "photo" if all(job.kind == "photo" for job in plan.jobs) else "file"
         is_one_clip = len(plan.jobs) == 1 and unit == "file"
         self._bar = console.progress(len(plan.jobs), unit, hidden=is_one_clip)
+        self._bar.bar_format = BAR
+        self._restored = self._added = 0  # of the plan's jobs: for the bar
+        self._ended = threading.Event()
         self._frames: console.Progress | None = None  # of the clip that is being restored
         self._clip_start = self._last_line = self.start
 
     def __enter__(self) -> RunReport:
+        threading.Thread(target=self._tick, daemon=True).start()
         return self
 
+    def _tick(self) -> None:
+        """Keeps the clock of the bars going while a large tile is computed."""
+        while not self._ended.wait(1):
+            for bar in (self._bar, self._frames):
+                if bar is not None:
+                    bar.refresh()
+
     def __exit__(self, kind: object, stopped: BaseException | None, trace: object) -> None:
+        self._ended.set()
         self._close_bar_of_frames()
         self._bar.close()
         # Photos that were on their way to the disk when the run was stopped count, too.
@@ -85,7 +100,11 @@ class RunReport:
         return console.EXIT_FAILED if any(outcome.error for outcome in self.outcomes) else 0
 
     def show_frame(self, job: Job, done: int, total: int | None) -> None:
-        """A frame of a clip is done."""
+        """A frame of a clip or a tile of a photo is done."""
+        if job.kind == "photo":
+            self._move_bar(self._restored + done / (total or 1))
+            self._restored += done == total
+            return
         if self._frames is None:
             name = Path(job.source_name).name
             self._frames = console.progress(total, "frame", description=name)
@@ -105,7 +124,10 @@ class RunReport:
         """A job has ended."""
         self._close_bar_of_frames()
         self.outcomes.append(outcome)
-        self._bar.update()
+        self._added += 1
+        if outcome.status != "done" or outcome.job.kind != "photo":
+            self._restored += 1
+        self._move_bar(self._added)
         for note in outcome.notes:
             console.note(f"deblur: {outcome.job.source_name}: {note}")
 
@@ -138,6 +160,9 @@ class RunReport:
         if self.json:
             console.print_json({"jobs": planned + [to_json(o) for o in self.outcomes]})
         return console.say_failures(o.error for o in self.outcomes if o.error)
+
+    def _move_bar(self, files: float) -> None:
+        self._bar.update(max(0, files - self._bar.n))  # photos are restored before they are added
 
     def _close_bar_of_frames(self) -> None:
         if self._frames is not None:

@@ -290,6 +290,16 @@ def test_bars_keep_to_the_terminal(here: Path, make_photo: MakePhoto, tiny_weigh
 
 
 @posix_only
+def test_a_large_photo_moves_the_bar_tile_by_tile(
+    here: Path, make_photo: MakePhoto, tiny_weights: Path
+) -> None:
+    make_photo(Path("large.png"), (600, 200))
+    words = ["large.png", "--tile", "128", "--ensemble", "8", "--weights", str(tiny_weights)]
+    bars = [line for line in in_a_terminal(100, "-m", "deblurcli", *words) if "%" in line]
+    assert any(f"0.{tenth}/1" in bar for bar in bars for tenth in range(1, 10)), bars
+
+
+@posix_only
 @pytest.mark.parametrize("columns", [60, 30, 100])
 def test_bars_of_clips_of_unknown_length(columns: int) -> None:
     code = (
