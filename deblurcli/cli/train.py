@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -133,10 +134,10 @@ def train(
             if name not in MAY_CHANGE:
                 raise UsageError(
                     f"--resume: {name}",
-                    f"the run was begun with {before}, not {now}",
+                    f"the run was begun with {spell(before)}, not {spell(now)}",
                     f"leave it out, or start anew with --weights {output / 'last.safetensors'}",
                 )
-        words = (f"{name} {now} instead of {was}" for name, (was, now) in changed.items())
+        words = (f"{name} {spell(b)} instead of {spell(a)}" for name, (a, b) in changed.items())
         console.note(f"deblur: goes on with {', '.join(words)}")
     if config.steps is None and config.minutes is None:
         console.note(
@@ -167,6 +168,8 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     if place.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", place.index or 0)))
     wanted = config.recipe.precision if config.precision == "auto" else config.precision
+    if config.track == "wandb" and find_spec("wandb") is None:
+        raise UsageError("--track wandb", "needs the package wandb", "pip install wandb")
     if wanted == "int8":
         raise UsageError("--precision int8", "restores only", "train in auto, fp32, bf16 or fp16")
     number_format = choose_precision(wanted, place)
@@ -231,6 +234,13 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     else:
         best = output / ("best.safetensors" if validate else "last.safetensors")
         console.note(f"deblur: {describe(status)}; use it: deblur photo.jpg --weights {best}")
+
+
+def spell(value: object) -> str:
+    """A value of a run as users write it."""
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def find_data(config: RunConfig) -> tuple[list[Source], list[Pair], tuple[str, ...]]:

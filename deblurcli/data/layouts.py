@@ -253,8 +253,7 @@ def _find_blurred(root: Path) -> Iterator[BlurredFolder]:
                 beside = {path.name.lower(): path for path in above.iterdir() if path.is_dir()}
         if name == "sharp":
             sharp_seen.append(folder)
-        is_hide = name in ("train", "test") and "gt" in beside and any(_pictures_below(folder))
-        if is_hide and not any(child.name.lower() in _PARTNERS for child in _walk(folder)):
+        if name in ("train", "test") and "gt" in beside and _holds_blurred(folder):
             yield BlurredFolder(folder, beside["gt"], "HIDE", (name,), name, ())
         reds = re.fullmatch(r"(.+)_blur(_comp)?", name)
         if not reds and not partners:
@@ -277,13 +276,20 @@ def _find_blurred(root: Path) -> Iterator[BlurredFolder]:
             part = listed.get(above.resolve(), part)
             yield BlurredFolder(folder, sharp, kind, prefix, part, data_set)
         # Photos may lie in a folder "input"; and REDS keeps its sharp test pictures back.
-        elif name != "input" and not name.startswith("test_") and any(_pictures_below(folder)):
+        elif name != "input" and not name.startswith("test_") and _holds_blurred(folder):
             raise DeblurError(
                 folder, f"blurred pictures, but no folder {sharp.name} beside it", "add it"
             )
     alone = (f for f in sharp_seen if f not in sharp_used and any(_pictures_below(f)))
     if sharp_used and (first := next(alone, None)):
         raise DeblurError(first, "sharp pictures, but no folder blur beside it", "add it")
+
+
+def _holds_blurred(folder: Path) -> bool:
+    """Whether there are pictures below, and not in folders of blurred and sharp ones: a data set
+    may itself lie in a folder of such a name."""
+    below = {child.name.lower() for child in _walk(folder) if child != folder}
+    return any(_pictures_below(folder)) and not below & _PARTNERS.keys()
 
 
 def _read_lists(root: Path) -> dict[Path, str]:

@@ -276,15 +276,10 @@ class Trainer:
             waiting=waiting,
             scores=self.scores,
         )
-        self._log(status)
+        figures = replace(status, scores={}).row()
+        del figures["step"]
+        self.accelerator.log({k: v for k, v in figures.items() if math.isfinite(v)}, self.step)
         return status
-
-    def _log(self, status: TrainingStatus) -> None:
-        """Gives the figures to TensorBoard or whatever tracks the run."""
-        row = {name.replace(":", "/"): value for name, value in status.row().items()}
-        del row["step"]
-        finite = {name: value for name, value in row.items() if math.isfinite(value)}
-        self.accelerator.log(finite, self.step)
 
     def _check_loss(self, recent: list[float]) -> None:
         """Raises DeblurError where the training has come apart. Steps of few pictures differ by
@@ -325,7 +320,7 @@ class Trainer:
                 measured.setdefault(name, []).append(psnr_db)
         self.scores = {name: statistics.fmean(measured[name]) for name in sorted(measured)}
         status = replace(status, scores=self.scores)
-        self._log(status)
+        self.accelerator.log({f"psnr_db/{k}": db for k, db in self.scores.items()}, self.step)
         if samples is not None and self.accelerator.is_main_process:
             pictures = samples(network)
             for tracker in self.accelerator.trackers:

@@ -283,6 +283,15 @@ def test_basicsr(make: Make, tmp_path: Path, blurred: str, sharp: str) -> None:
     }
 
 
+@pytest.mark.parametrize("above", ["LQ", "blur", "input"])
+def test_a_data_set_may_lie_in_a_folder_of_such_a_name(
+    make: Make, tmp_path: Path, above: str
+) -> None:
+    make(f"{above}/lq/1.png", f"{above}/gt/1.png")
+    assert names(find_pairs(tmp_path)) == [f"{above}/1"]
+    assert names(find_pairs(tmp_path / above)) == ["1"]
+
+
 def test_hide(make: Make, tmp_path: Path) -> None:
     """Blurred pictures of both parts share one folder of sharp ones."""
     root = tmp_path / "HIDE_dataset"
