@@ -58,7 +58,7 @@ def compare(
     report_page(page, json=json)
 
 
-def show_progress(bar: console.Progress, done: int, total: int) -> None:
+def show_progress(bar: console.ProgressBar, done: int, total: int) -> None:
     bar.total = total
     bar.update(done - bar.n)
 

@@ -23,7 +23,7 @@ from deblurcli.errors import DeblurError, logger
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    Progress = tqdm[NoReturn]
+    ProgressBar = tqdm[NoReturn]
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """What writing to a full disk fails with."""
@@ -125,7 +125,7 @@ def progress(
     description: str = "",
     unit_scale: bool = False,
     hidden: bool = False,
-) -> Progress:
+) -> ProgressBar:
     """Makes a progress bar on stderr; it shows on a terminal only, and never with ``-q``."""
     from tqdm import tqdm
 
@@ -144,7 +144,7 @@ def progress(
     )
 
 
-def show_download(size_bytes: int) -> Progress:
+def show_download(size_bytes: int) -> ProgressBar:
     """Shows a download of weights: by a bar on a terminal, else by a line."""
     if not sys.stderr.isatty():
         note(f"downloading weights, {size_bytes / 1e6:.1f} MB")

@@ -16,9 +16,9 @@ from deblurcli.cli.options import option
 from deblurcli.errors import UsageError, already_exists
 
 if TYPE_CHECKING:
+    from deblurcli.deblurrer import Image
     from deblurcli.evaluation.cases import Case
     from deblurcli.evaluation.evaluate import Failure, Method
-    from deblurcli.evaluation.metrics import Image
     from deblurcli.evaluation.scores import Score
 
 

@@ -47,7 +47,7 @@ class RunReport:
         self._bar.bar_format = BAR
         self._restored = self._added = 0  # of the plan's jobs: for the bar
         self._ended = threading.Event()
-        self._frames: console.Progress | None = None  # of the clip that is being restored
+        self._frames: console.ProgressBar | None = None  # of the clip that is being restored
         self._clip_start = self._last_line = self.start
 
     def __enter__(self) -> RunReport:

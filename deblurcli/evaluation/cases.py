@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deblurcli.data.layouts import find_pairs
+from deblurcli.deblurrer import Image
 from deblurcli.errors import DeblurError, UsageError, too_small
 from deblurcli.evaluation import koehler
-from deblurcli.evaluation.metrics import Image, Metric
+from deblurcli.evaluation.metrics import Metric
 from deblurcli.io.photos import read, to_uint8
 
 Scorer = Callable[[Image, Iterable[Image], Sequence[Metric]], dict[str, float]]

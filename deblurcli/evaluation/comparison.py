@@ -13,6 +13,7 @@ from pathlib import Path
 from natsort import natsorted, ns
 
 from deblurcli import __version__
+from deblurcli.deblurrer import Image
 from deblurcli.errors import (
     DeblurError,
     NothingToDoError,
@@ -31,7 +32,7 @@ from deblurcli.evaluation.html import (
     page_folder,
     write_page,
 )
-from deblurcli.evaluation.metrics import SSIM_MIN_PX, Image, Metric, find_metrics
+from deblurcli.evaluation.metrics import SSIM_MIN_PX, Metric, find_metrics
 from deblurcli.io.media import SUFFIXES, kind_of
 from deblurcli.io.videos import probe, restore_video
 from deblurcli.io.videos.frame_files import encode_png

@@ -24,7 +24,7 @@ import torch
 
 from deblurcli import __version__
 from deblurcli.data.layouts import find_pictures
-from deblurcli.deblurrer import Deblurrer
+from deblurcli.deblurrer import Deblurrer, Image
 from deblurcli.errors import (
     DeblurError,
     DeviceError,
@@ -34,7 +34,7 @@ from deblurcli.errors import (
     sizes_differ,
 )
 from deblurcli.evaluation.cases import Case, read_image
-from deblurcli.evaluation.metrics import Image, find_metrics, psnr
+from deblurcli.evaluation.metrics import find_metrics, psnr
 from deblurcli.evaluation.peak_memory import read_peak_mib, reset_peak
 from deblurcli.evaluation.scores import Score, ScoreFile
 from deblurcli.models.network import count_gmacs

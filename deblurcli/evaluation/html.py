@@ -21,8 +21,8 @@ from urllib.parse import quote
 import jinja2
 from PIL import Image as PillowImage
 
+from deblurcli.deblurrer import Image
 from deblurcli.errors import UsageError, already_exists, cannot_write
-from deblurcli.evaluation.metrics import Image
 from deblurcli.io.files import atomic_output
 
 MAX_EMBEDDED_BYTES = 14 * 2**20

@@ -27,9 +27,8 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
+from deblurcli.deblurrer import Image
 from deblurcli.errors import UsageError, not_installed
-
-Image = NDArray[np.uint8]
 
 SSIM_MIN_PX = 11
 """What both sides of a picture must have for SSIM."""
