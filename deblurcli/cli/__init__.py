@@ -162,6 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # a video's coder) want the same cores, a photo took twice to three times as long.
     # It has to be said before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints its settings otherwise
     # Memory that a layer of the network frees is for the next one. Else glibc hands blocks this
     # large back to the kernel, and to have them anew costs a sixth of a large photo's time.
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -200,8 +199,6 @@ def choose_encoding(
     options = dict(encoder.options)
     if container_format == "avi":
         options["bf"] = "0"  # AVI has no room for the order in which B-frames are shown
-    if name == "libsvtav1":
-        os.environ.setdefault("SVT_LOG", "1")  # errors only: else it prints its settings
     if crf is not None and encoder.crf is None:
         why = "has no such scale" if name in _ENCODERS else "has a scale of its own"
         raise UsageError("--crf", f"{name} {why}", "leave it out")
