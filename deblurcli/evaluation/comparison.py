@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from deblurcli.errors import (
     DeblurError,
     NothingToDoError,
     UsageError,
-    already_exists,
     sizes_differ,
 )
 from deblurcli.evaluation.cases import read_image
@@ -34,8 +32,8 @@ from deblurcli.evaluation.html import (
 )
 from deblurcli.evaluation.metrics import SSIM_MIN_PX, Metric, find_metrics
 from deblurcli.io.media import SUFFIXES, kind_of
+from deblurcli.io.photos import to_uint8
 from deblurcli.io.videos import probe, restore_video
-from deblurcli.io.videos.frame_files import encode_png
 from deblurcli.io.videos.pixels import display_matrix_of, pixels_of, turn_upright
 from deblurcli.io.videos.reading import VideoReader
 from deblurcli.io.videos.steadying import Restore
@@ -87,7 +85,7 @@ class Group:
         for path, image in zip(self.paths, images, strict=True):
             if image.shape != images[0].shape:
                 raise sizes_differ(path, image.shape[1::-1], self.paths[0], (width, height))
-        caption = f"{width}x{height} px"
+        caption = size_of(images[0])
         if metrics and min(height, width) >= SSIM_MIN_PX:
             figures = []
             for image in images[:-1]:
@@ -95,6 +93,15 @@ class Group:
                 figures.append(f"{psnr_db:.2f} dB" + "".join(f", SSIM {s:.4f}" for s in ssim))
             caption += f" · {' → '.join(figures)}"
         return images, caption
+
+    def reduce(self, labels: Sequence[str], metrics: Sequence[Metric], groups: int) -> Slider:
+        """The pictures as small as they have to be in one file with those of so many groups."""
+        if self.of_videos:
+            size = f"more than {MAX_EMBEDDED_BYTES >> 20} MiB"
+            raise UsageError(self.paths[0], size, "leave out --one-file")
+        images, caption = self.read(metrics)
+        pictures = list(zip(labels, images, strict=True))
+        return embed(self.name, caption, pictures, max_bytes=MAX_EMBEDDED_BYTES // groups)
 
     def place(self, folder: PageFolder, labels: Sequence[str], metrics: Sequence[Metric]) -> Slider:
         """Writes pictures, or videos that browsers play, into the folder of a page."""
@@ -116,6 +123,10 @@ class Group:
         length = "" if info.seconds is None else f", {info.seconds:.1f} s"
         caption = f"{info.width}x{info.height} px, {fps:.4g} fps{length}"
         return Slider(self.name, caption, info.width, info.height, tuple(layers), fps)
+
+
+def size_of(image: Image) -> str:
+    return f"{image.shape[1]}x{image.shape[0]} px"
 
 
 def write_comparison(
@@ -147,8 +158,6 @@ def write_comparison(
             folder exists.
         UsageError: as many labels as sources wanted; videos too large for one file.
     """
-    if target.exists() and not overwrite:  # said now, not after all the work
-        raise already_exists(target)
     sources = [before, after] + ([sharp] if sharp is not None else [])
     groups = _match(sources)
     if labels and len(labels) != len(sources):
@@ -156,45 +165,54 @@ def write_comparison(
     metrics = [m for m in find_metrics() if m.name in ("psnr_db", "ssim")]
     metrics = metrics if sharp is not None and not labels else []
     labels = labels or ("Before", "After", "Sharp")[: len(sources)]
+    title = groups[0].name if len(groups) == 1 else f"{before.name} and {after.name}"
     sliders: list[Slider] = []
     with page_folder(target, overwrite=overwrite) as folder:
         for group in groups:
             sliders.append(group.place(folder, labels, metrics))
             on_progress(len(sliders), len(groups))
-        too_large = folder.size_bytes() > MAX_EMBEDDED_BYTES
-        folder.kept = too_large and not one_file
-        lead = ["Drag across a picture, or move its handle with the arrow keys."]
-        if folder.kept:
-            name = folder.final.name
-            lead.append(f"The pictures lie in the folder {name}: keep it beside this page.")
-        elif not too_large:
-            sliders = [folder.move_into_page(slider) for slider in sliders]
-        else:
-            sliders = []
-            for group in groups:
-                if group.of_videos:
-                    size = f"more than {MAX_EMBEDDED_BYTES >> 20} MiB"
-                    raise UsageError(group.paths[0], size, "leave out --one-file")
-                images, caption = group.read(metrics)
-                pictures = list(zip(labels, images, strict=True))
-                max_bytes = MAX_EMBEDDED_BYTES // len(groups)
-                sliders.append(embed(group.name, caption, pictures, max_bytes=max_bytes))
-        write_page(
-            target,
-            "compare.html",
-            title=groups[0].name if len(groups) == 1 else f"{before.name} and {after.name}",
-            lead=lead,
-            footer=[
-                *(metric.convention for metric in metrics),
-                f"Pictures are compressed (WebP) copies. deblurcli {__version__}",
-            ],
-            overwrite=overwrite,
-            beside=folder.kept,
-            figures=sliders,
+        reduced = one_file and folder.size_bytes() > MAX_EMBEDDED_BYTES
+        if reduced:
+            sliders = [group.reduce(labels, metrics, len(groups)) for group in groups]
+        return _write_sliders(
+            target, folder, title, sliders, metrics, overwrite=overwrite, reduced=reduced
         )
-        size_bytes = target.stat().st_size + (folder.size_bytes() if folder.kept else 0)
+
+
+def _write_sliders(
+    target: Path,
+    folder: PageFolder,
+    title: str,
+    sliders: Sequence[Slider],
+    metrics: Sequence[Metric] = (),
+    *,
+    overwrite: bool,
+    reduced: bool = False,
+) -> WrittenPage:
+    """Writes the page of sliders: with all pictures in it, where they fit or are `reduced`."""
+    lead = ["Drag across a picture, or move its handle with the arrow keys."]
+    folder.kept = not reduced and folder.size_bytes() > MAX_EMBEDDED_BYTES
+    if folder.kept:
+        name = folder.final.name
+        lead.append(f"The pictures lie in the folder {name}: keep it beside this page.")
+    elif not reduced:
+        sliders = [folder.move_into_page(slider) for slider in sliders]
+    write_page(
+        target,
+        "compare.html",
+        title=title,
+        lead=lead,
+        footer=[
+            *(metric.convention for metric in metrics),
+            f"Pictures are compressed (WebP) copies. deblurcli {__version__}",
+        ],
+        overwrite=overwrite,
+        beside=folder.kept,
+        figures=sliders,
+    )
+    size_bytes = target.stat().st_size + (folder.size_bytes() if folder.kept else 0)
     beside = folder.final if folder.kept else None
-    return WrittenPage(target, len(groups), size_bytes, beside, too_large and one_file)
+    return WrittenPage(target, len(sliders), size_bytes, beside, reduced)
 
 
 def write_preview(
@@ -214,17 +232,13 @@ def write_preview(
     Raises:
         DeblurError: the video can't be decoded, or the page can't be written.
     """
-    if target.exists() and not overwrite:
-        raise already_exists(target)
     info, begin = probe(source), start or 0.0
     length = float(info.frame_count / info.fps) if info.frame_count and info.fps else begin
     seconds = max(0.0, (length if end is None else min(end, length)) - begin)
     fps = float(info.fps or 25)
     count = max(1, min(count, round(seconds * fps)))
-    with tempfile.TemporaryDirectory(prefix="deblur-") as work:
-        before, after = Path(work, "in", source.name), Path(work, "out", "restored")
-        for folder in (before, after):
-            folder.mkdir(parents=True)
+    sliders = []
+    with page_folder(target, overwrite=overwrite) as folder:
         for number in range(count):
             # In the middle of its share, and surely before the last frame.
             at = begin + max(0.0, seconds * (number + 0.5) / count - 0.75 / fps)
@@ -232,11 +246,13 @@ def write_preview(
                 frame = next(reader.steps()).frame
                 assert frame is not None  # `steps` raises where there is none
                 blurred, turn = pixels_of(frame), display_matrix_of(frame)
-            for folder, pixels in ((before, blurred), (after, restore(blurred))):
-                png = encode_png(turn_upright(pixels, turn))
-                (folder / f"{number + 1} ({at:.2f} s).png").write_bytes(png)
+            layers = [("Before", blurred), ("After", restore(blurred))]
+            upright = [(label, to_uint8(turn_upright(image, turn))) for label, image in layers]
+            name = f"{number + 1} ({at:.2f} s)"
+            sliders.append(folder.place(name, size_of(upright[0][1]), upright))
             on_progress(number + 1, count)
-        return write_comparison(target, before, after, overwrite=overwrite)
+        title = f"{source.name} and restored"
+        return _write_sliders(target, folder, title, sliders, overwrite=overwrite)
 
 
 def _match(sources: Sequence[Path]) -> list[Group]:

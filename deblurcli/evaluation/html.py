@@ -214,10 +214,13 @@ def page_folder(target: Path, *, overwrite: bool) -> Iterator[PageFolder]:
     overwritten goes in either case, but not on an exception.
 
     Raises:
-        UsageError: it exists and `overwrite` is false, or it holds files that are not a page's.
+        UsageError: it or the page exists and `overwrite` is false, or it holds files that are
+            not a page's.
         DeblurError: it can't be written.
     """
     final = target.with_name(f"{target.stem}_files")
+    if target.exists() and not overwrite:
+        raise already_exists(target)
     if os.path.lexists(final):
         if not overwrite:
             raise already_exists(final)
