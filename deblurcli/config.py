@@ -327,7 +327,7 @@ class RunConfig:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RunConfig:
-        """Raises FileNotFoundError, or UsageError where the file is damaged."""
+        """Raises UsageError where there is none, or it is damaged."""
         try:
             values = json.loads(Path(path).read_text("utf-8"))
             recipe = Recipe()
@@ -336,7 +336,8 @@ class RunConfig:
             lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
             return cls(recipe=recipe, **(values | lists))
         except FileNotFoundError:
-            raise
+            reason = "no training run there to go on with"
+            raise UsageError(path, reason, "leave out --resume, or give its --output") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UsageError(
                 path, f"damaged, or not the configuration of a run ({error})", "give all options"

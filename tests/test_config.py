@@ -17,8 +17,8 @@ from deblurcli.data.degradations import draw_degradation
 from deblurcli.errors import UsageError
 
 pytest.importorskip("accelerate", reason="needs the extra 'train'")
-from deblurcli.training import build_generator
 from deblurcli.training.schedule import Schedule
+from deblurcli.training.train_step import build_generator
 
 
 @pytest.mark.parametrize(

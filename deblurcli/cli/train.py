@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from deblurcli.config import RunConfig
     from deblurcli.data.dataset import Source
     from deblurcli.data.layouts import Pair
-    from deblurcli.training import TrainingStatus
+    from deblurcli.training.progress import TrainingStatus
 
 # What a resumed run may change: how long and where it trains, and how its rate goes on.
 MAY_CHANGE = {
@@ -120,8 +119,7 @@ def train(
             raise UsageError(
                 "--weights", "can't go with --resume, which has its own", "leave one of them out"
             )
-        with suppress(FileNotFoundError):
-            stored = RunConfig.load(output / "config.json")
+        stored = RunConfig.load(output / "config.json")
     begun = stored.recipe if recipe is None else load_recipe(recipe)
     config = run.apply(replace(stored, recipe=change_recipe(begun, changes)))
     if show_recipe:
@@ -129,7 +127,7 @@ def train(
         return
     if not config.data:
         raise UsageError("train", "nothing to train on", "give --data DIR")
-    if resume and stored.data and (changed := stored.differences(config)):
+    if resume and (changed := stored.differences(config)):
         for name, (before, now) in changed.items():
             if name not in MAY_CHANGE:
                 raise UsageError(
@@ -152,7 +150,9 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
 ) -> None:
     """Trains, and shows and says how it goes; `changes` are what was asked of the network."""
     try:
-        from deblurcli.training import RunFolder, Trainer, Validation
+        from deblurcli.training.checkpoint import RunFolder
+        from deblurcli.training.trainer import Trainer
+        from deblurcli.training.validation import Validation
     except ModuleNotFoundError as error:
         raise not_installed("train", error.name or "accelerate", "train") from error
     import torch
@@ -175,10 +175,9 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     number_format = choose_precision(wanted, place)
     sources, pairs, notes = find_data(config)
     folder = RunFolder(output)
-    initial = folder.load_network() if resume else None
-    if initial is None and config.weights is not None:
+    initial = None
+    if config.weights is not None and not resume:
         initial, _ = load_weights(hub.find(config.weights, show_progress=console.show_download))
-    if initial is not None:
         described = describe_network(config.recipe, initial.config)
         if change_recipe(described, changes) != described:
             raise UsageError(
@@ -186,20 +185,18 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
                 "describes another network than the one to start from",
                 "leave out network, scales, channels, blocks, depths, unshuffle and block",
             )
-        config = replace(config, recipe=described)
     trainer = Trainer(
         config,
         sources,
         folder,
         precision=number_format.name,
         initial=initial,
+        resume=resume,
         training_data=notes,
         cpu=place.type == "cpu",
     )
     if trainer.accelerator.is_main_process:
-        folder.prepare(config, resume=resume)
-    if resume:
-        trainer.resume()
+        folder.prepare(trainer.config, resume=resume)
     validate = None
     if pairs:
         device = "cpu" if place.type == "cpu" else str(trainer.accelerator.device)
@@ -221,7 +218,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     pictures = []
     try:
         blurred = validate.measure_blurred() if validate else {}
-        draw_curves(folder.metrics, output / "curves.png", blurred)
+        draw_curves(trainer.metrics, output / "curves.png", blurred)
         pictures.append(str(output / "curves.png"))
     except ImportError:  # a run without matplotlib has done its work all the same
         logger.info("no curves.png without matplotlib: pip install 'deblurcli[train]'")

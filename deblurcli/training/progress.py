@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -101,12 +100,12 @@ class Stopwatch:
 
 
 def draw_curves(
-    metrics_csv: Path, target: Path, blurred: Mapping[str, float] | None = None
+    rows: Sequence[Mapping[str, float]], target: Path, blurred: Mapping[str, float]
 ) -> None:
-    """Plots loss and validation PSNR over training time from a run's ``metrics.csv``.
+    """Plots loss and validation PSNR over training time.
 
     Args:
-        metrics_csv: what to plot.
+        rows: of ``metrics.csv``, see `TrainingStatus.row`.
         target: a PNG file.
         blurred: set name to the PSNR in dB of its blurred pictures: a dashed line each.
 
@@ -117,20 +116,16 @@ def draw_curves(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with metrics_csv.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    minutes = [float(row["minutes"]) for row in rows]
     figure = Figure(figsize=(9, 4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    left.plot(minutes, [float(row["loss"]) for row in rows], marker=".")
+    left.plot([row["minutes"] for row in rows], [row["loss"] for row in rows], marker=".")
     left.set(title="Training loss", xlabel="minutes of training", yscale="log")
-    for key in [key for key in (rows[0] if rows else {}) if key.startswith("psnr_db:")]:
-        # Empty where a run was interrupted: nothing was measured then.
-        points = [(m, float(row[key])) for m, row in zip(minutes, rows, strict=True) if row[key]]
+    for key in {key: None for row in rows for key in row if key.startswith("psnr_db:")}:
         name = key.removeprefix("psnr_db:")
+        points = [(row["minutes"], row[key]) for row in rows if key in row]
         (line,) = right.plot(*zip(*points, strict=True), marker=".", label=name)
-        if blurred and name in blurred:
+        if name in blurred:
             label = f"{name}, blurred"
             right.axhline(blurred[name], color=line.get_color(), linestyle="--", label=label)
     right.set(title="Validation", xlabel="minutes of training", ylabel="PSNR (dB)")
@@ -142,16 +137,12 @@ def draw_curves(
         figure.savefig(part, format="png", dpi=110)
 
 
-def draw_sheet(
-    rows: NDArray[np.uint8],
-    target: Path,
-    labels: Sequence[str] = ("blurred", "restored", "sharp"),
-) -> None:
-    """A picture of (rows, H, W, 3), with the names of the columns above them."""
+def draw_sheet(rows: NDArray[np.uint8], target: Path) -> None:
+    """A picture of (rows, H, 3 * W, 3): blurred, restored and sharp, with these words above."""
     sheet = np.concatenate(list(rows))
     head = Image.new("RGB", (sheet.shape[1], 24), "white")
-    for column, label in enumerate(labels):
-        left = column * sheet.shape[1] // len(labels)
+    for column, label in enumerate(("blurred", "restored", "sharp")):
+        left = column * sheet.shape[1] // 3
         ImageDraw.Draw(head).text((left + 6, 4), label, "black", ImageFont.load_default(14))
     with atomic_output(target, overwrite=True) as part:
         write_png(part, np.concatenate([np.asarray(head), sheet]))

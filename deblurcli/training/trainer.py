@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
 
@@ -29,9 +29,8 @@ from deblurcli.data.dataset import (
     TrainingDataset,
     choose_workers,
 )
-from deblurcli.errors import DeblurError, DeviceMemoryError, UsageError, WeightsError
+from deblurcli.errors import DeblurError, DeviceMemoryError, UsageError
 from deblurcli.models.network import RestorationNetwork
-from deblurcli.models.registry import read_config
 from deblurcli.training.checkpoint import RunFolder
 from deblurcli.training.progress import Stopwatch, TrainingStatus
 from deblurcli.training.schedule import Schedule
@@ -57,16 +56,19 @@ class Trainer:
         folder: where everything is kept.
         precision: ``"bf16"``, ``"fp16"`` or ``"fp32"``.
         initial: a network to start from instead of a random one; it decides what the recipe
-            says of the network. A run that began so is resumed with `RunFolder.load_network`.
+            says of the network.
+        resume: go on exactly where the run in the folder stopped; its network is taken.
         training_data: what the model card shall say of the data.
         cpu: train on the CPU even where there is a GPU.
 
     Attributes:
         step, seconds: done in all, over all resumed runs.
         best: mean PSNR in dB of the best validation so far.
+        metrics: the rows of ``metrics.csv``.
 
     Raises:
         UsageError: the batch can't be shared among the processes.
+        WeightsError: there is nothing to resume, or it is damaged or of another recipe.
         DeblurError: a file of the data is no picture.
     """
 
@@ -78,14 +80,17 @@ class Trainer:
         *,
         precision: str = "fp32",
         initial: RestorationNetwork | None = None,
+        resume: bool = False,
         training_data: tuple[str, ...] = (),
         cpu: bool = False,
     ) -> None:
+        state = None
+        if resume:
+            initial, state = folder.load()
         if initial is not None:
             config = replace(config, recipe=describe_network(config.recipe, initial.config))
         self.config, self.folder, self.training_data = config, folder, training_data
         recipe = config.recipe
-        self.step, self.seconds = 0, 0.0
         self.schedule = Schedule(recipe, config.steps, config.minutes)
         self.accelerator = Accelerator(
             mixed_precision={"fp32": "no"}.get(precision, precision),
@@ -118,8 +123,17 @@ class Trainer:
         self._renderer = BatchRenderer(recipe, device, self._store if self.resident else None)
         torch.manual_seed(config.seed)
         self.networks = TrainedNetworks(recipe, self.accelerator, initial)
-        self.best = -math.inf
+        self.step, self.seconds, self.best = 0, 0.0, -math.inf
         self.scores: dict[str, float] = {}
+        self.metrics: list[dict[str, float]] = []
+        if state is not None:
+            try:
+                self.networks.load_state_dict(state)
+                torch.set_rng_state(state["random"])
+                self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+                self.scores, self.metrics = state["scores"], state["metrics"]
+            except (KeyError, RuntimeError, ValueError, TypeError) as error:
+                raise folder.unusable() from error
         self.stop = StopRequest()
 
     # -- the loop ------------------------------------------------------------------------------
@@ -323,10 +337,9 @@ class Trainer:
         self.accelerator.log({f"psnr_db/{k}": db for k, db in self.scores.items()}, self.step)
         if samples is not None and self.accelerator.is_main_process:
             pictures = samples(network)
+            words = {"dataformats": "NHWC"} if self.config.track == "tensorboard" else {}
             for tracker in self.accelerator.trackers:
-                with suppress(NotImplementedError, AttributeError):
-                    words = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-                    tracker.log_images({"samples": pictures}, step=self.step, **words)
+                tracker.log_images({"samples": pictures}, step=self.step, **words)
         return status
 
     def _save(self, status: TrainingStatus, *, measured: bool) -> None:
@@ -337,16 +350,15 @@ class Trainer:
         mean_score = statistics.fmean(scores.values()) if scores else -math.inf
         best = mean_score > self.best
         self.best = max(self.best, mean_score)
-        self.folder.append_metrics(replace(status, scores=scores))
+        self.metrics.append(replace(status, scores=scores).row())
         state = {
             **self.networks.state_dict(),
-            "recipe": asdict(self.config.recipe),
             "network": self.networks.generator.config.to_json(),
-            "seed": self.config.seed,
             "step": self.step,
             "seconds": self.seconds,
             "best": self.best,
             "scores": self.scores,
+            "metrics": self.metrics,
             "random": torch.get_rng_state(),
         }
         self.folder.save(state, self.networks.ema_model, self._card(scores), best=best)
@@ -364,35 +376,3 @@ class Trainer:
             },
             scores={name: {"psnr_db": round(db, 3)} for name, db in scores.items()},
         )
-
-    def resume(self) -> None:
-        """Goes on exactly where the run in the folder stopped.
-
-        Raises:
-            WeightsError: there is no checkpoint, it is damaged, or of another network or seed.
-        """
-        state = self.folder.load_state()
-        if state.get("seed") != self.config.seed:
-            raise WeightsError(
-                self.folder.checkpoint,
-                f"was trained with --seed {state.get('seed')}",
-                "give the same seed",
-            )
-        try:
-            recipe = self.config.recipe
-            then = (state["recipe"]["name"], state["recipe"]["optimizer"])
-            if then != (recipe.name, recipe.optimizer):
-                raise ValueError("another recipe")
-            # Other networks may have parameters of the same names and shapes.
-            if read_config(state["network"]) != self.networks.generator.config:
-                raise ValueError("another network")
-            self.networks.load_state_dict(state)
-            torch.set_rng_state(state["random"])
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.best, self.scores = state["best"], state["scores"]
-        except (KeyError, RuntimeError, ValueError, TypeError) as error:
-            raise WeightsError(
-                self.folder.checkpoint,
-                "of another network or recipe",
-                "give the same --recipe and --set, or another --output",
-            ) from error

@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from deblurcli.errors import WeightsError
 from deblurcli.models.compact import compact_config
 from deblurcli.models.generator import MultiScaleGenerator
-from deblurcli.training import RunFolder
 from deblurcli.weights.files import ModelCard, load_weights, read_card, save_weights
 from deblurcli.weights.manifest import describe, read_manifest
 
@@ -44,23 +43,6 @@ def test_weights_of_version_1_still_load(tmp_path: Path, block: str) -> None:
     assert card.name == "n"
     for name, tensor in network.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
-
-
-def test_runs_of_version_1_still_go_on(tmp_path: Path) -> None:
-    network = MultiScaleGenerator(compact_config((8, 8), scales=2))
-    parameters = network.state_dict()
-    state = {
-        "network": network.config.to_json(),
-        "generator": with_old_names(parameters),
-        "ema": with_old_names({f"module.{name}": t for name, t in parameters.items()})
-        | {"n_averaged": torch.tensor(7)},
-    }
-    folder = RunFolder(tmp_path)
-    torch.save(state, folder.checkpoint)
-    loaded = folder.load_network().state_dict()
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in parameters.items())
-    state = folder.load_state()
-    assert (set(parameters), 7) == (set(state["ema_model"]), state["ema_updates"])
 
 
 # Headers of foreign or damaged files
