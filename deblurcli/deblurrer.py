@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from deblurcli.backends.onnx import OnnxBackend
 from deblurcli.errors import DeviceMemoryError, UsageError, WeightsError, logger
-from deblurcli.tiling import Values, restore_strips
+from deblurcli.tiling import Values, blend_weights, plan_spans
 from deblurcli.weights import hub
 from deblurcli.weights.manifest import ModelCard
 
@@ -333,6 +333,64 @@ class Deblurrer:
     def max_pixels(self) -> int:
         """How many pixels one forward pass may have, by the memory that it may take."""
         return max(MIN_TILE_PX**2, self.backend.max_pixels())
+
+
+def restore_strips(
+    restore: Callable[[slice, slice], Values],
+    height_px: int,
+    width_px: int,
+    *,
+    tile_px: int,
+    overlap_px: int,
+    alignment_px: int = 1,
+    on_tile: Callable[[int, int], None] | None = None,
+) -> Iterator[tuple[slice, Values]]:
+    """Restores an image tile by tile and gives finished strips of rows, top to bottom.
+
+    Besides one tile, only the rows of pixels that the current row of tiles covers are held in
+    floating point.
+
+    Args:
+        restore: called with the rows and columns of one tile; returns that tile's result,
+            ``(h, w, C)`` float32.
+        height_px, width_px: the image's size.
+        tile_px, overlap_px, alignment_px: as for `plan_spans`, for both dimensions.
+        on_tile: told after each tile how many are done, and how many there are.
+
+    Yields:
+        The rows that are finished, and their values ``(rows, width_px, C)``. Together
+        the strips cover every row once. A strip is the receiver's to keep or change.
+    """
+    row_spans = plan_spans(height_px, tile_px, overlap_px, alignment_px)
+    column_spans = plan_spans(width_px, tile_px, overlap_px, alignment_px)
+    row_weights, column_weights = blend_weights(row_spans), blend_weights(column_spans)
+    count = len(row_spans) * len(column_spans)
+    done = 0
+    carried: Values | None = None  # what earlier rows of tiles added to rows of the next one
+    for i, (rows, row_weight) in enumerate(zip(row_spans, row_weights, strict=True)):
+        band: Values | None = None
+        for columns, column_weight in zip(column_spans, column_weights, strict=True):
+            tile = restore(rows, columns)
+            done += 1
+            if on_tile is not None:
+                on_tile(done, count)
+            if count == 1:
+                yield rows, tile
+                return
+            if band is None:
+                band = np.zeros((len(row_weight), width_px, tile.shape[-1]), np.float32)
+                if carried is not None:
+                    band[: len(carried)] = carried
+                    carried = None
+            band[:, columns] += tile * (row_weight[:, None, None] * column_weight[:, None])
+            del tile
+        assert band is not None
+        # Rows before the next row of tiles are finished.
+        next_start = row_spans[i + 1].start if i + 1 < len(row_spans) else rows.stop
+        finished = next_start - rows.start
+        carried = band[finished:].copy() if finished < len(band) else None
+        yield slice(rows.start, next_start), band[:finished]
+        del band
 
 
 def check_image(image: Image) -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deblurcli.tiling import Values, blend_weights, plan_spans, restore_strips
+from deblurcli.deblurrer import restore_strips
+from deblurcli.tiling import Values, blend_weights, plan_spans
 
 lengths = st.integers(1, 400)
 tiles = st.integers(1, 150)

@@ -48,6 +48,6 @@ class ResNetLevel(nn.Module):
             blurred = torch.cat((blurred, upscaled), dim=1)
         features = self.blocks(self.head(blurred))
         # The output is an image, not a change to one: half precision would show in 16-bit photos.
-        with without_autocast(features):
+        with without_autocast(features.device.type):
             restored = self.tail(features.to(self.tail.weight.dtype))
         return restored, restored

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
-from deblurcli.models.compact import UNetLevel
+from deblurcli.models.compact import GatedBlock, Int8GatedBlock, UNetLevel
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.deepdeblur import ResNetLevel
-from deblurcli.models.layers import GatedBlock, Int8GatedBlock, without_autocast
+from deblurcli.models.layers import without_autocast
 from deblurcli.models.network import RestorationNetwork
 
 
@@ -55,7 +55,7 @@ class MultiScaleGenerator(RestorationNetwork):
         """
         span = self.config.value_range
         # The images themselves stay exact under autocast; only features may be bf16 or fp16.
-        with without_autocast(blurred):
+        with without_autocast(blurred.device.type):
             padded = blurred
             for dim in (2, 3):
                 if missing := -padded.shape[dim] % self.alignment_px:
