@@ -1,11 +1,4 @@
-"""Where the network runs and in which precision, and why.
-
-bf16 is chosen on its own only where the processor computes it natively: on CUDA from compute
-capability 8.0 (Ampere), and on CPUs with AVX-512 BF16 or AMX where a convolution of the network's
-own shape is measured to be faster than in fp32: of two CPUs that claim bf16, one ran it at twice
-the speed of fp32, the other at 0.6 times. The answer is kept in the user's cache. How far bf16
-stays from fp32 is stated at `Precision`.
-"""
+"""Where the network runs and in which precision, and why; how it is chosen says docs/speed.md."""
 
 from __future__ import annotations
 
@@ -61,25 +54,6 @@ class Precision:
 
     def __str__(self) -> str:
         return self.name
-
-
-@dataclass(frozen=True)
-class DeviceDescription:
-    """One device of this machine, for ``deblur info``.
-
-    Attributes:
-        name: as ``--device`` takes it.
-        model: what the maker calls it.
-        memory_bytes: its whole memory, None where unknown.
-        precision: what ``--precision auto`` chooses there.
-        reason: why.
-    """
-
-    name: str
-    model: str
-    memory_bytes: int | None
-    precision: str
-    reason: str
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -233,28 +207,34 @@ def memory_budget_bytes(device: torch.device) -> int:
     return (2048 if device.type == "mps" else 700) * 2**20
 
 
-def describe_devices() -> list[DeviceDescription]:
-    """All devices of this machine that we can use, the one ``auto`` takes first."""
+def describe_devices() -> list[dict[str, str | int | None]]:
+    """All devices of this machine that we can use, the one ``auto`` takes first.
+
+    Of each the name that ``--device`` takes, its maker's model, its whole memory in bytes (None
+    where unknown), and which precision ``auto`` chooses there and why.
+    """
     import torch
 
-    found: list[tuple[str, str, int | None]] = []
+    found: list[dict[str, str | int | None]] = []
+
+    def add(name: str, model: str, memory_bytes: int | None) -> None:
+        best = choose_precision("auto", torch.device(name))
+        facts = {"name": name, "model": model, "memory_bytes": memory_bytes}
+        found.append({**facts, "precision": best.name, "reason": best.reason})
+
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
-        found.append((f"cuda:{index}", properties.name, properties.total_memory))
+        add(f"cuda:{index}", properties.name, properties.total_memory)
+    memory_bytes = None
     if torch.backends.mps.is_available():
-        memory_bytes = None
         with suppress(AttributeError, RuntimeError):  # not in every PyTorch
             memory_bytes = torch.mps.recommended_max_memory()
-        found.append(("mps", "Apple GPU", memory_bytes))
-    memory_bytes = None
+        add("mps", "Apple GPU", memory_bytes)
+        memory_bytes = None
     with suppress(AttributeError, OSError, ValueError):  # not on Windows
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found.append(("cpu", _cpu_model(), memory_bytes))
-    described = []
-    for name, model, memory_bytes in found:
-        best = choose_precision("auto", torch.device(name))
-        described.append(DeviceDescription(name, model, memory_bytes, best.name, best.reason))
-    return described
+    add("cpu", _cpu_model(), memory_bytes)
+    return found
 
 
 def _cpu_model() -> str:

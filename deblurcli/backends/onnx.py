@@ -20,6 +20,7 @@ from deblurcli.devices import Precision
 from deblurcli.errors import DeviceError, WeightsError, logger, not_installed
 from deblurcli.weights import hub
 from deblurcli.weights.manifest import (
+    CHECKPOINT_SUFFIXES,
     METADATA_KEY,
     ModelCard,
     current_names,
@@ -122,22 +123,25 @@ def find_graph(weights: Path) -> Path:
     Raises:
         WeightsError: there is none, and no PyTorch to make it.
     """
-    network = read_document(weights)["network"]
-    name = graph_name(network)
+    is_ours, name = False, ""
+    if weights.suffix not in CHECKPOINT_SUFFIXES:
+        network = read_document(weights)["network"]
+        is_ours, name = network["body"] in ("unet", "resnet"), graph_name(network)
     for folder in hub.places().values():
-        if (folder / name).is_file():
+        if name and (folder / name).is_file():
             return folder / name
-    if find_spec("torch") is None or find_spec("onnxscript") is None:
+    # A configuration of others' does not say all of their network.
+    if not is_ours or find_spec("torch") is None or find_spec("onnxscript") is None:
         raise WeightsError(
             weights,
-            f"no graph of its network ({network.get('body')}) for ONNX Runtime is here",
+            "there is no graph of its network for ONNX Runtime",
             "where PyTorch is: deblur weights export FILE FILE.onnx, then --weights FILE.onnx",
         )
     from deblurcli.weights.export_onnx import export_onnx
-    from deblurcli.weights.files import load_generator
+    from deblurcli.weights.files import load_weights
 
     logger.warning("%s: making the graph for ONNX Runtime, once; this can take a minute", name)
     folder = hub.storage_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    export_onnx(*load_generator(weights), folder / name, only_graph=True, overwrite=True)
+    export_onnx(*load_weights(weights), folder / name, only_graph=True, overwrite=True)
     return folder / name

@@ -7,7 +7,6 @@ import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias
@@ -129,7 +128,7 @@ def gather(device: str = "auto", precision: str = "auto") -> dict[str, Part]:
     with guard("devices"):
         from deblurcli.devices import describe_devices
 
-        document["devices"] = [asdict(found) for found in describe_devices()]
+        document["devices"] = describe_devices()
     with guard("chosen"):
         from deblurcli.devices import choose_device, choose_precision
 

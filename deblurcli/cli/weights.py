@@ -292,9 +292,9 @@ def export_weights(
         raise already_exists(target, "give another name, or --overwrite")
     source = hub.find(name, offline=offline, show_progress=console.show_download)
     from deblurcli.weights.export_onnx import export_onnx
-    from deblurcli.weights.files import load_generator
+    from deblurcli.weights.files import load_weights
 
-    network, card = load_generator(source)
+    network, card = load_weights(source)
     console.note("exporting and checking; this can take a minute")
     difference = export_onnx(network, card, target, overwrite=overwrite)
     document = {"path": str(target), "largest_difference": difference}

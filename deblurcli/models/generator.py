@@ -30,8 +30,6 @@ class MultiScaleGenerator(RestorationNetwork):
 
     Attributes:
         config: rebuilds this network.
-        pads_mirrored: whether an image is extended to a multiple of `alignment_px` by mirroring
-            it, else by repeating its last row and column.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -72,30 +70,6 @@ class MultiScaleGenerator(RestorationNetwork):
             output[..., : -(-height // 2**k), : -(-width // 2**k)]
             for k, output in enumerate(outputs)
         ]
-
-
-def grow(network: MultiScaleGenerator, config: GeneratorConfig) -> MultiScaleGenerator:
-    """A larger network that computes the same at first: more blocks, depths or coarser levels.
-
-    What both have is copied. What is new adds nothing yet, because the last convolution on its
-    way is zero; training changes that.
-
-    Raises:
-        ValueError: something of `network` has no place in `config`.
-    """
-    grown = MultiScaleGenerator(config)
-    old, new = network.state_dict(), grown.state_dict()
-    if not old.keys() <= new.keys():
-        raise ValueError("the network can't be grown to this configuration: it would lose parts")
-    for name, tensor in new.items():
-        if name not in old:
-            if ".conv2." in name or ".ups." in name:
-                tensor.zero_()
-        elif old[name].shape == tensor.shape:
-            tensor.copy_(old[name])
-        else:  # a level that was the coarsest: its head gets the features of a coarser one, too
-            tensor.zero_()[:, : old[name].shape[1]] = old[name]
-    return grown
 
 
 def quantise(network: nn.Module) -> None:

@@ -32,11 +32,14 @@ class RestorationNetwork(nn.Module):
         alignment_px: crops of one image whose origins are multiples of this see the same pixel
             grid inside the network as the whole image does; tiles should start there.
         features_per_pixel: channels of its largest features, for each pixel of the image.
+        pads_mirrored: whether an image is extended to a multiple of `alignment_px` by mirroring
+            it, else by repeating its last row and column.
     """
 
     config: NetworkConfig
     alignment_px: int
     features_per_pixel: float
+    pads_mirrored: bool = True
 
     def forward(self, blurred: Tensor) -> Tensor:
         """The restored images, ``(N, 3, H, W)`` like `blurred`."""

@@ -21,14 +21,11 @@ class NetworkKind:
     Attributes:
         overlap_px: what neighbouring tiles share.
         feature_maps: how many of its largest features are alive at once, for the memory.
-        max_cpu_tile_px: the side of tiles on a CPU: smaller ones compute more twice, larger
-            leave the caches.
         half_precision: whether it computes in bf16 and fp16.
     """
 
     overlap_px: int = 128
     feature_maps: float = 70
-    max_cpu_tile_px: int = 1024
     half_precision: bool = True
 
     def bytes_per_pixel(self, network: RestorationNetwork, dtype: torch.dtype) -> float:

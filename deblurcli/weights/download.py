@@ -9,12 +9,9 @@ from __future__ import annotations
 import logging
 import random
 import shutil
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -48,14 +45,12 @@ class RetryPolicy:
         wait_seconds: after the first round; twice as long after each further one.
         connect_seconds: until a server must have accepted the connection.
         stall_seconds: the longest pause between two pieces of the file.
-        total_seconds: until the whole file must be here; a slower source is not asked again.
     """
 
     rounds: int = 4
     wait_seconds: float = 1.0
     connect_seconds: float = 10.0
     stall_seconds: float = 30.0
-    total_seconds: float = 3600.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +111,6 @@ def fetch(
                     logger.info("%s: trying again in %.1f s", target.name, seconds)
                     time.sleep(seconds)
                 for source in tuple(left):
-                    started = time.monotonic()
                     try:
                         part = _retrieve(source, wanted, incoming, show_progress, retry)
                         return part.replace(target)
@@ -124,9 +118,6 @@ def fetch(
                         if getattr(error, "errno", None) is not None:
                             raise  # of the disk here: no other source would help
                         failures[source], passing = _explain(error)
-                        if time.monotonic() - started >= retry.total_seconds:
-                            failures[source] = f"not done after {retry.total_seconds:g} s"
-                            passing = False
                         logger.info("%s: %s: %s", target.name, source, failures[source])
                         if not (passing and source.startswith("http")):
                             left.remove(source)
@@ -181,27 +172,10 @@ def _retrieve(
             timeout=(retry.connect_seconds, retry.stall_seconds),
             hooks={"response": check_size},
         )
-    retrieved: Future[str] = Future()
-
-    def retrieve() -> None:
-        name = wanted.target.name
-        try:
-            retrieved.set_result(
-                pooch.retrieve(source, wanted.sha256, name, incoming, downloader=download)
-            )
-        except BaseException as error:
-            retrieved.set_exception(error)
-
-    # A server may drip: even its headers byte by byte, which no timeout of requests ends.
-    threading.Thread(target=retrieve, daemon=True).start()
+    name = wanted.target.name
     try:
-        part = Path(retrieved.result(retry.total_seconds))
-    except FutureTimeoutError:
-        raise ValueError from None  # `fetch` says how long it took
+        part = Path(pooch.retrieve(source, wanted.sha256, name, incoming, downloader=download))
     finally:
-        for response in responses:
-            with suppress(OSError, RuntimeError, ValueError):  # it has ended
-                response.raw.shutdown()  # ends the reading
         for open_still in (bar, *responses):
             if open_still is not None:
                 open_still.close()

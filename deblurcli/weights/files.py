@@ -143,19 +143,6 @@ def import_foreign(
     save_weights(target, network, card or own_card, half=False, overwrite=overwrite)
 
 
-def load_generator(path: str | os.PathLike[str]) -> tuple[MultiScaleGenerator, ModelCard]:
-    """As `load_weights`, for what only our own networks can: be trained and exported.
-
-    Raises:
-        WeightsError: as there, and for a network of others.
-    """
-    network, card = load_weights(path)
-    if not isinstance(network, MultiScaleGenerator):
-        reason = f"{network.config.body}, a network of others, which can only restore here"
-        raise WeightsError(path, reason, "give weights of deblurcli's own networks")
-    return network, card
-
-
 def read_pickled(path: Path, file: IO[bytes] | None = None) -> object:
     """What a PyTorch file holds, on the CPU, read with the restricted unpickler.
 

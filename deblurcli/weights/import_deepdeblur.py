@@ -22,7 +22,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -34,8 +34,7 @@ from deblurcli.models.registry import load_network
 from deblurcli.weights.files import read_pickled, save_weights
 from deblurcli.weights.manifest import ModelCard
 
-_MODEL_IN_ZIP = re.compile(r"model-(\d+)\.pt")
-_LARGEST_BYTES = 1 << 30  # the real ones have 47 MB; guards against zip bombs
+_MODEL_IN_ZIP = re.compile(r"([^/]+/)?models/model-\d+\.pt")
 
 
 def import_published(
@@ -134,20 +133,11 @@ def _latest_model(path: Path) -> io.BytesIO:
     """The ``.pt`` file with the largest number in a published archive."""
     try:
         with zipfile.ZipFile(path) as archive:
-            models = {}
-            for member in map(PurePosixPath, archive.namelist()):
-                match = _MODEL_IN_ZIP.fullmatch(member.name)
-                if match and "__MACOSX" not in member.parts:
-                    models[member] = int(match[1])
-            if not models:
-                raise _refusal(path, "no models/model-N.pt is in it")
-            if len({member.parent for member in models}) > 1:
-                remedy = "unpack it and import one .pt file from it"
-                raise WeightsError(path, "holds several models", remedy)
-            latest = max(models, key=models.__getitem__)
-            if archive.getinfo(str(latest)).file_size > _LARGEST_BYTES:
-                raise _refusal(path, f"{latest} in it is far too large")
-            return io.BytesIO(archive.read(str(latest)))
+            models = [name for name in archive.namelist() if _MODEL_IN_ZIP.fullmatch(name)]
+            if len({name.rpartition("/")[0] for name in models}) != 1:
+                raise _refusal(path, "no models/model-N.pt is in it, or those of several runs")
+            latest = max(models, key=lambda name: int(Path(name).stem.partition("-")[2]))
+            return io.BytesIO(archive.read(latest))
     except OSError as error:
         raise cannot_read(path, error, error_class=WeightsError) from error
     except (zipfile.BadZipFile, zlib.error) as error:

@@ -24,7 +24,7 @@ from deblurcli.errors import DeblurError, WeightsError
 from deblurcli.models.compact import compact_config
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.deepdeblur import deepdeblur_config
-from deblurcli.models.generator import MultiScaleGenerator, gaussian_pyramid, grow
+from deblurcli.models.generator import MultiScaleGenerator, gaussian_pyramid
 from deblurcli.weights.files import ModelCard, load_weights, read_card, save_weights
 
 TINY_RESNET = GeneratorConfig(
@@ -117,42 +117,6 @@ def test_zero_weights_leave_grey_or_the_image(name: str) -> None:
     image = torch.rand(1, 3, 17, 33)
     expected = torch.full_like(image, 0.5) if name == "resnet" else image
     torch.testing.assert_close(network(image), expected, atol=1e-6, rtol=0)
-
-
-GROWN = {
-    "more blocks": {"encoder_blocks": (2, 1, 3), "decoder_blocks": (1, 2)},
-    "a depth more at the finest level": {
-        "channels": (4, 6, 8, 8),
-        "encoder_blocks": (1, 1, 1, 2),
-        "decoder_blocks": (1, 1, 1),
-        "depths": (4, 3, 3),
-    },
-    "a coarser level": {"scales": 4},
-}
-
-
-@pytest.mark.parametrize("block", ["residual", "gated"])
-@pytest.mark.parametrize("change", GROWN)
-def test_a_grown_network_computes_the_same_until_it_is_trained(change: str, block: str) -> None:
-    config = replace(TINY_UNET, block=block)
-    small, images = make(config), torch.rand(1, 3, 64, 128)
-    grown = grow(small, replace(config, **GROWN[change]))
-    torch.testing.assert_close(grown(images), small(images), atol=1e-6, rtol=0)
-    grown.requires_grad_(True)
-    before = {name: p.detach().clone() for name, p in grown.named_parameters()}
-    optimizer = torch.optim.SGD(grown.parameters(), lr=10.0)
-    for _ in range(4):  # what is behind two zeros learns after what is before it
-        optimizer.zero_grad()
-        sum((out**2).mean() for out in grown.restore_scales(images)).backward()
-        optimizer.step()
-    new = before.keys() - small.state_dict().keys()
-    assert new
-    assert all(not torch.equal(before[n], p) for n, p in grown.named_parameters() if n in new)
-
-
-def test_a_network_cannot_lose_parts_as_it_grows() -> None:
-    with pytest.raises(ValueError, match="lose parts"):
-        grow(make(TINY_UNET), replace(TINY_UNET, encoder_blocks=(1, 1, 0 + 1), scales=2))
 
 
 def test_value_range_is_a_unit_only() -> None:

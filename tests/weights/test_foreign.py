@@ -24,9 +24,9 @@ from deblurcli.cli import main
 from deblurcli.errors import WeightsError
 from deblurcli.models.foreign import import_spandrel
 from deblurcli.models.registry import NETWORKS
-from deblurcli.weights import hub
+from deblurcli.weights import hub, manifest
 from deblurcli.weights.download import RetryPolicy
-from deblurcli.weights.files import import_foreign, load_generator, load_weights
+from deblurcli.weights.files import import_foreign, load_weights
 from deblurcli.weights.manifest import Entry, Manifest, write_manifest
 
 if find_spec("spandrel") is None:
@@ -242,7 +242,7 @@ def test_without_the_extra_one_line_says_what_to_install(
     publish(nafnet, mirrors.sources("good"), store.parent / "package" / "_weights")
     imported = store / "mine.safetensors"
     import_foreign(nafnet, imported)
-    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    monkeypatch.setattr(manifest, "find_spec", lambda name: None)
     for weights in ("nafnet-8", nafnet, imported):
         with pytest.raises(WeightsError, match=r"pip install 'deblurcli\[zoo\]'"):
             Deblurrer.load(weights)
@@ -301,10 +301,23 @@ def test_from_the_command_line(
     assert (tmp_path / "sharp.png").exists()
 
 
-def test_they_are_not_trained_nor_exported(nafnet: Path, tmp_path: Path) -> None:
-    assert main(["weights", "export", str(nafnet), str(tmp_path / "x.onnx")]) == 4
-    with pytest.raises(WeightsError, match="NAFNet, a network of others"):
-        load_generator(nafnet)
+def test_they_are_exported_for_onnx_runtime(
+    nafnet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason="the extra 'onnx' is not installed")
+    model = tmp_path / "theirs.onnx"
+    assert main(["weights", "export", str(nafnet), str(model)]) == 0
+    image = make_image(64, 96)
+    ours = Deblurrer.load(model)
+    theirs = Deblurrer.load(nafnet, device="cpu", precision="fp32")
+    assert (ours.overlap_px, ours.backend.alignment_px) == (128, 16)
+    assert np.abs(ours.restore(image) - theirs.restore(image)).max() < 1e-4
+    with pytest.raises(WeightsError, match="deblur weights export"):
+        Deblurrer.load(nafnet, backend="onnx")
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: 1 / 0)
+    assert main(["weights", "export", str(nafnet), str(tmp_path / "x.onnx")]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.onnx"]
 
 
 def test_a_torchvision_that_cannot_be_imported_is_no_obstacle(nafnet: Path, tmp_path: Path) -> None:
@@ -313,7 +326,7 @@ def test_a_torchvision_that_cannot_be_imported_is_no_obstacle(nafnet: Path, tmp_
     code = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-from deblurcli.weights.files import load_generator, load_weights
+from deblurcli.weights.files import load_weights
 assert load_weights({str(nafnet)!r})[0].config.body == "NAFNet"
 assert "torchvision" not in sys.modules
 """

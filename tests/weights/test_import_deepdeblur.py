@@ -262,7 +262,7 @@ def test_an_archive_with_several_models_is_not_guessed_about(tmp_path: Path) -> 
     with zipfile.ZipFile(tmp_path / "both.zip", "w") as archive:
         archive.writestr("GOPRO_L1/models/model-1000.pt", b"")
         archive.writestr("REDS_L1/models/model-200.pt", b"")
-    with pytest.raises(WeightsError, match="holds several models"):
+    with pytest.raises(WeightsError, match="those of several runs"):
         read_published(tmp_path / "both.zip")
 
 
