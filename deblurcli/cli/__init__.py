@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import difflib
-import errno
 import os
 import re
 import signal
@@ -17,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import typer
 from typer.core import TyperGroup
@@ -36,7 +35,7 @@ from deblurcli.cli import (
     watch,
     weights,
 )
-from deblurcli.cli.help import SETTINGS, Command, man_page, write_options
+from deblurcli.cli.help import SETTINGS, Command, man_page, width_of_help, write_options
 from deblurcli.errors import DeblurError, UsageError
 
 if TYPE_CHECKING:  # no part of Typer's interface, so never imported
@@ -53,10 +52,15 @@ class DefaultCommandGroup(TyperGroup):
     def make_context(
         self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: object
     ) -> Context:
+        extra["terminal_width"] = width_of_help()
         if args == ["help", "--man"]:
             print(man_page(self), end="")
             raise typer.Exit
         if args and args[0] == "help":  # as other programs have it: help, help train
+            topic = args[1:2]
+            if topic and topic[0] not in self.commands and not topic[0].startswith("-"):
+                self.check_words(topic, "no such command")
+                raise UsageError(topic[0], "no such command", "see 'deblur --help'")
             args = [*args[1:], "--help"]
         elif args == ["version"]:
             args = ["--version"]
@@ -64,27 +68,28 @@ class DefaultCommandGroup(TyperGroup):
             name = args[0]
             command = self.commands[name]
             return command.make_context(f"{info_name} {name}", args[1:], parent=parent, **extra)
-        words, suspects = list(args), args[:1]
-        reason, refused = "no such file and no such command", None
+        words = list(args)
         try:
             context = super().make_context(info_name, args, parent=parent, **extra)
         except typer.TyperException as error:
-            refused, reason, suspects = error, sentence(error), words
-        if refused or not extra.get("resilient_parsing"):
-            # A mistyped or misplaced command is no path.
-            for before, word in zip(("", *words), suspects, strict=False):
-                # --weights resembles one, but is an option; "inf" after --strength, a value.
-                if not word.startswith("-") and not before.startswith("-"):
-                    near = difflib.get_close_matches(word, list(self.commands), 1, cutoff=0.75)
-                    if near and not os.path.lexists(word):
-                        hint = f"for the command '{near[0]}', write: deblur {near[0]} ..."
-                        raise UsageError(word, reason, hint)
-        if refused:
-            raise refused
-        if not words and not extra.get("resilient_parsing"):
-            print(context.get_help(), file=sys.stderr)
-            raise typer.Exit(console.EXIT_USAGE)
+            self.check_words(words, sentence(error))
+            raise
+        if not extra.get("resilient_parsing"):
+            self.check_words(words[:1], "no such file and no such command")
+            if not words:
+                print(context.get_help(), file=sys.stderr)
+                raise typer.Exit(console.EXIT_USAGE)
         return context
+
+    def check_words(self, words: list[str], reason: str) -> None:
+        """Raises UsageError for a word that is a mistyped or misplaced command, and no path."""
+        for before, word in zip(("", *words), words, strict=False):
+            # --weights resembles one, but is an option; "inf" after --strength, a value.
+            if not word.startswith("-") and not before.startswith("-"):
+                near = difflib.get_close_matches(word, list(self.commands), 1, cutoff=0.75)
+                if near and not os.path.lexists(word):
+                    hint = f"for the command '{near[0]}', write: deblur {near[0]} ..."
+                    raise UsageError(word, reason, hint)
 
     def invoke(self, ctx: Context) -> object:
         if ctx.command is not self:
@@ -131,15 +136,6 @@ for command in (
     command.cls, command.context_settings = Command, SETTINGS
 
 
-class Failure(TypedDict, total=False):
-    """What ``--json`` prints where a command came to no document of its own."""
-
-    version: str
-    exit_code: int
-    stopped: str
-    error: dict[str, str]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line and gives its exit code; see the table in docs/command-line.md.
 
@@ -149,15 +145,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after ``deblur``; those of the process when None.
     """
     # What our caller closed is opened: files would take the places of the streams otherwise.
-    # Standard output can then only be read, so that what is printed is not lost in silence.
-    for name in ("stdin", "stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            handle = os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY)
-            setattr(sys, name, open(handle, "r" if name == "stdin" else "w"))  # noqa: PTH123, SIM115
-    signal.signal(signal.SIGTERM, stop)
-    # nohup has it ignored, and that is to stay so.
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, stop)
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    for ending in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, ending, None)
+        # nohup has it ignored, and that is to stay so.
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
     # PyTorch's threads would wait for each other in busy loops, and where other programs (or
     # a video's coder) want the same cores, a photo took twice to three times as long.
     # It has to be said before torch is imported.
@@ -170,34 +165,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD, bytes
     words = list(sys.argv[1:] if arguments is None else arguments)
     console.json_is_printed = False
-    failure = Failure(version=__version__, exit_code=0)
+    failure: dict[str, object] = {}
     try:
-        failure["exit_code"] = run(words)
+        code = run(words)
     except typer.TyperException as error:
         subject = getattr(getattr(error, "ctx", None), "command_path", "deblur")
         console.say(f"deblur: {sentence(error)}; see '{subject} --help'")
-        failure["exit_code"] = error.exit_code
+        code = error.exit_code
         failure["error"] = {"subject": subject, "reason": sentence(error), "remedy": "see --help"}
     except DeblurError as error:
         console.say_error(error)
-        failure["exit_code"], failure["error"] = error.exit_code, error.to_json()
+        code, failure["error"] = error.exit_code, error.to_json()
     except (KeyboardInterrupt, typer.Abort):
-        failure["exit_code"] = console.EXIT_INTERRUPTED
+        code = console.EXIT_INTERRUPTED
     except SystemExit as error:
-        failure["exit_code"], failure["stopped"] = int(error.code or 0), "interrupted"
-    except BrokenPipeError as error:
+        code, failure["stopped"] = int(error.code or 0), "interrupted"
+    except BrokenPipeError:
         console.silence_stdout()
-        failure["exit_code"], failure["stopped"] = console.EXIT_FAILED, str(error)
+        code = console.EXIT_FAILED
     except Exception as error:
-        failure["exit_code"], failure["stopped"] = console.EXIT_FAILED, str(error) or repr(error)
-        print_failure(words, failure)
+        failure["stopped"] = str(error) or repr(error)
+        print_failure(words, console.EXIT_FAILED, failure)
         raise
-    if failure["exit_code"] == console.EXIT_INTERRUPTED:  # Typer makes it of KeyboardInterrupt
+    if code == console.EXIT_INTERRUPTED:  # Typer makes it of KeyboardInterrupt
         go_on = "; what is done is kept, go on with --skip-existing"
         console.say(f"deblur: interrupted{HOW_TO_GO_ON.get(words[0] if words else '', go_on)}")
         failure["stopped"] = "interrupted"
-    print_failure(words, failure)
-    return failure["exit_code"]
+    print_failure(words, code, failure)
+    return code
 
 
 def run(words: Sequence[str]) -> int:
@@ -208,36 +203,26 @@ def run(words: Sequence[str]) -> int:
         reason, remedy = "it was deleted", "change to one that is there"
         raise UsageError("current folder", reason, remedy) from error
     try:
-        try:
-            result = app(args=list(words), prog_name="deblur", standalone_mode=False)
-        except ModuleNotFoundError as error:
-            if error.name != "torch":
-                raise
-            raise UsageError(words[0], "needs PyTorch", "pip install torch") from error
-        code = result if isinstance(result, int) else 0
-        try:
-            sys.stdout.flush()
-        except OSError:
-            if code == 0:
-                raise
-            console.silence_stdout()  # that has been told
+        result = app(args=list(words), prog_name="deblur", standalone_mode=False)
+        sys.stdout.flush()
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UsageError(words[0], "needs PyTorch", "pip install torch") from error
     except OSError as error:
-        if error.filename is not None or error.errno not in (*console.NO_ROOM, errno.EBADF):
+        if error.filename is not None or error.errno not in console.NO_ROOM:
             raise
         console.silence_stdout()
-        reason, remedy = "the disk is full", "free some space"
-        if error.errno == errno.EBADF:
-            reason, remedy = "it is closed", "leave it open"
-        raise DeblurError("standard output", reason, remedy) from error
-    return code
+        raise DeblurError("standard output", "the disk is full", "free some space") from error
+    return result if isinstance(result, int) else 0
 
 
-def print_failure(words: Sequence[str], failure: Failure) -> None:
-    """Prints the document of ``--json`` where nothing else did."""
+def print_failure(words: Sequence[str], code: int, failure: dict[str, object]) -> None:
+    """Prints the document of ``--json`` where a command came to none of its own."""
     options = words[: words.index("--")] if "--" in words else words
-    if "--json" in options and failure["exit_code"] and not console.json_is_printed:
+    if "--json" in options and code and not console.json_is_printed:
         with suppress(OSError):
-            console.print_json(failure)
+            console.print_json({"version": __version__, "exit_code": code, **failure})
 
 
 def stop(signal_number: int, frame: FrameType | None) -> None:
@@ -249,19 +234,8 @@ def stop(signal_number: int, frame: FrameType | None) -> None:
 def sentence(error: typer.TyperException) -> str:
     """Typer's message in the form of ours: one line, small first letter, no full stop."""
     text = " ".join(error.format_message().split()).rstrip(".")
-    for theirs, ours in (
-        (r"Input should be a valid integer.*", "not a whole number"),
-        (r"Input should be a valid number.*", "not a number"),
-        (r"Input should be less than or equal to (\S+)", r"more than \1"),
-        (r"Input should be greater than or equal to (\S+)", r"less than \1"),
-        (r"Value error, ", ""),
-        # Typer before 0.29:
-        (r"\S+ is not a valid int.*", "not a whole number"),
-        (r"\S+ is not in the range x>=([^<>\s]+)$", r"less than \1"),
-        # Options that are merely somewhat alike, such as --codec for --model, mislead.
-        (r"(No such option: )(\S+) \(.*\)", r"\1\2"),
-    ):
-        text = re.sub(theirs, ours, text)
+    # Options that are merely somewhat alike, such as --codec for --model, mislead.
+    text = re.sub(r"(No such option: )(\S+) \(.*\)", r"\1\2", text)
     name = getattr(error, "option_name", None) or ""
     near = difflib.get_close_matches(name, getattr(error, "possibilities", None) or (), 1, 0.8)
     if near:

@@ -34,9 +34,9 @@ def compare(
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
-    """Put two pictures or videos, or two folders of them, under before/after sliders in one page.
+    """Put pictures or videos under before/after sliders in one page.
 
-    Files in folders belong together when they have the same name; photo-sharp.jpg also belongs
+    Files in two folders belong together when they have the same name; photo-sharp.jpg also belongs
     to photo.jpg. The page needs no network. What is too large for one file lies in a folder
     beside it.
     """

@@ -23,7 +23,7 @@ class DataSetOptions:
     """Where pairs go, and how what is made is told."""
 
     output: Annotated[Path, options.About("Where the data set goes.", "DIR", "-o")]
-    seed: int = option(0, "Decides everything random.", min=0)
+    seed: int = option(0, "Decides everything random.", "N", parser=options.whole(0))
     dry_run: options.DryRun = False
     json: options.Json = False
 
@@ -60,7 +60,7 @@ def make_from_frames(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Videos of 120 frames per second or more, folders of frames, or folders of such.",
         ),
     ],
@@ -74,26 +74,27 @@ def make_from_frames(
         "both",
         "Average frames as they are (GOPRO's blur), through the gamma curve (blur_gamma), or both.",
     ),
-    gamma: float = option(2.2, "The camera's gamma curve.", min=1.0, max=4.0),
+    gamma: float = option(2.2, "The camera's gamma curve.", "N", parser=options.number(1.0, 4.0)),
     every: int | None = option(
         None,
         "Begin a pair every so many frames; else after the last of the pair before.",
         "FRAMES",
-        min=1,
+        parser=options.whole(1),
     ),
     split: Literal["train", "test", "val"] = option("train", "The part of the data set."),
     fps: float | None = option(
         None,
         "Frames per second when it was recorded, for slow motion and folders of frames.",
-        min=0.1,
+        "N",
+        parser=options.number(0.1),
     ),
     existing: options.ExistingOptions,
     target: DataSetOptions,
 ) -> int:
-    """Average successive frames of fast video, the middle one as sharp, as the paper did.
+    """Average successive frames of fast video, as the paper did.
 
-    Writes GOPRO's layout: DIR/train/CLIP/blur, blur_gamma and sharp. The same seed gives the
-    same files.
+    The middle one is the sharp one. Writes GOPRO's layout: DIR/train/CLIP/blur, blur_gamma and
+    sharp. The same seed gives the same files.
     """
     from deblurcli.data.make_pairs.clips import find_clips
     from deblurcli.data.make_pairs.frame_averaging import LEAST_FPS, SHARP, Averaging, write_pairs
@@ -167,10 +168,10 @@ def make_from_frames(
 def make_from_photos(
     *,
     sources: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO...", help="Sharp photos, or folders of them.")
+        list[Path], typer.Argument(metavar="PHOTO", help="Sharp photos, or folders of them.")
     ],
-    count: int = option(1, "Pairs of each photo.", min=1),
-    size: int = option(512, "Side of the pictures.", "PX", min=16),
+    count: int = option(1, "Pairs of each photo.", "N", parser=options.whole(1)),
+    size: int = option(512, "Side of the pictures.", "PX", parser=options.whole(16)),
     settings: list[str] | None = option(
         None,
         "Change what is drawn: path_px, rotation_degrees, objects, encoded, noise, jpeg, ... as in "
@@ -244,7 +245,7 @@ def make_from_photos(
 
 
 app = typer.Typer(
-    help="Make pairs of blurred and sharp pictures to train on or to measure with.",
+    help="Make pairs of blurred and sharp pictures.",
     rich_markup_mode=None,
     invoke_without_command=True,
 )

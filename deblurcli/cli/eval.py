@@ -61,7 +61,9 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     split: Literal["test", "val", "train", "all"] = option(
         "test", "The part of a data set that has parts."
     ),
-    limit: int = option(0, "Only the first N pictures of each set; 0: all.", "N", min=0),
+    limit: int = option(
+        0, "Only the first N pictures of each set; 0: all.", "N", parser=options.whole(0)
+    ),
     csv: Path | None = option(
         None, "Keep every picture's figures here; run again, nothing is measured twice.", "FILE"
     ),
@@ -73,7 +75,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     markdown: bool = option(False, "Print the tables in Markdown, as papers have them."),
     json: options.Json = False,
 ) -> int:
-    """Measure weights on blurred and sharp pictures: PSNR, SSIM, seconds, memory.
+    """Measure weights on pairs of pictures: PSNR, SSIM, seconds.
 
     The first row is the blurred input itself. GOPRO's two kinds of blur are measured apart.
     With torchrun, several processes (one for each GPU) share the pictures.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 from typer.core import TyperCommand, TyperGroup
@@ -17,7 +18,7 @@ from deblurcli import __version__
 if TYPE_CHECKING:  # no part of Typer's interface, so never imported
     from typer._click import Context, HelpFormatter
 
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+SETTINGS = {"help_option_names": ["-h", "--help"]}
 """What the context of every command is made with."""
 
 EXIT_CODES = {
@@ -29,6 +30,11 @@ EXIT_CODES = {
     5: "device not available, or out of memory at the smallest tile",
     130: "interrupted",
 }
+
+
+def width_of_help() -> int:
+    """As wide as the terminal, but not so wide that lines are hard to follow."""
+    return max(20, min(shutil.get_terminal_size().columns, 110) - 2)
 
 
 class Command(TyperCommand):
@@ -44,7 +50,7 @@ def write_options(
     """Writes arguments and options, each under the heading that it names, others last."""
     for heading, rows in sections(command, context).items():
         with formatter.section(heading):
-            formatter.write_dl(rows)
+            formatter.write_dl(rows, col_max=min(30, formatter.width // 2 - 4))
 
 
 def sections(
@@ -57,12 +63,9 @@ def sections(
         record = parameter.get_help_record(context)
         if record is None:
             continue
-        name, text = record
-        # Python's types are no words for users, and a range is said by the metavar or the help.
-        name = re.sub(r"<(int|float)( range)?>", "N", re.sub(r" <(list\[.*\]|str|path)>", "", name))
-        name = re.sub(r"[<\[]([\w|]+)[>\]]$", r"\1", name)
-        text = re.sub(r"(; )?([-\d.]+<=?)?x[<>]=?[-\d.]+(?=\]$)", "", text)
-        row = (name, text.removesuffix("[]").rstrip())
+        # Python's types are no words for users: of <list[str]> nothing is shown, of <a|b> a|b.
+        name = re.sub(r" <list\[.*\]>|(?<= )<(.*)>$", r"\1", record[0])
+        row = (name, record[1])
         if parameter.param_type_name == "argument":
             found["Arguments"].append(row)
         elif parameter.is_eager or parameter.name.endswith("_completion"):  # as --help, --version

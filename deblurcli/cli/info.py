@@ -30,9 +30,6 @@ VARIABLES = re.compile(
     r"|(?i:(HTTPS?|ALL|NO)_PROXY)|REQUESTS_CA_BUNDLE"
 )
 """The variables that change what deblur does."""
-BARE = {"name", "version", "state", "path", "folder", "place", "model", "machine", "device"}
-BARE |= {"precision", "reason", "error"}
-"""Facts that speak for themselves; of others the text gives the name, too."""
 
 
 @options.command
@@ -42,21 +39,17 @@ def info(
     precision: options.Precision = "auto",
     json: options.Json = False,
 ) -> None:
-    """Show versions, devices, the precision chosen and why, and where the weights lie."""
+    """Show versions, devices, precision, and where the weights lie."""
     document = gather(device, precision)
     if json:
         console.print_json(document)
         return
     lines = []
     for title, part in document.items():
-        if title in ("libraries", "environment") and isinstance(part, Mapping):
-            texts = [f"{name} {version or 'missing'}" for name, version in part.items()]
-        else:
-            things = part if isinstance(part, Sequence) and not isinstance(part, str) else [part]
-            texts = [as_text(thing) for thing in things]
         heading = title.replace("_", " ")
-        for text in texts or ["none"]:
-            lines.append(f"{heading:<16} {text}".rstrip())
+        things = part if isinstance(part, list) else [part]
+        for thing in things or ["none"]:
+            lines.append(f"{heading:<16} {as_text(thing)}".rstrip())
             heading = ""
     text = "\n".join(lines)
     # The user's name stays out of what is pasted in public.
@@ -64,20 +57,18 @@ def info(
     console.print_lines(text.replace(home + os.sep, "~" + os.sep) if len(home) > 1 else text)
 
 
-def as_text(facts: Fact | Facts) -> str:
-    """``{"name": "cpu", "threads": 2, "cuda": None}`` as ``cpu, threads 2``."""
+def as_text(facts: Part) -> str:
+    """``{"name": "cpu", "threads": 2, "cuda": None}`` as ``name cpu, threads 2``."""
     if not isinstance(facts, Mapping):
         return str(facts)
     words = []
     for name, fact in facts.items():
-        if fact is None or fact is False:
-            continue
         if name.endswith("bytes") and isinstance(fact, int):
             words.append(f"{fact / 2**30:.1f} GiB" if fact > 2**30 else f"{fact / 1e6:.1f} MB")
         elif fact is True:
             words.append(name)
-        else:
-            words.append(str(fact) if name in BARE else f"{name.replace('_', ' ')} {fact}")
+        elif fact not in (None, False):
+            words.append(f"{name} {fact}")
     return ", ".join(words)
 
 
@@ -144,7 +135,7 @@ def gather(device: str = "auto", precision: str = "auto") -> dict[str, Part]:
                 "default": listing.entry.name == default,
                 "state": listing.state,
                 "path": str(listing.path) if listing.path else None,
-                "bytes": listing.entry.bytes,
+                "bytes": listing.entry.bytes or None,
                 "sha256": listing.entry.sha256,
             }
             for listing in hub.listings()
@@ -156,15 +147,6 @@ def gather(device: str = "auto", precision: str = "auto") -> dict[str, Part]:
         {"place": label, "folder": str(folder), "exists": folder.is_dir()}
         for label, folder in hub.places().items()
     ]
-    with guard("cache"):
-        folder = hub.cache_folder()
-        files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-        nearest = next(f for f in (folder, *folder.parents) if f.exists())
-        document["cache"] = {
-            "folder": str(folder),
-            "bytes": sum(path.stat().st_size for path in files),
-            "writable": os.access(nearest, os.W_OK),
-        }
     variables = {}
     for name, value in sorted(os.environ.items()):
         if VARIABLES.fullmatch(name):

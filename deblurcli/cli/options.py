@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 import re
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -51,8 +51,6 @@ class Details(TypedDict, total=False):
     autocompletion: Callable[[str], list[str]]
     count: bool
     envvar: str
-    max: float
-    min: float
     parser: Callable[[str], object]
     rich_help_panel: str
     show_default: bool
@@ -136,7 +134,7 @@ def command(function: Callable[..., T]) -> Callable[..., T]:
 # --- parsing values ------------------------------------------------------------------------
 
 
-def number(low: float, high: float) -> Callable[[float | str], float]:
+def number(low: float, high: float = math.inf) -> Callable[[float | str], float]:
     """Makes the parser of an option that takes a number from `low` to `high`; nan is none."""
 
     def parse(text: float | str) -> float:
@@ -145,8 +143,21 @@ def number(low: float, high: float) -> Callable[[float | str], float]:
         except ValueError:
             raise typer.BadParameter(f"{text!r} is not a number") from None
         if not low <= value <= high:
-            raise typer.BadParameter(f"{text} is not at least {low:g} and at most {high:g}")
+            most = "" if high == math.inf else f" and at most {high:g}"
+            raise typer.BadParameter(f"{text} is not at least {low:g}{most}")
         return value
+
+    return parse
+
+
+def whole(low: int, high: float = math.inf) -> Callable[[int | str], int]:
+    """Makes the parser of an option that takes a whole number from `low` to `high`."""
+
+    def parse(text: int | str) -> int:
+        if not re.fullmatch(r"[+-]?\d+", str(text)):
+            raise typer.BadParameter(f"{text!r} is not a whole number")
+        number(low, high)(text)
+        return int(text)
 
     return parse
 
@@ -235,41 +246,16 @@ class Region(NamedTuple):
         return region
 
 
-def complete(*names: str, paths: bool = False) -> Callable[[str], list[str]]:
-    """Makes the completion of an option that takes one of `names`, or also a path."""
-    return lambda incomplete: [
-        *(name for name in names if name.startswith(incomplete)),
-        *(complete_path(incomplete) if paths else ()),
-    ]
+def complete(*names: str) -> Callable[[str], list[str]]:
+    """Makes the completion of what may be one of `names`; shells offer files where none fits."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
 def complete_weights(incomplete: str) -> list[str]:
-    """Offers the names of weights, and files."""
+    """Offers the names of weights."""
     from deblurcli.weights import hub
 
-    names = ["default", *(entry.name for entry in hub.catalogue().entries)]
-    return complete(*names, paths=True)(incomplete)
-
-
-def complete_recipes(incomplete: str) -> list[str]:
-    """Offers the names of recipes, and files."""
-    from deblurcli.config import RECIPES
-
-    return complete(*RECIPES)(incomplete) + complete_path(incomplete)
-
-
-def complete_path(incomplete: str) -> list[str]:
-    """Offers files and folders; hidden ones only where a dot asks for them."""
-    parent, stem = incomplete.rpartition("/")[::2]
-    try:
-        there = sorted(Path(parent or ("/" if incomplete.startswith("/") else ".")).iterdir())
-    except OSError:
-        return []
-    return [
-        incomplete.removesuffix(stem) + path.name + ("/" if path.is_dir() else "")
-        for path in there
-        if path.name.startswith(stem) and (stem or not path.name.startswith("."))
-    ]
+    return complete("default", *(entry.name for entry in hub.catalogue().entries))(incomplete)
 
 
 # --- what several commands take ------------------------------------------------------------

@@ -15,7 +15,7 @@ import typer
 from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.cli.compare import check_page_name, report_page, show_progress
-from deblurcli.cli.options import Region, Shard, complete, complete_path, option
+from deblurcli.cli.options import Region, Shard, complete, option
 from deblurcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ class InputOptions:
         None,
         "A picture of a photo's size: only what is white in it is restored.",
         "FILE",
-        autocompletion=complete_path,
     )
     region: Region | None = option(
         None,
@@ -66,7 +65,6 @@ class OutputOptions:
         "File or folder to write; - is standard output.",
         "PATH",
         "-o",
-        autocompletion=complete_path,
     )
     format: options.Format = None
     strip: options.Strip = False
@@ -77,7 +75,7 @@ class OutputOptions:
         500_000_000,
         "Refuse photos with more pixels, and files of more than 8 bytes for each.",
         "N",
-        min=1,
+        parser=options.whole(1),
     )
 
 
@@ -108,7 +106,10 @@ class VideoOptions:
         False, "A video twice as wide: on the left as it was, on the right restored."
     )
     preview: int | None = option(
-        None, "Only N frames of a video, spread over it, before and after in one page.", "N", min=1
+        None,
+        "Only N frames of a video, spread over it, before and after in one page.",
+        "N",
+        parser=options.whole(1),
     )
     codec: str | None = option(
         None,
@@ -117,7 +118,10 @@ class VideoOptions:
         autocompletion=complete("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "ffv1"),
     )
     crf: int | None = option(
-        None, "Quality on the codec's own scale, smaller is better; H.264: 16.", "N"
+        None,
+        "Quality on the codec's own scale, smaller is better; H.264: 16.",
+        "N",
+        parser=options.whole(0),
     )
     preset: str | None = option(
         None, "Speed against size, by the codec's own names; H.264: medium.", "NAME"
@@ -140,14 +144,17 @@ class BatchOptions:
         "local", "Where the batch runs: here, or on a Ray cluster (RAY_ADDRESS names it)."
     )
     workers: int | None = option(
-        None, "Workers for --engine ray; else one for each GPU or for every 4 CPUs.", "N", min=1
+        None,
+        "Workers for --engine ray; else one for each GPU or for every 4 CPUs.",
+        "N",
+        parser=options.whole(1),
     )
 
 
 def complete_word(context: typer.Context, incomplete: str) -> list[str]:
     """Command names for the first word, and paths for every word."""
     commands = [] if context.params.get("paths") else list(getattr(context.command, "commands", {}))
-    return complete(*commands, paths=True)(incomplete)
+    return complete(*commands)(incomplete)
 
 
 def print_version(wanted: bool) -> None:
@@ -163,7 +170,7 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
     paths: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="PATH...",
+            metavar="PATH",
             autocompletion=complete_word,
             help="Photos, videos and folders; - is standard input.",
         ),
@@ -183,7 +190,7 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
         ),
     ] = False,
 ) -> int:
-    """Remove motion blur from photos and videos: PATH... are restored, or a COMMAND is run."""
+    """Remove motion blur from photos and videos: PATHs are restored, or a COMMAND is run."""
     del version
     if not paths:
         raise UsageError("PATH", "missing", "name a photo or a folder, see 'deblur --help'")

@@ -21,9 +21,7 @@ def score(
     *,
     paths: Annotated[
         list[str],
-        typer.Argument(
-            metavar="PATH...", autocompletion=options.complete_path, help="Photos and folders."
-        ),
+        typer.Argument(metavar="PATH", help="Photos and folders."),
     ],
     recursive: options.Recursive = False,
     csv: bool = option(False, f"Print a table for spreadsheets: {','.join(FIELDS)}"),
@@ -34,11 +32,12 @@ def score(
     offline: options.Offline = False,
     json: options.Json = False,
 ) -> int:
-    """Tell which photos are blurred by motion, by the network's own answer on parts of them.
+    """Tell which photos are blurred by motion, and by how much.
 
-    CHANGE is how much the network changes the edges, relative to them: below 0.32 a photo counts
-    as sharp and is best left alone, from 0.40 on as blurred, and restoring helps. BLUR is the
-    length of motion blur, in pixels, at which photos change so much; 8 is 8 or more.
+    It is the network's own answer on parts of them: CHANGE is how much it changes the edges,
+    relative to them. Below 0.32 a photo counts as sharp and is best left alone, from 0.40 on as
+    blurred, and restoring helps. BLUR is the length of motion blur, in pixels, at which photos
+    change so much; 8 is 8 or more.
     """
     if csv and json:
         raise UsageError("--csv", "contradicts --json", "give one of them")

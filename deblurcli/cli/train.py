@@ -57,17 +57,28 @@ class RunOptions:
     weights: str | None = option(
         None, "Start from these weights.", "NAME|FILE", autocompletion=options.complete_weights
     )
-    steps: int | None = option(None, "Train so many steps. [default: until Ctrl-C]", "N", min=1)
-    minutes: float | None = option(None, "Train so many minutes.", "N", min=0.01)
-    validate_every: int | None = option(None, "Steps between validations; else 1000.", "N", min=1)
+    steps: int | None = option(
+        None, "Train so many steps. [default: until Ctrl-C]", "N", parser=options.whole(1)
+    )
+    minutes: float | None = option(None, "Train so many minutes.", "N", parser=options.number(0.01))
+    validate_every: int | None = option(
+        None, "Steps between validations; else 1000.", "N", parser=options.whole(1)
+    )
     validate_limit: int | None = option(
-        None, "Most pairs of each set, else 10; 0: all.", "N", min=0
+        None, "Most pairs of each set, else 10; 0: all.", "N", parser=options.whole(0)
     )
-    snapshot_every: int | None = option(None, "Steps between weights that are kept.", "N", min=1)
+    snapshot_every: int | None = option(
+        None, "Steps between weights that are kept.", "N", parser=options.whole(1)
+    )
     workers: int | None = option(
-        None, "Processes that prepare data. [default: beside a GPU most cores, else 0]", "N", min=0
+        None,
+        "Processes that prepare data. [default: beside a GPU most cores, else 0]",
+        "N",
+        parser=options.whole(0),
     )
-    seed: int | None = option(None, "Decides everything random. [default: 0]", "N", min=0)
+    seed: int | None = option(
+        None, "Decides everything random. [default: 0]", "N", parser=options.whole(0)
+    )
     track: Literal["tensorboard", "wandb", "none"] | None = option(
         None, "What logs the run, where installed. [default: tensorboard]"
     )
@@ -100,7 +111,7 @@ def train(
         None,
         "Set of all settings, also as a .json, .toml or .yaml file. [default: default]",
         "default|paper|FILE",
-        autocompletion=options.complete_recipes,
+        autocompletion=options.complete("default", "paper"),
     ),
     settings: list[str] | None = option(
         None, "Change a value of the recipe, or motion.NAME; repeatable.", "NAME=VALUE", "--set"

@@ -18,9 +18,7 @@ def watch(
     *,
     folder: Annotated[
         str,
-        typer.Argument(
-            metavar="FOLDER", autocompletion=options.complete_path, help="Where files arrive."
-        ),
+        typer.Argument(metavar="FOLDER", help="Where files arrive."),
     ],
     output: Annotated[str, options.About("Where results are written.", "FOLDER", "-o")],
     recursive: options.Recursive = False,
@@ -36,10 +34,10 @@ def watch(
     weights: options.Weights = "default",
     compute: options.ComputeOptions,
 ) -> None:
-    """Restore photos as they arrive in a folder, once they are completely written.
+    """Restore photos as they arrive in a folder.
 
-    What lies there already and has no result yet is restored first. Ctrl-C ends it; started
-    again, it goes on with what arrived in between.
+    Each is taken once it is completely written. What lies there already and has no result yet is
+    restored first. Ctrl-C ends it; started again, it goes on with what arrived in between.
     """
     if not Path(folder).is_dir():
         raise UsageError(folder or "''", "no such folder", "give the folder where files arrive")

@@ -35,7 +35,12 @@ app = typer.Typer(
 app.callback()(console.explain_group)
 
 Name = Annotated[
-    str, typer.Argument(metavar="NAME|FILE", help="A name from 'deblur weights list', or a file.")
+    str,
+    typer.Argument(
+        metavar="NAME|FILE",
+        help="A name from 'deblur weights list', or a file.",
+        autocompletion=options.complete_weights,
+    ),
 ]
 Licence = Annotated[str, options.About("Its licence, if you know it.", "SPDX")]
 
@@ -103,7 +108,12 @@ def list_weights(*, json: options.Json = False) -> None:
 def pull(
     *,
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME...", help="Names; the default if none.")
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME",
+            help="Names; the default if none.",
+            autocompletion=options.complete_weights,
+        ),
     ] = None,
     offline: options.Offline = False,
     json: options.Json = False,
@@ -131,7 +141,11 @@ def verify(
     *,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME|FILE...", help="All that are here if none is named."),
+        typer.Argument(
+            metavar="NAME|FILE",
+            help="All that are here if none is named.",
+            autocompletion=options.complete_weights,
+        ),
     ] = None,
     json: options.Json = False,
 ) -> int:
@@ -184,7 +198,7 @@ def add_weights(
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
-    """Takes in a network for --weights NAME, of deblurcli or of others.
+    """Takes in a network, of deblurcli or others, for --weights.
 
     Of others are restoration networks that spandrel knows: NAFNet, Restormer, FFTformer and more,
     at scale 1. Nothing in the file is executed. Without --sha256 it is taken as it comes; from

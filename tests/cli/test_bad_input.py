@@ -289,13 +289,6 @@ def test_closed_streams(here: Path, deblur: Deblur) -> None:
         assert (run.returncode, run.stderr) == (0, "")
 
 
-@posix_only
-def test_a_photo_for_a_closed_stream(here: Path, deblur: Deblur) -> None:
-    run = deblur("good.jpg", "-o", "-", prefix=["sh", "-c", 'exec "$@" >&-', "sh"])
-    assert the_line(run).startswith("deblur: standard output: ")
-    assert run.returncode == 1
-
-
 def test_dev_stdout_is_standard_output(
     here: Path, tiny_weights: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:

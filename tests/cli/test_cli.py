@@ -280,15 +280,12 @@ def test_a_file_named_like_a_command(
     ("words", "offered"),
     [
         ("tr", "train"),
-        ("pho", "photo.png"),
         ("train --recipe pa", "paper"),
-        ("train --recipe pho", "photo.png"),
-        ("train --weights pho", "photo.png"),
         ("eval --metrics psnr,lp", "psnr,lpips"),
         ("eval --weights com", "compact"),
     ],
 )
-def test_completion_offers_commands_values_and_files(
+def test_completion_offers_commands_and_values(
     photo: Path,
     deblur_here: Deblur,
     monkeypatch: pytest.MonkeyPatch,
@@ -303,6 +300,21 @@ def test_completion_offers_commands_values_and_files(
         for name, value in {**environment, "_DEBLUR_COMPLETE": f"complete_{shell}"}.items():
             monkeypatch.setenv(name, value)
         assert offered in deblur_here().stdout, shell
+
+
+@pytest.mark.parametrize(
+    "words", ["pho", "-o pho", "train --recipe pho", "photo.png --weights pho"]
+)
+def test_shells_complete_files(
+    photo: Path, deblur_here: Deblur, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    """They do so by themselves where nothing is offered; zsh has to be told."""
+    monkeypatch.setenv("COMP_WORDS", f"deblur {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", f"deblur {words}")
+    for shell, said in {"bash": "", "zsh": "_files"}.items():
+        monkeypatch.setenv("_DEBLUR_COMPLETE", f"complete_{shell}")
+        assert deblur_here().stdout.strip() == said, shell
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a shell's pipes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -144,8 +145,8 @@ def test_json_of_the_real_command(here: Path, deblur: Deblur) -> None:
         ("photo.jpg --strength 120%", 2, "'--strength': 120 is not at least 0 and at most 100"),
         ("photo.jpg --start 5:xx", 2, "'--start': '5:xx' is no time"),
         ("photo.jpg --shard 3/2", 2, "'--shard': '3/2' is no part"),
-        ("photo.jpg --crf high", 2, "'--crf': not a whole number"),
-        ("photo.jpg --workers 0", 2, "'--workers': less than 1"),
+        ("photo.jpg --crf high", 2, "'--crf': 'high' is not a whole number"),
+        ("photo.jpg --workers 0", 2, "'--workers': 0 is not at least 1"),
         ("photo.jpg --tile 10", 2, f"10 is less than {MIN_TILE_PX}, the smallest tile"),
         ("photo.jpg --model x", 2, "no such option: --model; see"),
         ("photo.jpg --strenght 1", 2, "do you mean --strength?"),
@@ -155,6 +156,9 @@ def test_json_of_the_real_command(here: Path, deblur: Deblur) -> None:
         ("photo.jpg -o out.mp4", 2, ".mp4 is no format of photos"),
         ("clip.mp4 -o out.gif", 2, ".gif is no format of videos"),
         ("clip.mp4 -o out", 2, "no ending is no format of videos"),
+        ("help trian", 2, "for the command 'train', write: deblur train"),
+        ("help nonsense", 2, "nonsense: no such command; see 'deblur --help'"),
+        ("x train --data y", 2, "for the command 'train', write: deblur train"),
     ],
 )
 def test_what_goes_wrong_is_said_in_our_words(
@@ -180,11 +184,11 @@ def test_smallest_tile_is_the_networks() -> None:
     assert MIN_TILE_PX == NETWORKS_MIN_TILE_PX
 
 
-COMMANDS = ["", "train", "eval", "compare", "info", "data frames", "data synth", "weights list"]
+COMMANDS = ["", "train", "eval", "compare", "info", "data", "data frames", "data synth", "weights"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("columns", [80, 110])
+@pytest.mark.parametrize("columns", [40, 80, 110])
 def test_help_is_clean_and_as_wide_as_the_terminal(
     command: str,
     columns: int,
@@ -194,9 +198,13 @@ def test_help_is_clean_and_as_wide_as_the_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     assert main([*command.split(), "--help"]) == 0
     out = capsys.readouterr().out
-    longest = max(map(len, out.splitlines()))
+    text, _, examples = out.partition("  Data, in one of" if command else "  Examples:")
+    longest = max(map(len, text.splitlines()))
     assert longest <= columns
-    for leak in ("<list", "x>=", "<=x", "<int", "<float", "<str", "<path"):
+    if columns >= 80:
+        assert max(map(len, examples.splitlines()), default=0) <= columns
+        assert not re.search(r"\.\.\.$", out.partition("Commands:")[2].partition("\n\n")[0], re.M)
+    for leak in ("<list", "x>=", "<=x", "<int", "<float", "<str", "<path", "...]..."):
         assert leak not in out
     if not command:
         assert columns - 12 < longest
@@ -242,9 +250,11 @@ def test_version_as_a_word(capsys: pytest.CaptureFixture[str]) -> None:
         ("--format p", ["png"]),
         ("--weights comp", ["compact"]),
         ("--engine ", ["local", "ray"]),
-        ("-o fol", ["folder/"]),
+        ("-o fol", []),  # then shells offer files
+        ("fol", []),
         ("train --recipe pa", ["paper"]),
-        ("train --recipe fol", ["folder/"]),
+        ("weights path comp", ["compact"]),
+        ("weights pull nafnet-6", ["nafnet-64", "nafnet-64-reds"]),
     ],
 )
 def test_completion_offers_values(
@@ -257,7 +267,7 @@ def test_completion_offers_values(
     monkeypatch.setenv("_DEBLUR_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", f"deblur {words}")
     monkeypatch.setenv("COMP_CWORD", str(len(words.split(" "))))
-    assert deblur_here().stdout.splitlines() == offered
+    assert deblur_here().stdout.split() == offered
 
 
 def in_a_terminal(columns: int, *words: str) -> list[str]:

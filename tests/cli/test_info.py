@@ -44,7 +44,8 @@ def test_json_holds_what_a_bug_report_needs(
     assert cpu["precision"] == document["chosen"]["precision"]
     states = {row["name"]: row["state"] for row in document["weights"]}
     assert states == {"compact": "absent", "tiny": "unlisted"}
-    assert document["cache"]["folder"] == str(environment / "cache")
+    assert str(environment / "cache") in [row["folder"] for row in document["weights_folders"]]
+    assert not any(row.get("bytes") == 0 for row in document["weights"])
     assert document["environment"]["DEBLUR_WEIGHTS_DIR"] == str(environment)
 
 
@@ -59,7 +60,7 @@ def test_text_says_the_same_and_keeps_the_home_folder_private(
         __version__,
         platform.python_version(),
         torch.__version__,
-        "compact, default, absent",
+        "name compact, default, state absent",
     ):
         assert fact in text
     assert os.path.join("~", "cache") in text  # noqa: PTH118
@@ -94,7 +95,7 @@ def test_a_broken_part_is_named_and_hides_nothing_else(
     assert document["deblurcli"] == __version__
     assert main(["info"]) == 0
     text = capsys.readouterr().out
-    assert "torch            ModuleNotFoundError" in text
+    assert "torch            error ModuleNotFoundError" in text
     assert "not a manifest" in text
     assert str(environment / "cache") in text
 
