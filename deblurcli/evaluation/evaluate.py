@@ -133,11 +133,8 @@ def method_of(deblurrer: Deblurrer, name: str | None = None) -> Method:
 
 
 def results_of(folder: Path, cases: Sequence[Case]) -> Method:
-    """The pictures that something else restored, each under the name of its blurred one.
-
-    Those of a data set in folders lie in the same folders, or in more or fewer of them:
-    ``GOPR0384_11_00/000001.png`` belongs to ``test/GOPR0384_11_00/blur/000001.png``, and so does
-    what ``deblur eval --save-images`` wrote. Sets without any result are left out.
+    """The pictures that something else restored, each under the name of its blurred one, in the
+    same folders or in more or fewer of them. Sets without any result are left out.
 
     Raises:
         DeblurError, NothingToDoError: no folder, or nothing in it belongs to a case.

@@ -4,15 +4,7 @@
 names that are not among `METRICS` are those of pyiqa (extra ``metrics``): LPIPS, NIQE and more.
 
 Three conventions of SSIM are in use for the same data sets, and they differ by several
-hundredths, so each has its own name here and every table says which it holds:
-
-- `ssim`: scikit-image with Gaussian weights and without sample covariance, the mean of the
-  three channels. The authors' PyTorch re-release uses it.
-- `ssim_matlab_rgb`: MATLAB's ``ssim`` given an RGB image. It takes the three channels for the
-  depth of a volume and smooths across them too. The 2017 paper's 0.9135 is this one (so its
-  author: SeungjunNah/DeepDeblur_release, issue 51), as are MPRNet's and Restormer's tables.
-- `mssim`: the multi-scale index of MeTriX MuX, which Köhler's benchmark uses.
-
+hundredths (docs/benchmarks.md), so each has its own name here: `ssim`, `ssim_matlab_rgb`, `mssim`.
 All take ``(H, W, 3) uint8`` sRGB arrays of one size and leave them untouched.
 """
 
@@ -84,11 +76,8 @@ def decibels(squared_error: float) -> float:
 
 
 def ssim(restored: Image, sharp: Image) -> float:
-    """Structural similarity per channel, then the mean.
-
-    Wang, Bovik, Sheikh, Simoncelli: "Image quality assessment: from error visibility to
-    structural similarity", IEEE TIP 2004. Only windows wholly inside the picture count.
-    """
+    """Structural similarity (Wang et al., IEEE TIP 2004) per channel, then the mean, as
+    DeepDeblur-PyTorch gives it. Only windows wholly inside the picture count."""
     from skimage.metrics import structural_similarity
 
     similarity = structural_similarity(  # type: ignore[no-untyped-call]
@@ -107,7 +96,7 @@ def ssim_matlab_rgb(restored: Image, sharp: Image) -> float:
 
     The 11x11x11 Gaussian reaches over the channel axis as well, edges repeat the outermost
     pixel and channel, and every position counts. Not a sensible measure, but the one of the
-    2017 paper and of many tables since.
+    2017 paper (so its author: SeungjunNah/DeepDeblur_release, issue 51) and of many since.
     """
     luminance, contrast, structure = _compare(restored.astype(np.float64), sharp.astype(np.float64))
     return float(np.mean(luminance * contrast * structure))
