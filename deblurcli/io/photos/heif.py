@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from deblurcli.io.photos.colour import with_cicp
-from deblurcli.io.photos.exif import read_exif, readable_exif
+from deblurcli.io.photos.exif import readable_exif
 from deblurcli.io.photos.metadata import Metadata
 from deblurcli.io.photos.photo import (
     ANIMATED,
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 _QUALITY = 90
 _CROP = re.compile(rb"\0\0\0\x28clap(.{32})", re.DOTALL)
-_EXIF_ITEM = re.compile(rb"(infe.{8}(?:..)?)Exif", re.DOTALL)
+_SIZE = re.compile(rb"\0\0\0\x14ispe\0{4}(.{8})", re.DOTALL)
+_TURN, _MIRROR = re.compile(rb"\0\0\0\x09irot([\0-\3])"), re.compile(rb"\0\0\0\x09imir([\0\1])")
 _GAIN_MAP_ITEM = re.compile(rb"infe.{8}(?:..)?tmap", re.DOTALL)
 
 
@@ -50,32 +51,36 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
 
 
 def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
-    """The main picture of an AVIF file; uint16 if it has more than 8 bits."""
+    """The main picture of an AVIF file, upright; uint16 if it has more than 8 bits."""
     import imagecodecs
 
     data = file.read()
     container, shown = _open_container(data, options)
     info: dict[str, Any] = shown.info
-    # Pillow would complain of damaged EXIF data on stderr, and mix them with the orientation.
-    without_exif = _EXIF_ITEM.sub(rb"\1none", data)
-    with opened(io.BytesIO(without_exif), "AVIF", options) as image:
-        width, height = image.size
-        orientation = read_exif(image.info.get("exif")).orientation
-        animated, bits = getattr(image, "n_frames", 1) > 1, info["bit_depth"]
-        if bits == 8 or animated:
+    for match in _SIZE.finditer(data):
+        options.check_size(*struct.unpack(">II", match[1]))
+    bits, animated = info["bit_depth"], b"moov" in data
+    if animated:  # of which imagecodecs would crash
+        with opened(io.BytesIO(data), "AVIF", options) as image:
             samples = to_array(image)
-        else:  # 10 bits fill 16 by repetition, as libheif does it: white stays white
-            samples = imagecodecs.avif_decode(data)
-            samples = samples << (16 - bits) | samples >> (2 * bits - 16)
-    crop = _CROP.search(data)
-    if crop and sorted(shown.size) != sorted((width, height)):
+    else:
+        samples = imagecodecs.avif_decode(data)
+    if samples.dtype == np.uint16:  # fills them by repetition, as libheif does: white stays white
+        samples = samples << (16 - bits) | samples >> (2 * bits - 16)
+    # What is shown of it, then its turn, then its mirror image.
+    if (crop := _CROP.search(data)) and sorted(shown.size) != sorted(samples.shape[:2]):
         # Width, height and the distance of the centres, each as a fraction.
         numbers = struct.unpack(">IIIIiIiI", crop[1])
         fractions = zip(numbers[::2], numbers[1::2], strict=True)
-        shown_width, shown_height, x, y = (above / below for above, below in fractions)
-        left, top = round((width - shown_width) / 2 + x), round((height - shown_height) / 2 + y)
-        samples = samples[top : top + int(shown_height), left : left + int(shown_width)]
-    picture = Picture("AVIF", *split_alpha(samples), orientation=orientation)
+        width, height, x, y = (above / below for above, below in fractions)
+        left, top = (samples.shape[1] - width) / 2 + x, (samples.shape[0] - height) / 2 + y
+        rows = slice(round(top), round(top) + int(height))
+        samples = samples[rows, round(left) : round(left) + int(width)]
+    if turn := _TURN.search(data):
+        samples = np.rot90(samples, turn[1][0])
+    if mirror := _MIRROR.search(data):
+        samples = np.flip(samples, mirror[1][0])
+    picture = Picture("AVIF", *split_alpha(samples), orientation=1)
     picture = _described(picture, container, data)
     return picture.noted(ANIMATED) if animated else picture
 
@@ -96,7 +101,9 @@ def _described(picture: Picture, container: HeifFile, data: bytes) -> Picture:
     picture = replace(
         picture,
         icc=info.get("icc_profile") or None,
-        metadata=Metadata(readable_exif(info.get("exif")), info.get("xmp") or None),
+        metadata=Metadata(
+            readable_exif(info.get("exif")), info.get("xmp") or None
+        ).with_upright_xmp(),
         encoding=Encoding(chroma=str(info.get("chroma", 420)), bits=info["bit_depth"]),
     )
     if nclx := info.get("nclx_profile"):

@@ -84,7 +84,9 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     notes: tuple[str, ...] = ()
     if not (_has_all_scans(segments, frame) and _is_intact(pixels)):
         if not options.keep_damaged:
-            raise ValueError("truncated, or its pixels are damaged")
+            if not pixels.endswith(_END_MARKER):
+                raise EOFError
+            raise ValueError("a part of its pixels is missing or wrong")
         notes = (DAMAGED,)
         pixels += _END_MARKER
     with opened(io.BytesIO(pixels), "JPEG", options) as image:

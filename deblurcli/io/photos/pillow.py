@@ -41,8 +41,14 @@ def opened(file: BinaryIO, format_: str, options: ReadOptions) -> Iterator[Image
     make, _ = Image.OPEN[format_]
     try:
         opened_image = make(file, "")
-    except Image.DecompressionBombError as error:  # a frame of GIF far beyond the picture
-        raise ValueError(str(error)) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError("a frame far larger than the picture") from error
+    except OSError as error:
+        if "Unsupported" in str(error):
+            raise PhotoError(
+                f"this kind of {format_} is not supported", "convert it to PNG"
+            ) from error
+        raise
     with opened_image as image:
         options.check_size(*image.size)
         yield image

@@ -8,14 +8,11 @@ Source: W3C PNG specification, third edition, chapters 5 and 11.
 from __future__ import annotations
 
 import binascii
-import io
 import struct
 import zlib
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import BinaryIO
-
-import numpy as np
 
 from deblurcli.io.photos.colour import (
     SRGB_PRIMARIES,
@@ -36,7 +33,6 @@ from deblurcli.io.photos.photo import (
     Buffer,
     Picture,
     ReadOptions,
-    Samples,
     split_alpha,
 )
 
@@ -45,12 +41,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Chunk = tuple[bytes, bytes]
 """A chunk's type and data."""
 
-_BAD_TRANSPARENCY = "its transparent colour is damaged: left out"
 _MAX_TEXT_BYTES = 64 << 20
-# Adam7: the first column and row of each pass, and the steps from there.
-_PASSES = (
-    (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)
-)  # fmt: skip
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_KEYWORD = b"Raw profile type "
 # They describe samples, palettes or frames that the new file does not have.
@@ -65,44 +56,36 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     width, height = struct.unpack(">II", file.read(8))
     options.check_size(width, height)
     file.seek(len(SIGNATURE))
-    critical: list[Chunk] = []
+    critical, packed = bytearray(SIGNATURE), list[slice]()
     chunks: list[Chunk] = []
-    notes: tuple[str, ...] = ()
-    pixel_bytes = text_bytes = 0
-    while len(head := file.read(8)) == 8:
+    text_bytes, kind, has_transparency = 0, b"", False
+    while len(head := file.read(8)) == 8 and kind != b"IEND":
         length, kind = struct.unpack(">I4s", head)
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-            pixel_bytes += length
-            options.check_size(width, height, pixel_bytes)
-            raw = head + file.read(length + 4)
-            if kind == b"tRNS":
-                raw = _checked_transparency(raw, critical)
-                notes = notes if raw else (_BAD_TRANSPARENCY,)
-            elif kind == b"PLTE" and not critical[0][1][17] & 2:
-                raw = b""  # in a grey picture: of no use, and libpng complains of it, too
-            if raw:
-                critical.append((kind, raw))
-            if kind == b"IEND":
-                break
+            options.check_size(width, height, len(critical) + length)
+            critical += head
+            if kind == b"IDAT":
+                packed.append(slice(len(critical), len(critical) + length))
+            critical += file.read(length + 4)
+            has_transparency |= kind == b"tRNS"
         elif kind == b"fdAT" or text_bytes + length > _MAX_TEXT_BYTES:
             file.seek(length + 4, 1)
         else:
             text_bytes += length
             chunks.append((kind, file.read(length + 4)[:length]))
     by_kind = dict(chunks)
-    notes += (ANIMATED,) if b"acTL" in by_kind else ()
-    interlaced = critical[0][1][20]
+    notes = (ANIMATED,) if b"acTL" in by_kind else ()
     try:
-        if interlaced:  # of which libpng would complain on stderr
-            decoded = _decode_passes(critical)
-        else:
-            decoded = imagecodecs.png_decode(b"".join([SIGNATURE, *(raw for _, raw in critical)]))
-    except (RuntimeError, EOFError, zlib.error):
-        if not options.keep_damaged:
+        decoded = imagecodecs.png_decode(critical)
+    except RuntimeError:
+        if not (options.keep_damaged and packed):
             raise
-        decoded = _decode_passes(critical, keep_damaged=True)
+        data = b"".join(critical[piece] for piece in packed)
+        decoded = imagecodecs.png_decode(_completed(critical[: packed[0].start - 8], data))
         notes = (*notes, DAMAGED)
     samples, alpha = split_alpha(decoded)
+    if has_transparency and alpha is None:
+        notes = (*notes, "its transparent colour is damaged: left out")
     icc = None
     with suppress(zlib.error):
         icc = _decompress(by_kind.get(b"iCCP", b"").partition(b"\0")[2][1:]) or None
@@ -110,17 +93,18 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     return _with_colours(picture, by_kind)
 
 
-def _checked_transparency(raw: bytes, before: list[Chunk]) -> bytes:
-    """A tRNS chunk as libpng takes it without complaints on stderr; nothing if it is damaged."""
-    depth, colour = before[0][1][16:18]
-    kinds, body = [kind for kind, _ in before], raw[8:-4]
-    palette = next((len(plte) // 3 - 4 for kind, plte in before if kind == b"PLTE"), 0)
-    fits = 0 < len(body) <= palette if colour == 3 else len(body) == {0: 2, 2: 6}.get(colour)
-    if not fits or chunk_bytes(b"tRNS", body) != raw or {b"tRNS", b"IDAT"} & {*kinds}:
-        return b""
-    if colour == 3:
-        return raw
-    return chunk_bytes(b"tRNS", (np.frombuffer(body, ">u2") & 2**depth - 1).astype(">u2").tobytes())
+def _completed(header: Buffer, packed: bytes) -> bytes:
+    """A file whose pixels are those up to the damage, and zeros from there."""
+    width, height, depth, colour, interlaced = struct.unpack_from(">IIBBxxB", header, 16)
+    row_bytes = 2 + width * depth * {2: 3, 4: 2, 6: 4}.get(colour, 1) // 8
+    # Seven interlaced pictures take more than one; libpng leaves what is too much.
+    whole = 2 * (height + 4) * (row_bytes + 4) if interlaced else height * row_bytes
+    inflater, pixels = zlib.decompressobj(), bytearray()
+    with suppress(zlib.error):
+        for start in range(0, len(packed), 256):  # up to where the damage is
+            pixels += inflater.decompress(packed[start : start + 256], whole - len(pixels) + 1)
+    idat = chunk_bytes(b"IDAT", zlib.compress(pixels.ljust(whole, b"\0"), 1))
+    return b"".join([header, idat, chunk_bytes(b"IEND", b"")])
 
 
 def _with_colours(picture: Picture, chunks: dict[bytes, bytes]) -> Picture:
@@ -144,46 +128,6 @@ def _with_colours(picture: Picture, chunks: dict[bytes, bytes]) -> Picture:
         if picture.samples.shape[2] == 3 and not is_srgb:
             return replace(picture, icc=make_profile(gamma, primaries))
     return picture
-
-
-def _decode_passes(critical: list[Chunk], *, keep_damaged: bool = False) -> Samples:
-    """The pixels, each pass decoded as a picture of its own; zeros for what damage took."""
-    import imagecodecs
-
-    header = struct.unpack_from(">IIBBxxB", critical[0][1], 8)
-    width, height, depth, colour, interlaced = header
-    bits = depth * {2: 3, 4: 2, 6: 4}.get(colour, 1)
-    passes = []
-    for left, top, x_step, y_step in _PASSES if interlaced else [(0, 0, 1, 1)]:
-        place = slice(top, height, y_step), slice(left, width, x_step)
-        rows, columns = (len(range(axis.start, axis.stop, axis.step)) for axis in place)
-        if rows and columns:
-            passes.append((place, rows, columns, rows * (1 + (columns * bits + 7) // 8)))
-    whole = sum(size for *_, size in passes)
-    data = b"".join(raw[8:-4] for kind, raw in critical if kind == b"IDAT")
-    inflater, pixels = zlib.decompressobj(), bytearray()
-    with suppress(zlib.error) if keep_damaged else nullcontext():
-        for start in range(0, len(data), 256):  # up to where the damage is
-            pixels += inflater.decompress(data[start : start + 256], whole - len(pixels) + 1)
-            if len(pixels) > whole:
-                break
-    if len(pixels) < whole and not keep_damaged:
-        raise EOFError
-    stream = io.BytesIO(pixels.ljust(whole, b"\0"))
-    del data, pixels
-    colours = [raw for kind, raw in critical if kind in (b"PLTE", b"tRNS")]
-    decoded: Samples | None = None
-    for place, rows, columns, size in passes:
-        alone = struct.pack(">IIBB3x", columns, rows, depth, colour)
-        packed = chunk_bytes(b"IDAT", zlib.compress(stream.read(size), 1))
-        file = [SIGNATURE, chunk_bytes(b"IHDR", alone), *colours, packed, chunk_bytes(b"IEND", b"")]
-        part = imagecodecs.png_decode(b"".join(file))
-        if decoded is None:
-            decoded = np.empty((height, width, *part.shape[2:]), part.dtype)
-        decoded[place] = part
-    if decoded is None:
-        raise ValueError("no pixels")
-    return decoded
 
 
 def _read_metadata(chunks: list[Chunk]) -> Metadata:

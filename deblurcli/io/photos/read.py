@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -16,6 +17,10 @@ from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import choose_space, convert_to_srgb
 from deblurcli.io.photos.exif import make_upright
 from deblurcli.io.photos.photo import Photo, PhotoError, Picture, ReadOptions
+
+# They log what is odd about a file; without a handler that would end up on stderr.
+for _library in ("imagecodecs", "tifffile"):
+    logging.getLogger(_library).addHandler(logging.NullHandler())
 
 _HEAD_BYTES = 512
 _MAGIC = {

@@ -5,7 +5,6 @@ Source: TIFF 6.0 (1992); Adobe Photoshop TIFF technical notes (2002) for deflate
 
 from __future__ import annotations
 
-import logging
 import struct
 import zlib
 from contextlib import suppress
@@ -53,7 +52,6 @@ _STRUCTURE = {
 _BLOCKS = {_XMP, _IPTC, _PHOTOSHOP, _ICC}
 
 _STRIP_BYTES_RAW = 1 << 16
-_SILENCE = logging.NullHandler()
 
 
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
@@ -66,16 +64,19 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     width, height = tags.integer(_WIDTH, 0), tags.integer(_HEIGHT, 0)
     if not width or not height:
         raise ValueError("its size is missing")
-    options.check_size(width, height, sum(tags.integers(_STRIP_BYTES) + tags.integers(_TILE_BYTES)))
+    bits, sample_format = tags.integer(_BITS, 1), tags.integer(_SAMPLE_FORMAT, 1)
+    pieces = tags.integers(_STRIP_BYTES) + tags.integers(_TILE_BYTES)
+    raw_bytes = width * height * tags.integer(_SAMPLES_PER_PIXEL, 1) * bits // 8
+    options.check_size(width, height, max(sum(pieces), raw_bytes))
+    if 0 in pieces:  # which would come out black
+        raise ValueError("a part of its pixels is missing")
     tile_pixels = tags.integer(_TILE_WIDTH, 0) * tags.integer(_TILE_HEIGHT, 0)
     if tile_pixels > 4 * width * height + (1 << 24):
         raise ValueError("tiles far larger than the picture")
-    bits, sample_format = tags.integer(_BITS, 1), tags.integer(_SAMPLE_FORMAT, 1)
     if bits not in (1, 2, 4, 8, 16) or sample_format not in (1, 4):
-        kind = "floating point" if sample_format == 3 else f"{bits}-bit"
+        kinds = {2: f"signed {bits}-bit", 3: "floating point"}
+        kind = kinds.get(sample_format, f"{bits}-bit")
         raise PhotoError(f"{kind} pixels are not supported", "convert it to 16 bits")
-    # It logs what is odd about a file; without a handler that would end up on stderr.
-    logging.getLogger("tifffile").addHandler(_SILENCE)
     file.seek(0)
     try:
         with tifffile.TiffFile(file) as tiff:
@@ -111,9 +112,10 @@ def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, Samples | None]:
     import imagecodecs
 
     photometric = int(page.photometric)
-    if page.imagedepth != 1 or photometric not in (0, 1, 2, 3, 5, 6, 8):
-        raise PhotoError(f"colours of kind {photometric} are not supported", "convert it to RGB")
-    if photometric == 8 or (photometric == 6 and page.compression != 7):
+    if page.imagedepth != 1 or photometric not in (0, 1, 2, 3, 5, 6):
+        kind = getattr(page.photometric, "name", photometric)
+        raise PhotoError(f"colours of kind {kind} are not supported", "convert it to RGB")
+    if photometric == 6 and page.compression != 7:
         file = page.parent.filehandle
         file.seek(0)
         rgba = imagecodecs.tiff_decode(file.read(), asrgb=True)
@@ -124,7 +126,7 @@ def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, Samples | None]:
     samples = samples.reshape(page.imagelength, page.imagewidth, -1)
     if photometric == 3:
         palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
-        return palette[samples[..., 0]], None
+        return palette[samples[..., 0].astype(np.intp)], None
     bits = tags.integer(_BITS, 1)
     if bits < 8:
         samples = samples.astype(np.uint8) * np.uint8(255 // ((1 << bits) - 1))
