@@ -213,7 +213,7 @@ def make_from_photos(
         # their names stay: `pair_names` pads the numbers.
         {
             "command": "data synth",
-            "photos": [photo.name for photo in photos],
+            "photos": list(photos),
             "digits": len(str(count)),
             "size_px": size,
             "seed": target.seed,
@@ -224,11 +224,11 @@ def make_from_photos(
         overwrite=existing.overwrite,
         skip_existing=existing.skip_existing,
     )
-    folder.check(photo.path for photo in photos)
+    folder.check(photos.values())
     if target.dry_run:
         planned = (
-            (photo.path, f"{target.output / 'blur' / name}.png")
-            for photo in photos
+            (path, f"{target.output / 'blur' / name}.png")
+            for photo, path in photos.items()
             for name in blurring.pair_names(photo, how)
         )
         return target.say_plan(planned, [])

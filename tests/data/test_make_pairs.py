@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,7 @@ from deblurcli.data.make_pairs.frame_averaging import Average, Averaging, averag
 from deblurcli.data.make_pairs.pair_folder import PairFolder
 from deblurcli.data.make_pairs.photo_blurring import (
     Blurring,
-    Photo,
-    PhotoBlurrer,
+    blur_photo,
     find_photos,
     pair_names,
 )
@@ -441,12 +441,11 @@ SMALL = Blurring(count=2, size_px=96)
 
 def test_pairs_do_not_depend_on_which_others_are_made(photos: Path) -> None:
     found = find_photos([photos])
-    assert [photo.name for photo in found] == ["astronaut", "more/coffee"]
-    forth = PhotoBlurrer(found, SMALL, CPU)
-    back = PhotoBlurrer(found, SMALL, CPU)
-    wanted = [(photo, name) for photo in found for name in pair_names(photo, SMALL)]
-    first = {name: forth.make(photo, name) for photo, name in wanted}
-    second = {name: back.make(photo, name) for photo, name in reversed(wanted)}
+    assert list(found) == ["astronaut", "more/coffee"]
+    others = list(found.values())
+    wanted = [(path, name) for photo, path in found.items() for name in pair_names(photo, SMALL)]
+    first = {name: blur_photo(path, name, others, SMALL, CPU) for path, name in wanted}
+    second = {name: blur_photo(path, name, others, SMALL, CPU) for path, name in reversed(wanted)}
     for name, pictures in first.items():
         for kind, picture in pictures.items():
             assert picture.shape == (96, 96, 3)
@@ -454,8 +453,8 @@ def test_pairs_do_not_depend_on_which_others_are_made(photos: Path) -> None:
             np.testing.assert_array_equal(picture, second[name][kind])
     drawn = [pictures["blur"].tobytes() for pictures in first.values()]
     assert len(set(drawn)) == len(drawn)
-    other = PhotoBlurrer(found, Blurring(count=2, size_px=96, seed=1), CPU)
-    assert other.make(*wanted[0])["blur"].tobytes() != drawn[0]
+    other = blur_photo(*wanted[0], others, replace(SMALL, seed=1), CPU)
+    assert other["blur"].tobytes() != drawn[0]
 
 
 def test_synth_command_makes_pairs(
@@ -497,9 +496,8 @@ def test_settings_change_what_is_drawn(photos: Path) -> None:
     from deblurcli.config import Recipe, change_recipe
 
     still = change_recipe(Recipe(), ["motion.still=1.0", "noise=0.0", "jpeg=0.0"])
-    pictures = PhotoBlurrer(find_photos([photos]), Blurring(size_px=96, recipe=still), CPU).make(
-        Photo(photos / "astronaut.png", "astronaut"), "astronaut-1"
-    )
+    path = photos / "astronaut.png"
+    pictures = blur_photo(path, "astronaut-1", [path], replace(SMALL, recipe=still), CPU)
     assert np.abs(pictures["blur"].astype(int) - pictures["sharp"]).max() <= 1
 
 
@@ -532,9 +530,8 @@ def test_names_of_pairs(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(path)
-    names = [photo.name for photo in find_photos([tmp_path / "a"])]
-    assert names == ["IMG_1.jpg", "IMG_1.png", "IMG_2"]
-    assert pair_names(Photo(Path("x"), "x"), Blurring(count=10))[0] == "x-01"
+    assert list(find_photos([tmp_path / "a"])) == ["IMG_1", "IMG_1.png", "IMG_2"]
+    assert pair_names("x", Blurring(count=10))[0] == "x-01"
     with pytest.raises(UsageError, match="would have the names of those of"):
         find_photos([tmp_path / "a" / "IMG_2.jpg", tmp_path / "c" / "IMG_2.jpg"])
     (tmp_path / "empty").mkdir()
