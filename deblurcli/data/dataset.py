@@ -16,7 +16,6 @@ import mmap
 import os
 import signal
 import sys
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -83,7 +82,7 @@ class PictureStore:
                 # Pages take memory when they are first written to, not before.
                 memory = mmap.mmap(-1, self.total_bytes + len(self.paths))
                 self._memory = torch.frombuffer(memory, dtype=torch.uint8)
-        self._latest: OrderedDict[int, Tensor] = OrderedDict()
+        self._latest: dict[int, Tensor] = {}
         self._textures: dict[int, NDArray[np.float32]] = {}
 
     def __getitem__(self, number: int) -> Tensor:
@@ -98,13 +97,12 @@ class PictureStore:
                 picture.numpy()[...] = read_picture(self.paths[number])
                 is_there.fill_(1)
             return picture
-        if number not in self._latest:
-            self._latest[number] = torch.from_numpy(read_picture(self.paths[number]))
-            held = sum(picture.numel() for picture in self._latest.values())
-            while held > _CACHE_BYTES and len(self._latest) > 1:
-                held -= self._latest.popitem(last=False)[1].numel()
-        self._latest.move_to_end(number)
-        return self._latest[number]
+        latest = self._latest.get(number)
+        if latest is None:
+            latest = self._latest[number] = torch.from_numpy(read_picture(self.paths[number]))
+            while sum(map(torch.Tensor.numel, self._latest.values())) > _CACHE_BYTES:
+                del self._latest[next(iter(self._latest))]  # the first that was read
+        return latest
 
     def texture(self, number: int) -> NDArray[np.float32]:
         """`measure_texture` of a picture, measured once."""

@@ -1,14 +1,6 @@
 """Where blurred and sharp pictures lie: the layouts of the public data sets, and plain folders.
 
-| layout | folders |
-|---|---|
-| GOPRO_Large | ``train|test/SEQUENCE/blur|blur_gamma|sharp/NNNNNN.png`` |
-| REDS | ``train|val/PART_blur/CLIP/NNNNNNNN.png`` and ``…/PART_sharp/…``, also ``PART_blur_comp`` |
-| RealBlur | ``SCENE/blur/blur_N.png`` and ``SCENE/gt/gt_N.png``; parts as its lists say |
-| HIDE | ``train/NAME``, ``test/test-close-ups|test-long-shot/NAME`` and ``GT/NAME`` |
-| pairs | ``blur/NAME`` and ``sharp/NAME``; also ``blurred/``, or ``input/`` and ``target/`` |
-| BasicSR | ``lq/NAME`` and ``gt/NAME``; ``blur_crops/`` and ``sharp_crops/`` |
-| photos | any pictures, taken as sharp |
+docs/data.md has a table of them.
 
 Whatever folder of such a set is given, from the one that holds several sets down to a single
 sequence, the pairs below it are found.
@@ -238,7 +230,6 @@ def hold_out_scenes(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
 def _find_blurred(root: Path) -> Iterator[BlurredFolder]:
     """The folders of blurred pictures below `root`, each with its sharp one."""
     listed = _read_lists(root)
-    sharp_used, sharp_seen = set(), []
     for folder in _walk(root):
         # The names count also where the root is given as "." or "..".
         name = Path(os.path.abspath(folder)).name  # noqa: PTH100
@@ -251,8 +242,6 @@ def _find_blurred(root: Path) -> Iterator[BlurredFolder]:
         if partners or name in ("train", "test"):
             with suppress(OSError):  # what lies above the root may be none of our business
                 beside = {path.name.lower(): path for path in above.iterdir() if path.is_dir()}
-        if name == "sharp":
-            sharp_seen.append(folder)
         if name in ("train", "test") and "gt" in beside and _holds_blurred(folder):
             yield BlurredFolder(folder, beside["gt"], "HIDE", (name,), name, ())
         reds = re.fullmatch(r"(.+)_blur(_comp)?", name)
@@ -272,7 +261,6 @@ def _find_blurred(root: Path) -> Iterator[BlurredFolder]:
         elif name == "blurred" and "blur" in beside:
             prefix += (name,)
         if sharp.is_dir():
-            sharp_used.add(sharp)
             part = listed.get(above.resolve(), part)
             yield BlurredFolder(folder, sharp, kind, prefix, part, data_set)
         # Photos may lie in a folder "input"; and REDS keeps its sharp test pictures back.
@@ -280,9 +268,6 @@ def _find_blurred(root: Path) -> Iterator[BlurredFolder]:
             raise DeblurError(
                 folder, f"blurred pictures, but no folder {sharp.name} beside it", "add it"
             )
-    alone = (f for f in sharp_seen if f not in sharp_used and any(_pictures_below(f)))
-    if sharp_used and (first := next(alone, None)):
-        raise DeblurError(first, "sharp pictures, but no folder blur beside it", "add it")
 
 
 def _holds_blurred(folder: Path) -> bool:

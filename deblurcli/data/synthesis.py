@@ -5,16 +5,11 @@ random about one picture, so that the same seed gives the same picture in any ba
 device and with any number of processes. `render` then makes the pictures of a whole batch with
 batched torch operations on whatever device trains.
 
-What was found by trying, and is held here:
+What was found by trying, and is held here (docs/training.md, "The middle of the exposure"):
 
-- The sharp image is the scene in the *middle of the exposure*, as GOPRO and REDS take the middle
-  frame: the point of a path that has half of its blur on either side. On a path that doesn't
-  cross itself that point can be seen in the blur. A bent path's centre of mass lies beside the
-  path: networks that were trained to restore to it are off by 1 to 2 px on real pairs.
-- Slightly bent paths of slightly changing speed resemble hand shake during 1/30 s.
-- Enough time steps that no ghost copies show: `_STEPS_PER_PX` a pixel of path. But real pairs that
-  were averaged from 7 to 13 frames do show such copies, each blurred a little in itself, and their
-  sharp picture is the frame in the middle: a share of the exposures is made that way.
+- The sharp picture is the scene in the middle of the exposure, not at the path's centre of mass.
+- Enough time steps that no ghost copies show, but in a share that is made as GOPRO is: averaged
+  from 7 to 13 frames, each blurred a little in itself, the frame in the middle as sharp picture.
 - The average goes through different curves: GOPRO exists averaged from encoded values and through
   a gamma of 2.2; REDS went through a curve of about expm1(4.8 x) / expm1(4.8).
 - What is out of focus, softly shaded or finely patterned must come back unchanged: it has to be

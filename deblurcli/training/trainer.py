@@ -42,7 +42,7 @@ Validate = Callable[[RestorationNetwork, int, int], list[tuple[str, float]]]
 """Measures a network on this process's share of the pictures, by the number of the process and
 that of all: for each picture, its set and its PSNR in dB."""
 
-# Three reports in a row of a loss this many times the usual mean that the training has come apart.
+# A loss this many times the usual isn't saved, and three in a row end the training.
 _EXPLODED = 20.0
 _SAVE_SECONDS = 600.0  # at least so often, however long validations are apart
 
@@ -193,11 +193,10 @@ class Trainer:
                     summed = 0
                     recent = [*recent[-50:], status.loss]
                     since_save.append(status.loss)
-                    self._check_loss(recent)
+                    unusual = self._is_unusual(recent)
                 is_main = self.accelerator.is_main_process
                 if is_main and config.snapshot_every and self.step % config.snapshot_every == 0:
                     self.folder.save_snapshot(self.step, self.networks.ema_model, self._card({}))
-                unusual = len(recent) > 5 and recent[-1] > _EXPLODED * statistics.median(recent)
                 if saving and (ending or not unusual):
                     status = replace(status, loss=statistics.fmean(since_save))
                     measured = validate is not None and validating and not stopping
@@ -295,14 +294,19 @@ class Trainer:
         self.accelerator.log({k: v for k, v in figures.items() if math.isfinite(v)}, self.step)
         return status
 
-    def _check_loss(self, recent: list[float]) -> None:
-        """Raises DeblurError where the training has come apart. Steps of few pictures differ by
-        far, so only several reports in a row count, and against the median."""
+    def _is_unusual(self, losses: list[float]) -> bool:
+        """Whether the latest of the reported losses is far above the usual. Steps of few pictures
+        differ by far, so it is measured against the median.
+
+        Raises:
+            DeblurError: three in a row are, or it is no number: the training has come apart.
+        """
         what = "is no longer a number"
-        if math.isfinite(recent[-1]):
-            usual = statistics.median(recent[:-3] or recent)
-            if len(recent) <= 8 or min(recent[-3:]) <= _EXPLODED * usual:
-                return
+        if math.isfinite(losses[-1]):
+            usual = statistics.median(losses[:-3] or losses)
+            unusual = [loss > _EXPLODED * usual for loss in losses[-3:]]
+            if len(losses) <= 8 or not all(unusual):
+                return unusual[-1]
             what = "has exploded"
         raise DeblurError(
             self.folder.path,

@@ -163,7 +163,6 @@ def test_links_are_followed_but_not_in_circles(make: Make, tmp_path: Path) -> No
         (["blur/1.png", "blur/2.png", "sharp/1.png"], "blur/2.png", "has no partner in"),
         (["blur/1.png", "sharp/1.png", "sharp/0.png"], "sharp/0.png", "has no partner in"),
         (["blur/1.png"], "blur", "no folder sharp beside it"),
-        (["a/blur/1.png", "a/sharp/1.png", "b/sharp/1.png"], "b/sharp", "no folder blur"),
         (["train_blur/0/1.png"], "train_blur", "no folder train_sharp beside it"),
         (["blur/1.png", "blur/1.jpg", "sharp/1.png"], "blur/1.", "has the name of"),
     ],
