@@ -171,7 +171,8 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
     waiting = PhotoQueue(load, options)
     # The page names weights that lie here, never files.
     here = [listing.entry.name for listing in hub.listings() if listing.state == "intact"]
-    usable = [default, *(name for name in here if name != default)]
+    known = (default, hub.catalogue().default if default == "default" else None)
+    usable = [default, *(name for name in here if name not in known)]
 
     def guarded(handler: Handler) -> Handler:
         """Lets requests through that bring the token and come from our own page."""

@@ -311,6 +311,13 @@ Format = Annotated[
 Strip = Annotated[
     bool, About("Leave out private metadata: place, camera, dates.", rich_help_panel=OUTPUT)
 ]
+Damaged = Annotated[
+    Literal["refuse", "keep"],
+    About(
+        "What becomes of damaged JPEG and PNG photos; keep restores what is left.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 DryRun = Annotated[bool, About("Only list what would be written.", rich_help_panel=RUN)]
 Json = Annotated[bool, About("Print the result as one JSON document.", rich_help_panel=RUN)]
 Quiet = Annotated[bool, About("Say only what went wrong.", None, "-q", rich_help_panel=RUN)]

@@ -68,9 +68,7 @@ class OutputOptions:
     )
     format: options.Format = None
     strip: options.Strip = False
-    damaged: Literal["refuse", "keep"] = option(
-        "refuse", "What becomes of damaged JPEG and PNG photos; keep restores what is left."
-    )
+    damaged: options.Damaged = "refuse"
     max_pixels: int = option(
         500_000_000,
         "Refuse photos with more pixels, and files of more than 8 bytes for each.",

@@ -40,7 +40,6 @@ class RunReport:
         self.outcomes = [Outcome(job, "skipped") for job in plan.done]
         self.outcomes += [Outcome(job, "failed", error) for job, error in plan.failed]
         self.start = time.perf_counter()
-        self._before = {job: written_at(job) for job in plan.jobs}
         unit = "photo" if all(job.kind == "photo" for job in plan.jobs) else "file"
         is_one_clip = len(plan.jobs) == 1 and unit == "file"
         self._bar = console.progress(len(plan.jobs), unit, hidden=is_one_clip)
@@ -65,11 +64,6 @@ class RunReport:
         self._ended.set()
         self._close_bar_of_frames()
         self._bar.close()
-        # Photos that were on their way to the disk when the run was stopped count, too.
-        known = {outcome.job for outcome in self.outcomes}
-        for job in self.plan.jobs:
-            if job not in known and written_at(job) not in (None, self._before[job]):
-                self.outcomes.append(Outcome(job, "done"))
         console.say_failures(o.error for o in self.outcomes if o.error)
         seconds = time.perf_counter() - self.start
         statuses = [outcome.status for outcome in self.outcomes]
@@ -168,17 +162,6 @@ class RunReport:
         if self._frames is not None:
             self._frames.close()
             self._frames = None
-
-
-def written_at(job: Job) -> tuple[int, int] | None:
-    """What changes when a photo is written; None where there is none, and for clips."""
-    if job.target is None or job.kind != "photo":
-        return None
-    try:
-        status = job.target.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
 
 
 def name_of(job: Job) -> dict[str, object]:

@@ -25,6 +25,7 @@ def watch(
     video: bool = option(False, "Also videos that arrive."),
     format: options.Format = None,  # noqa: A002  (the option's name)
     strip: options.Strip = False,
+    damaged: options.Damaged = "refuse",
     settle: float = option(
         2.0,
         "A file is complete when it has not changed for so long.",
@@ -44,9 +45,11 @@ def watch(
 
     from deblurcli.batch.run import RunOptions, run
     from deblurcli.batch.watch import arrivals
+    from deblurcli.io.photos import ReadOptions
 
     deblurrer = compute.load(weights)
-    run_options = RunOptions(strip=strip, format=format)
+    reading = ReadOptions(keep_damaged=damaged == "keep")
+    run_options = RunOptions(strip=strip, format=format, reading=reading)
     console.note(f"deblur: watching {folder}; Ctrl-C ends it")
     for jobs in arrivals(
         folder, output, recursive=recursive, videos=video, suffix=format, settle_seconds=settle

@@ -3,7 +3,8 @@
     python docs/pictures/make.py [FOLDER]
 
 ``blurred.jpg`` is what the README's first command restores; ``before-after.jpg`` shows it and
-another beside what the default weights make of them.
+another beside what the default weights make of them; ``clock.jpg`` shows a photo that a camera
+really blurred.
 
 A shaken camera is simulated by the code that also makes training pairs: the camera moves along
 a slightly curved path of 10 px and turns by half a degree; light is averaged, not encoded
@@ -73,6 +74,8 @@ def main() -> None:
     photo.save(folder / "blurred.jpg", quality=93, subsampling=0)
     sheet = compare([photo, take(data.coffee()[:, 100:])], (20, 0, 380, 300))
     sheet.save(folder / "before-after.jpg", quality=93, subsampling=0)
+    clock = Image.fromarray(data.clock()).convert("RGB")
+    compare([clock], (70, 50, 350, 260)).save(folder / "clock.jpg", quality=93)
 
 
 if __name__ == "__main__":

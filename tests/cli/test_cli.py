@@ -10,17 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from deblurcli import __version__
-from deblurcli.batch.plan import Job, Plan
-from deblurcli.batch.run import Outcome
 from deblurcli.cli import main
-from deblurcli.cli.run_report import RunReport
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.io.photos import read
 
@@ -353,27 +349,6 @@ def test_a_group_of_commands_shows_its_help(group: str, capsys: pytest.CaptureFi
     out, err = capsys.readouterr()
     assert out == ""
     assert "Commands:\n" in err
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_photos_on_their_way_when_a_run_is_stopped_are_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], overwrite: bool
-) -> None:
-    plan = Plan([Job(tmp_path / f"{i}.png", tmp_path / f"{i}-sharp.png") for i in range(3)])
-    if overwrite:
-        for job in plan.jobs:
-            cast(Path, job.target).write_bytes(b"old")
-
-    with pytest.raises(SystemExit), RunReport(plan, json=True) as report:
-        for job in plan.jobs[:2]:
-            part = tmp_path / "part"
-            part.write_bytes(b"new")
-            part.replace(cast(Path, job.target))
-        report.add(Outcome(plan.jobs[0], "done"))
-        raise SystemExit(143)
-    document = json.loads(capsys.readouterr().out)
-    assert document["counts"]["done"] == 2
-    assert document["stopped"] == "interrupted"
 
 
 def test_a_value_is_not_taken_for_a_mistyped_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -259,6 +259,14 @@ def test_the_page(
     cut = "return getComputedStyle(document.querySelectorAll('.view img')[1]).clipPath"
     assert browser.execute_script(cut) == "inset(0px 0px 0px 60%)"
 
+    # Restored again, with less: both results can be had at once.
+    assert not browser.find_element("id", "every").is_displayed()
+    again = browser.find_elements("css selector", "button[aria-label*='again']")
+    browser.execute_script("arguments[0].click()", again[0])
+    until(lambda: browser.find_element("id", "status").text == "3 of 3 done")
+    assert browser.find_element("id", "every").is_displayed()
+    assert len(browser.find_elements("link text", "Download")) == 2
+
     browser.execute_script("arguments[0].click()", link)
     written = browser.downloads / f"holiday {width}-sharp.png"
     until(written.exists)

@@ -27,6 +27,7 @@ def watching(
     monkeypatch.chdir(tmp_path)
     make_photo(Path("in/before.png"))
     words = ["watch", "in", "-o", "out", "-r", "--settle", "0.6", "--weights", str(tiny_weights)]
+    words += ["--damaged", "keep"]
     process = subprocess.Popen(
         [sys.executable, "-m", "deblurcli", *words], stderr=subprocess.PIPE, text=True
     )
@@ -63,6 +64,10 @@ def test_what_arrives_is_restored_when_it_is_complete(
     assert said.readline().startswith("deblur: wrote out/next.png in ")
     make_photo(Path("in/bad.png"))
     assert said.readline().startswith("deblur: wrote out/bad.png in ")
+
+    Path("in/half.jpg").write_bytes(whole[: len(whole) // 2])
+    assert said.readline().startswith("deblur: wrote out/half.jpg in ")
+    assert "in/half.jpg: " in said.readline()  # the note of what is missing
 
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
