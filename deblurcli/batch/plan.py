@@ -6,6 +6,7 @@ Everything that could lose data, or fail after hours of work, is refused here.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -282,15 +283,22 @@ def _is_output_folder(
 ) -> bool:
     """Whether `output` means a folder that the results lie in; `single` is the only input."""
     if _is_folder(output) or output.endswith(tuple(filter(None, (os.sep, os.altsep)))):
-        # Else the folder is the result: -o frames/ then holds the frames themselves.
+        # Else the folder is the result: -o frames/ then holds the frames themselves, or did so
+        # after an earlier run.
         is_frames = to_frames and single is not None and _kind(single, False) == "video"
-        return _is_folder(output) or not is_frames
+        return not is_frames or (_is_folder(output) and not _holds_frames(Path(output)))
     if single is not None:
         return False
     if Path(output).suffix.lower() in media.SUFFIXES or os.path.lexists(output):
         why = "for several inputs" if len(inputs) > 1 else f"but {inputs[0]} is a folder"
         raise UsageError(output, f"names one file, {why}", "give a folder: -o sharp/")
     return True
+
+
+def _holds_frames(folder: Path) -> bool:
+    """Whether there is nothing in a folder but the frames that ``--frames`` writes."""
+    names = os.listdir(folder)  # noqa: PTH208 - names are all that is wanted
+    return bool(names) and all(re.fullmatch(r"frame-\d{6,}\.(png|jpg)", name) for name in names)
 
 
 def _kind(source: Path, videos: bool, output: str | None = None) -> media.Kind:

@@ -202,7 +202,9 @@ def failure_of(job: Job, error: Exception) -> DeblurError:
     """What to tell of any failure of one input; a bug's traceback goes to the log, as the other
     inputs must not suffer from it."""
     if isinstance(error, DeblurError):
-        return error
+        if not error.subject.startswith("--"):
+            return error
+        return DeblurError(job.source_name, f"{error.subject}: {error.reason}", error.remedy)
     what = " ".join(f"{type(error).__name__}: {error}".split())
     logger.error(
         "%s: a bug in deblur or in a library that it uses", job.source_name, exc_info=error
@@ -310,6 +312,7 @@ def _run_clip(
                 preset=wishes.preset,
                 overwrite=options.overwrite,
                 progress=show,
+                restored_by=restored_by,
             )
             steps = [after - before for before, after in pairwise(media.frame_numbers(frames))]
             gaps = [place for place, step in enumerate(steps) if step != min(steps)]
@@ -347,11 +350,9 @@ def _run_clip(
             )
     except (DeviceError, DiskFullError, WeightsError):
         raise  # the next job would fail the same way
-    except DeblurError as error:
-        if error.subject.startswith("--"):
-            raise
-        return Outcome(job, "failed", error, seconds)
     except Exception as error:
+        if isinstance(error, UsageError) and error.subject.startswith("--"):
+            raise  # no file can be done so
         return Outcome(job, "failed", failure_of(job, error), seconds)
     if not result.damage:
         return Outcome(job, "done", None, seconds, result.notes)

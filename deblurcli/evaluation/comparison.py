@@ -34,7 +34,7 @@ from deblurcli.evaluation.metrics import SSIM_MIN_PX, Metric, find_metrics
 from deblurcli.io.media import SUFFIXES, kind_of
 from deblurcli.io.photos import to_uint8
 from deblurcli.io.videos import probe, restore_video
-from deblurcli.io.videos.pixels import display_matrix_of, pixels_of, turn_upright
+from deblurcli.io.videos.pixels import pixels_of
 from deblurcli.io.videos.reading import VideoReader
 from deblurcli.io.videos.steadying import Restore
 
@@ -242,14 +242,13 @@ def write_preview(
         for number in range(count):
             # In the middle of its share, and surely before the last frame.
             at = begin + max(0.0, seconds * (number + 0.5) / count - 0.75 / fps)
-            with closing(VideoReader(source, at, end)) as reader:
+            with closing(VideoReader(source, at, end, upright=True)) as reader:
                 frame = next(reader.steps()).frame
                 assert frame is not None  # `steps` raises where there is none
-                blurred, turn = pixels_of(frame), display_matrix_of(frame)
-            layers = [("Before", blurred), ("After", restore(blurred))]
-            upright = [(label, to_uint8(turn_upright(image, turn))) for label, image in layers]
+                blurred = pixels_of(frame)
+            layers = [("Before", to_uint8(blurred)), ("After", to_uint8(restore(blurred)))]
             name = f"{number + 1} ({at:.2f} s)"
-            sliders.append(folder.place(name, size_of(upright[0][1]), upright))
+            sliders.append(folder.place(name, size_of(blurred), layers))
             on_progress(number + 1, count)
         title = f"{source.name} and restored"
         return _write_sliders(target, folder, title, sliders, overwrite=overwrite)

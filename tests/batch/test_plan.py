@@ -241,10 +241,13 @@ def test_frames_of_a_video_lie_in_a_folder_of_its_whole_name(tree: Callable[...,
         ("frames/", "frames"),
         ("there", "there/clip"),
         ("there/", "there/clip"),
+        ("done", "done"),
+        ("done/", "done"),
     ],
 )
 def test_frames_of_a_single_video_lie_in_the_folder_that_is_named(
     tree: Callable[..., Path], output: str, folder: str
 ) -> None:
-    tree("clip.mp4", "there/other.png")
-    assert pairs(plan(["clip.mp4"], output, to_frames=True)) == [("clip.mp4", folder)]
+    tree("clip.mp4", "there/other.png", "done/frame-000001.png", "done/frame-000002.png")
+    planned = plan(["clip.mp4"], output, to_frames=True, overwrite=True)
+    assert pairs(planned) == [("clip.mp4", folder)]

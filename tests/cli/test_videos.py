@@ -82,6 +82,10 @@ def test_numbered_frames_and_back(clip: Path, tmp_path: Path, deblur_here: Deblu
     done = deblur_here(clip, "--frames", "-o", frames)
     assert done.returncode == 0, done.stderr
     assert len(list(frames.iterdir())) == 10
+    again = [deblur_here(clip, "--frames", "-o", frames, *more) for more in ([], ["--overwrite"])]
+    assert [done.returncode for done in again] == [2, 0]
+    assert "exists already" in again[0].stderr
+    assert len(list(frames.iterdir())) == 10
     done = deblur_here(frames, "--video", "--fps", "20")
     assert done.returncode == 0, done.stderr
     video = ffprobe(tmp_path / "frames-sharp.mp4").video
@@ -177,6 +181,20 @@ def test_what_makes_no_sense_is_said_in_one_line(
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_one_clip_cannot_take_stops_no_batch(
+    clip: Path, tmp_path: Path, deblur_here: Deblur
+) -> None:
+    short, odd, folder = tmp_path / "short.mp4", tmp_path / "odd.mkv", tmp_path / "out"
+    ffmpeg("-i", clip, "-frames:v", 2, "-an", short)
+    ffmpeg("-i", clip, "-vf", "scale=65:49", "-c:v", "ffv1", "-an", odd)
+    words = ("--start", "0.2", "--codec", "av1", "--preset", "12", "-o", folder)
+    done = deblur_here(short, odd, clip, *words)
+    assert done.returncode == 1
+    assert f"{short}: ends at 0.08 s, before --start; give less" in done.stderr
+    assert f"{odd}: --codec: libsvtav1 takes even sizes only, not 65x49; give" in done.stderr
+    assert [path.name for path in folder.iterdir()] == [clip.name]
 
 
 def test_a_preview_restores_few_frames(clip: Path, tmp_path: Path, deblur_here: Deblur) -> None:

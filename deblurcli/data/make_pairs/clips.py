@@ -26,7 +26,7 @@ from deblurcli.io import media, photos
 from deblurcli.io.videos import probe
 from deblurcli.io.videos.info import fraction_of
 from deblurcli.io.videos.overlap import read_ahead
-from deblurcli.io.videos.pixels import display_matrix_of, pixels_of, turn_upright
+from deblurcli.io.videos.pixels import pixels_of
 from deblurcli.io.videos.reading import VideoReader
 
 _FRAMES_AHEAD = 4
@@ -101,7 +101,7 @@ class Clip:
     def _video_frames(self) -> Iterator[Frame]:
         before: Fraction | None = None
         with (
-            closing(VideoReader(self.source)) as reader,
+            closing(VideoReader(self.source, upright=True)) as reader,
             closing(read_ahead(reader.steps(), _FRAMES_AHEAD)) as steps,
         ):
             for step in steps:
@@ -111,8 +111,7 @@ class Clip:
                 time = (frame.pts or 0) * (fraction_of(frame.time_base) or Fraction(0))
                 # A frame that was dropped in recording leaves a gap as well.
                 gap = before is not None and self.fps and (time - before) * self.fps > 1.5
-                upright = turn_upright(pixels_of(frame), display_matrix_of(frame))
-                yield Frame(upright, not gap)
+                yield Frame(pixels_of(frame), not gap)
                 before = time
             damage = reader.damage()
         if damage:

@@ -10,7 +10,7 @@ from av.codec.codec import Codec, UnknownCodecError
 from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 
-from deblurcli.errors import UsageError
+from deblurcli.errors import DeblurError, UsageError
 
 _X26_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
@@ -99,6 +99,7 @@ class Encoding:
     """How a video is encoded.
 
     Attributes:
+        container: FFmpeg's name of the file format.
         encoder: FFmpeg's name.
         pixel_format: FFmpeg's name of what the encoder gets.
         options: for the encoder.
@@ -106,6 +107,7 @@ class Encoding:
         notes: what differs from the input and could matter.
     """
 
+    container: str
     encoder: str
     pixel_format: str
     options: dict[str, str]
@@ -179,6 +181,7 @@ def choose_encoding(
 
     Raises:
         UsageError: no such codec, or `crf` or `preset` are none of its.
+        DeblurError: the codec can't take that size.
     """
     depth = max(component.bits for component in source_format.components)
     if codec is None and container_format == "webm":
@@ -217,7 +220,7 @@ def choose_encoding(
     prefers_420 = source_codec in ("gif", "apng")
     pixel_format, notes = _choose_pixel_format(found, source_format, depth, prefers_420)
     tag = "hvc1" if name == "libx265" and container_format in ("mp4", "mov") else None
-    return Encoding(name, pixel_format, options, tag, tuple(notes))
+    return Encoding(container_format, name, pixel_format, options, tag, tuple(notes))
 
 
 def _choose_pixel_format(
@@ -242,8 +245,8 @@ def _choose_pixel_format(
                 "which some players can't show"
             )
     elif encoder.name == "libsvtav1" and (odd_width or odd_height):
-        reason = f"{encoder.name} takes even sizes only"
-        raise UsageError("--codec", reason, "give --codec vp9 or h264")
+        reason = f"{encoder.name} takes even sizes only, not {source.width}x{source.height}"
+        raise DeblurError("--codec", reason, "give --codec vp9 or h264")
     depths = [10] if 8 < depth <= 10 else [12, 10, 14, 16] if depth > 10 else []
     wanted = [f"yuv{c}p{d}le" for c in (chroma, "444", "422", "420") for d in depths]
     wanted += [f"yuv{c}p" for c in (chroma, "444", "422", "420")]

@@ -7,7 +7,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
@@ -15,25 +15,17 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 from av.video.format import VideoFormat
-from av.video.frame import VideoFrame
 from PIL import Image
 
 from deblurcli.errors import DeblurError, UsageError, already_exists, cannot_write, sizes_differ
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of
-from deblurcli.io.videos.overlap import depth_for, read_ahead, write_behind
-from deblurcli.io.videos.pixels import (
-    RGB16,
-    Colour,
-    Pixels,
-    display_matrix_of,
-    pixels_of,
-    turn_upright,
-)
+from deblurcli.io.videos.overlap import depth_for, read_ahead
+from deblurcli.io.videos.pixels import RGB16, Colour, Pixels, frame_of, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.restoring import Progress, VideoResult
+from deblurcli.io.videos.restoring import Progress, VideoResult, restore_steps
 from deblurcli.io.videos.segments import SEGMENT_FRAMES, open_segments
-from deblurcli.io.videos.steadying import Restore, Steadier
+from deblurcli.io.videos.steadying import Restore
 from deblurcli.io.videos.writing import Picture, VideoWriter, video_output
 
 # FFmpeg's numbers of BT.2020 and the P3 gamuts, and of the curves PQ and HLG.
@@ -53,6 +45,7 @@ def restore_frames(
     preset: str | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    restored_by: str | None = None,
 ) -> VideoResult:
     """Restores numbered pictures and writes them as one video.
 
@@ -62,51 +55,48 @@ def restore_frames(
         restore: restores one frame.
         read: reads one picture: (H, W, 3) uint8 or uint16 sRGB.
         fps: frames per second of the video.
-        codec, crf, preset: of the encoder; see `choose_encoding`.
-        overwrite: `target` may be replaced.
-        progress: is told about each frame.
+        codec, crf, preset, overwrite, progress, restored_by: as in `restore_video`.
 
     Raises:
         UsageError: `target` exists, or the options don't fit each other.
         DeblurError: a picture can't be read or has another size, or `target` can't be written.
     """
     target = Path(target)
-    container_format = container_of(target)
+    container_of(target)  # what must fail fails now
     if not 0 < fps <= 1000:
         raise UsageError("--fps", f"{fps:g} is no frame rate", "give frames per second, as 30")
     rate = exact_rate(fps)
-    steadier = Steadier(restore)
-    with closing(read_ahead(map(read, sources), 2)) as pictures:
-        first = next(pictures)
-        height, width = first.shape[:2]
-        is_deep = first.dtype == np.uint16
-        kind = VideoFormat("yuv420p10le" if is_deep else "yuv420p", width, height)
+
+    def read_steps() -> Iterator[Step]:
+        size = None
+        for number, path in enumerate(sources):
+            frame = frame_of(read(path))
+            frame.pts, frame.time_base, frame.duration = number, 1 / rate, 1
+            size = size or (frame.width, frame.height)
+            if (frame.width, frame.height) != size:
+                remedy = "leave it out: a video has one size"
+                raise sizes_differ(path, (frame.width, frame.height), sources[0], size, remedy)
+            yield Step(frame)
+
+    with closing(read_ahead(read_steps(), 2)) as others:
+        first = next(others)
+        assert first.frame is not None
+        width, height = first.frame.width, first.frame.height
+        bits = "10le" if first.frame.format.name == RGB16 else ""
+        kind = VideoFormat(f"yuv420p{bits}", width, height)
         encoding = choose_encoding(
-            container_format, "png", kind, codec=codec, crf=crf, preset=preset
+            container_of(target), "png", kind, codec=codec, crf=crf, preset=preset
         )
+        picture = Picture(width, height, _BT709, 1 / rate, rate)
+        output = [repr(encoding), repr(picture)]
         with (
             video_output(target, overwrite=overwrite) as part,
-            VideoWriter(
-                part,
-                container_format,
-                encoding,
-                Picture(width, height, _BT709),
-                time_base=1 / rate,
-                rate=rate,
-            ) as writer,
-            write_behind(writer.write, depth_for(width, height)) as write,
+            open_segments(sources, target, restored_by, output) as segments,
+            VideoWriter(part, encoding, picture, segments) as writer,
         ):
-            for number, blurred in enumerate(itertools.chain([first], pictures)):
-                if blurred.shape != first.shape:
-                    size, remedy = blurred.shape[1::-1], "leave it out: a video has one size"
-                    raise sizes_differ(sources[number], size, sources[0], (width, height), remedy)
-                restored = np.ascontiguousarray(steadier(blurred))
-                deep = restored.dtype == np.uint16
-                frame = VideoFrame.from_ndarray(restored, RGB16 if deep else "rgb24")
-                frame.pts, frame.time_base, frame.duration = number, 1 / rate, 1
-                write(Step(frame))
-                if progress is not None:
-                    progress(number + 1, len(sources))
+            steps = itertools.chain([first], others)
+            depth, total = depth_for(width, height), len(sources)
+            restore_steps(steps, writer.write, restore, segments, depth, progress, total)
     return VideoResult(len(sources), encoding.notes)
 
 
@@ -117,7 +107,7 @@ def exact_rate(fps: float) -> Fraction:
     return broadcast if meant else Fraction(fps).limit_denominator(1000)
 
 
-def restore_to_frames(  # noqa: PLR0912, PLR0915 - one page, from the video to the folder
+def restore_to_frames(
     source: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     restore: Restore,
@@ -152,15 +142,18 @@ def restore_to_frames(  # noqa: PLR0912, PLR0915 - one page, from the video to t
             raise already_exists(folder)
         if not folder.is_dir() or any(not p.match("frame-*.*") for p in folder.iterdir()):
             raise UsageError(folder, "holds other things than frames", "give another -o")
-    with closing(VideoReader(source, start, end)) as reader:
+    unfinished = folder.with_name(f"{folder.name}.part") / "frames"
+    with closing(VideoReader(source, start, end, upright=True)) as reader:
         depth = depth_for(reader.stream.width, reader.stream.height)
         colour = Colour.of(reader.stream.codec_context)
-        unfinished = folder.with_name(f"{folder.name}.part") / "frames"
-        done, steadier = 0, Steadier(restore)
+        numbers = itertools.count()
 
-        def write_frame(numbered: tuple[int, Pixels]) -> None:
-            number, pixels = numbered
-            with (unfinished / f"frame-{number:06}{suffix}").open("wb") as file:
+        def write(step: Step) -> None:
+            number = next(numbers)
+            if step.frame is None or segments.has(number):
+                return
+            pixels = pixels_of(step.frame)
+            with (unfinished / f"frame-{number + 1:06}{suffix}").open("wb") as file:
                 if suffix == ".png":
                     file.write(encode_png(pixels, colour))
                 else:
@@ -169,41 +162,27 @@ def restore_to_frames(  # noqa: PLR0912, PLR0915 - one page, from the video to t
                     picture.save(file, "JPEG", quality=95, subsampling=0)
                 file.flush()
                 os.fsync(file.fileno())
-            if restored_by is not None and number % SEGMENT_FRAMES == 0:
-                store.save(number // SEGMENT_FRAMES - 1, ())
+            if (number + 1) % SEGMENT_FRAMES == 0:
+                segments.save(number // SEGMENT_FRAMES, ())
 
         try:
             unfinished.parent.mkdir(exist_ok=True)  # what must fail fails now
             output = [suffix, repr(reader.part)]
-            with open_segments(source, folder, unfinished, restored_by or "", output) as segments:
-                if segments is None:
+            with open_segments([source], folder, restored_by, output) as segments:
+                if segments.folder is None:
                     raise DeblurError(folder, "is being written by another run", "wait for it")
-                store = segments
+                if not segments.count:
+                    shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir(exist_ok=True)
-                with (
-                    closing(read_ahead(reader.steps(), depth)) as steps,
-                    write_behind(write_frame, depth) as write,
-                ):
-                    for step in steps:
-                        if step.frame is None:
-                            break
-                        segment, place = divmod(done, SEGMENT_FRAMES)
-                        done += 1
-                        if segment >= store.count:
-                            if restored_by is not None and place == 0 and segment:
-                                steadier.load(store.load_state(segment - 1))
-                            restored = steadier(pixels_of(step.frame))
-                            if restored_by is not None and place == SEGMENT_FRAMES - 1:
-                                store.save_state(segment, steadier.save())
-                            write((done, turn_upright(restored, display_matrix_of(step.frame))))
-                        if progress is not None:
-                            progress(done, reader.frame_count)
+                with closing(read_ahead(reader.steps(), depth)) as steps:
+                    total = reader.frame_count
+                    count = restore_steps(steps, write, restore, segments, depth, progress, total)
                 if folder.exists():
                     shutil.rmtree(folder)
                 unfinished.rename(folder)
         except OSError as error:
             raise cannot_write(folder, error) from error
-        return VideoResult(done, tuple(reader.notes), reader.damage())
+        return VideoResult(count, tuple(reader.notes), reader.damage())
 
 
 def encode_png(pixels: Pixels, colour: Colour | None = None) -> bytes:

@@ -8,7 +8,6 @@ for HD, BT.601 below. The same one is used both ways, so that a wrong guess does
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
@@ -38,8 +37,8 @@ _SIDE_DATA = (
 )
 _UPRIGHT = (1 << 16, 0, 0, 1 << 16)
 
-RGB16 = "rgb48le" if sys.byteorder == "little" else "rgb48be"
-"""FFmpeg's name of (H, W, 3) uint16 RGB on this machine."""
+RGB16 = "rgb48le"
+"""FFmpeg's name of (H, W, 3) uint16 RGB."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,13 @@ class PixelReader:
         """The frame in RGB, the caller's own; time stamps and side data come along."""
         if frame.format.name == self._format:
             # Nothing to convert; but the decoder may still need its frame as it is.
-            return frame_like(frame, frame.to_ndarray())
+            copied = frame_of(frame.to_ndarray())
+            copied.pts, copied.time_base, copied.duration = (
+                frame.pts,
+                frame.time_base,
+                frame.duration,
+            )
+            return copied
         return self._reformatter.reformat(
             frame,
             format=self._format,
@@ -140,10 +145,11 @@ class PixelWriter:
 
 def exceeds_rgb(frame: VideoFrame) -> bool:
     """Whether a frame of limited range is somewhere brighter than white, as cameras record
-    highlights: RGB cuts that off."""
+    highlights, or darker than black: RGB cuts that off."""
     if _range_of(frame) == _FULL or not frame.format.is_planar:
         return False
-    return bool(samples_of(frame, 0).max() > 235 << (frame.format.components[0].bits - 8))
+    luma, unit = samples_of(frame, 0), 1 << (frame.format.components[0].bits - 8)
+    return bool(luma.max() > 235 * unit or luma.min() < 16 * unit)
 
 
 def samples_of(frame: VideoFrame, number: int) -> Pixels:
@@ -159,15 +165,20 @@ def pixels_of(frame: VideoFrame) -> Pixels:
     return np.array(frame.to_ndarray(), order="C")  # a copy: the frame may be written to
 
 
+def frame_of(pixels: Pixels) -> VideoFrame:
+    """An RGB frame with `pixels` (H, W, 3) uint8 or uint16."""
+    kind = RGB16 if pixels.dtype == np.uint16 else "rgb24"
+    return VideoFrame.from_ndarray(np.ascontiguousarray(pixels), kind)
+
+
 def frame_like(frame: VideoFrame, pixels: Pixels) -> VideoFrame:
-    """A frame with `pixels` (H, W, 3) uint8 or uint16 and the times of another."""
-    new = VideoFrame.from_ndarray(
-        np.ascontiguousarray(pixels), RGB16 if pixels.dtype == np.uint16 else "rgb24"
-    )
-    new.pts, new.duration = frame.pts, frame.duration
-    if frame.time_base:
-        new.time_base = frame.time_base
-    return new
+    """An RGB frame with `pixels` (H, W, 3) uint8 or uint16 and all else of another; the other
+    itself where the size is the same."""
+    height, width = pixels.shape[:2]
+    # FFmpeg carries over what PyAV can't: where the chroma lay, and shall lie again.
+    frame = frame.reformat(width=width, height=height)
+    np.copyto(samples_of(frame, 0), pixels.reshape(height, -1), casting="no")
+    return frame
 
 
 def matrix_of(frame: VideoFrame) -> int:

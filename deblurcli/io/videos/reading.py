@@ -24,7 +24,16 @@ from deblurcli.io.videos.info import (
     tick_of,
     video_stream,
 )
-from deblurcli.io.videos.pixels import PixelReader, exceeds_rgb
+from deblurcli.io.videos.pixels import (
+    DisplayMatrix,
+    PixelReader,
+    display_matrix_of,
+    exceeds_rgb,
+    frame_like,
+    pixels_of,
+    side_data_of,
+    turn_upright,
+)
 from deblurcli.io.videos.streams import TimeRange, move_packet
 
 # Packets of one time lie at most so far apart in a file, in terms of time.
@@ -57,6 +66,9 @@ class VideoReader:
         container, stream: the open file, and the stream in it that is decoded.
         part: what is wanted of it.
         frame_count: the number of frames to expect in that part; None if unknown.
+        side_data: what lies beside the pixels of the first frame, once it is read.
+        display_matrix: how players shall turn the frames, once the first is read; None for not.
+        aspect: width of a pixel of the frames over its height; None where it is not said.
         notes: what the user should know of the frames, after they were read.
     """
 
@@ -67,12 +79,14 @@ class VideoReader:
         end: float | None = None,
         *,
         keep_origin: bool = False,
+        upright: bool = False,
     ) -> None:
         """
         Args:
             source: a video file.
             start, end: the part that is wanted, in seconds of playing time; None is all.
             keep_origin: broadcast streams keep the time of day at which they begin.
+            upright: turn the frames as players would.
 
         Raises:
             UsageError: there is no such part.
@@ -83,7 +97,9 @@ class VideoReader:
         if end is not None and end <= (start or 0):
             raise UsageError("--end", "is not after the start", "give a later time in seconds")
         self.notes: list[str] = []
-        self._source = source
+        self.side_data: dict[str, bytes] = {}
+        self.display_matrix: DisplayMatrix | None = None
+        self._source, self._upright = source, upright
         self.container = open_video(source)
         try:
             self.stream = video_stream(self.container, source)
@@ -94,6 +110,7 @@ class VideoReader:
         except DeblurError:
             self.container.close()
             raise
+        self.aspect = fraction_of(self.stream.sample_aspect_ratio)
         self.frame_count = count_frames(self.container, self.stream)
         if self.frame_count is not None and seconds and (start is not None or end is not None):
             share = (min(seconds if end is None else end, seconds) - (start or 0)) / seconds
@@ -129,9 +146,46 @@ class VideoReader:
         # Decoding several frames at once would lose good frames beside a damaged one.
         self.stream.thread_type = "SLICE"
         bits = max((component.bits for component in self.stream.format.components), default=8)
-        pixels, tick, part = PixelReader(bits), tick_of(self.stream), self.part
+        pixels, tick, number, turn = PixelReader(bits), tick_of(self.stream), 0, None
+        for item, packets in self._wanted(copied):
+            if item is None:
+                if number:
+                    yield Step(None, packets)
+                break
+            number += 1
+            if number == 1:
+                size, self.side_data = (item.width, item.height), side_data_of(item)
+                self.display_matrix = display_matrix_of(item)
+                if self._upright and self.display_matrix is not None:
+                    turn, self.display_matrix = self.display_matrix, None
+                    if not turn[0] and self.aspect:  # a quarter turn
+                        self.aspect = 1 / self.aspect
+            elif size != (item.width, item.height):
+                size = (item.width, item.height)
+                change = f"its size changes to {size[0]}x{size[1]} at frame {number}"
+                self.notes.append(f"{change}: a video keeps the first")
+            if item.interlaced_frame and _INTERLACED not in self.notes:
+                self.notes.append(_INTERLACED)
+            item.pts = (item.pts or 0) - self.part.shift_ticks(tick)
+            item.time_base = tick
+            frame = pixels.to_rgb(item)
+            if turn is not None:
+                frame = frame_like(frame, turn_upright(pixels_of(frame), turn))
+            original = item if turn is None and exceeds_rgb(item) else None
+            yield Step(frame, packets, original)
+        if not number:
+            detail = "" if self._cause is None else f" ({type(self._cause).__name__})"
+            reason, remedy = f"not one frame of it can be decoded{detail}", "copy it again"
+            if self.part.start is not None or self.part.end is not None:
+                reason, remedy = "has no frame in that part", "change --start or --end"
+            raise DeblurError(self._source, reason, remedy)
+
+    def _wanted(
+        self, copied: Collection[int]
+    ) -> Iterator[tuple[VideoFrame | None, list[Packet[Stream]]]]:
+        """The frames of the part, at the end none, each with the copied packets before it."""
+        tick, part = tick_of(self.stream), self.part
         packets: list[Packet[Stream]] = []
-        is_empty = True
         for back in _SECONDS_BACK if part.start is not None else (None,):
             packets.clear()
             has_landed = back is None
@@ -146,26 +200,14 @@ class VideoReader:
                     if seconds > part.start:
                         break
                     has_landed = item.key_frame
-                if not (has_landed and part.holds(seconds)):
-                    continue
-                if item.is_corrupt:
-                    self._bad.append((float(seconds), float(seconds)))
-                if item.interlaced_frame and _INTERLACED not in self.notes:
-                    self.notes.append(_INTERLACED)
-                item.pts = (item.pts or 0) - part.shift_ticks(tick)
-                item.time_base = tick
-                is_empty = False
-                yield Step(pixels.to_rgb(item), packets, item if exceeds_rgb(item) else None)
-                packets = []
+                if has_landed and part.holds(seconds):
+                    if item.is_corrupt:
+                        self._bad.append((float(seconds), float(seconds)))
+                    yield item, packets
+                    packets = []
             if has_landed:
                 break
-        if is_empty:
-            detail = "" if self._cause is None else f" ({type(self._cause).__name__})"
-            reason, remedy = f"not one frame of it can be decoded{detail}", "copy it again"
-            if part.start is not None or part.end is not None:
-                reason, remedy = "has no frame in that part", "change --start or --end"
-            raise DeblurError(self._source, reason, remedy)
-        yield Step(None, packets)
+        yield None, packets
 
     def _seek(self, seconds_back: int | None) -> None:
         """Goes to a key frame so long before the wanted part; None is the beginning."""

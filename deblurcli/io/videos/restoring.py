@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from deblurcli.io.videos.encoding import choose_encoding
-from deblurcli.io.videos.info import container_of, rate_of, tick_of
+from deblurcli.io.videos.info import container_of
 from deblurcli.io.videos.overlap import depth_for, read_ahead, write_behind
-from deblurcli.io.videos.pixels import (
-    display_matrix_of,
-    frame_like,
-    pixels_of,
-    samples_of,
-    side_data_of,
-    turn_upright,
-)
-from deblurcli.io.videos.reading import VideoReader
-from deblurcli.io.videos.segments import SEGMENT_FRAMES, open_segments
+from deblurcli.io.videos.pixels import frame_like, pixels_of
+from deblurcli.io.videos.reading import Step, VideoReader
+from deblurcli.io.videos.segments import SEGMENT_FRAMES, SegmentStore, open_segments
 from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.streams import choose_copied_streams
 from deblurcli.io.videos.writing import Picture, VideoWriter, unusual_tags, video_output
@@ -53,7 +46,7 @@ class VideoResult:
     damage: tuple[str, ...] = ()
 
 
-def restore_video(  # noqa: PLR0915 - one page, from the input to the output
+def restore_video(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     restore: Restore,
@@ -96,8 +89,14 @@ def restore_video(  # noqa: PLR0915 - one page, from the input to the output
     """
     source, target = Path(source), Path(target)
     container_format = container_of(target)
-    keep_origin = container_format == "mpegts"
-    with closing(VideoReader(source, start, end, keep_origin=keep_origin)) as reader:
+    reader = VideoReader(
+        source,
+        start,
+        end,
+        keep_origin=container_format == "mpegts",
+        upright=side_by_side or container_format not in _ROTATION_HOLDERS,
+    )
+    with closing(reader):
         stream, tags = reader.stream, reader.container.metadata
         copied = choose_copied_streams(reader.container, stream, container_format, strip=strip)
         encoding = choose_encoding(
@@ -109,14 +108,11 @@ def restore_video(  # noqa: PLR0915 - one page, from the input to the output
             preset=preset,
         )
         depth = depth_for(stream.width, stream.height)
-        with closing(read_ahead(reader.steps(copied.streams), depth)) as steps:
-            first = next(steps)
+        with closing(read_ahead(reader.steps(copied.streams), depth)) as others:
+            first = next(others)
             assert first.frame is not None
-            encoding = encoding.with_traits_of(stream, side_data_of(first.frame))
-            matrix = display_matrix_of(first.frame)
-            keeps_turn = container_format in _ROTATION_HOLDERS and not side_by_side
-            turn = None if keeps_turn else matrix
-            picture = Picture.of(stream, first.frame, encoding.encoder, turn)
+            encoding = encoding.with_traits_of(stream, reader.side_data)
+            picture = Picture.of(reader, first.frame, encoding.encoder)
             if side_by_side:
                 picture = replace(picture, width=2 * picture.width)
             notes = [*copied.notes, *encoding.notes]
@@ -130,53 +126,50 @@ def restore_video(  # noqa: PLR0915 - one page, from the input to the output
                     f"its pixels are {picture.aspect} as wide as high, which {encoding.encoder} "
                     f"in {container_format} can't say here: .mp4 would"
                 )
-            output = [container_format, repr(encoding), repr(picture), repr(reader.part)]
+            output = [repr(encoding), repr(picture), repr(reader.part)]
+            any_tag = bool(unusual) and not copied.has_cover
             with (
                 video_output(target, overwrite=overwrite) as part,
-                nullcontext()
-                if restored_by is None
-                else open_segments(source, target, part, restored_by, output) as segments,
-                VideoWriter(
-                    part,
-                    container_format,
-                    encoding,
-                    picture,
-                    time_base=tick_of(stream),
-                    rate=rate_of(stream),
-                    any_tag=bool(unusual) and not copied.has_cover,
-                    segments=segments,
-                ) as writer,
+                open_segments([source], target, restored_by, output) as segments,
+                VideoWriter(part, encoding, picture, segments, any_tag=any_tag) as writer,
             ):
                 writer.copy_from(reader, copied, strip=strip)
-                size, done = (first.frame.width, first.frame.height), 0
-                steadier = Steadier(restore)
-                with write_behind(writer.write, depth) as write:
-                    for step in itertools.chain([first], steps):
-                        frame = step.frame
-                        if frame is not None and not writer.has(done):
-                            if size != (frame.width, frame.height):
-                                size = (frame.width, frame.height)
-                                notes.append(
-                                    f"its size changes to {size[0]}x{size[1]} at frame {done + 1}: "
-                                    f"scaled to {picture.width}x{picture.height}"
-                                )
-                            segment, place = divmod(done, SEGMENT_FRAMES)
-                            if segments is not None and place == 0 and segment:
-                                steadier.load(segments.load_state(segment - 1))
-                            restored = steadier(pixels_of(frame))
-                            if segments is not None and place == SEGMENT_FRAMES - 1:
-                                segments.save_state(segment, steadier.save())
-                            if turn is None and not side_by_side:
-                                rows = restored.reshape(len(restored), -1)
-                                np.copyto(samples_of(frame, 0), rows, casting="no")
-                            else:
-                                shown = turn_upright(restored, turn)
-                                if side_by_side:
-                                    shown = np.hstack((turn_upright(pixels_of(frame), turn), shown))
-                                step.frame = frame_like(frame, shown)
-                                step.original = None
-                        write(step)
-                        done += frame is not None
-                        if progress is not None and frame is not None:
-                            progress(done, reader.frame_count)
-        return VideoResult(done, (*notes, *reader.notes), reader.damage())
+                steps, total = itertools.chain([first], others), reader.frame_count
+                count = restore_steps(
+                    steps, writer.write, restore, segments, depth, progress, total, side_by_side
+                )
+        return VideoResult(count, (*notes, *reader.notes), reader.damage())
+
+
+def restore_steps(
+    steps: Iterable[Step],
+    write: Callable[[Step], None],
+    restore: Restore,
+    segments: SegmentStore,
+    depth: int,
+    progress: Progress | None,
+    total: int | None,
+    side_by_side: bool = False,
+) -> int:
+    """Restores the frames of `steps` and hands all steps to `write`, in a thread of its own.
+
+    Frames of which `segments` has the result stay as they are. Gives the number of frames.
+    """
+    done, steadier = 0, Steadier(restore)
+    with write_behind(write, depth) as put:
+        for step in steps:
+            if step.frame is not None:
+                if done % SEGMENT_FRAMES == 0:
+                    # A later run may begin here: each segment comes out alike whatever was before.
+                    steadier = Steadier(restore)
+                if not segments.has(done):
+                    blurred = pixels_of(step.frame)
+                    shown = steadier(blurred)
+                    if side_by_side:
+                        shown = np.hstack((blurred, shown))
+                    step.frame = frame_like(step.frame, shown)
+                done += 1
+                if progress is not None:
+                    progress(done, total)
+            put(step)
+    return done

@@ -9,12 +9,11 @@ unaltered, and where anything moves the network's frame is left as it is, so not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli.io.videos.pixels import Pixels
@@ -37,8 +36,9 @@ class Steadier:
     def __init__(self, restore: Restore) -> None:
         """`restore` restores one frame by itself."""
         self._restore = restore
-        self._cells: Tensor | None = None  # of the last input frame, in levels of 255
-        self._change: Tensor | None = None  # what was added to it, (1, 3, H, W) levels of the dtype
+        # Of the last input frame, and what was added to it: (1, 3, H, W), levels of 255.
+        self._cells: Tensor | None = None
+        self._change: Tensor | None = None
 
     def __call__(self, blurred: Pixels) -> Pixels:
         """The restored frame, its change steadied where the input stands still.
@@ -49,11 +49,13 @@ class Steadier:
         restored = self._restore(blurred)
         if (restored.shape, restored.dtype) != (blurred.shape, blurred.dtype):
             raise TypeError(f"shape and dtype became {restored.shape} {restored.dtype}")
-        top = np.iinfo(blurred.dtype).max
-        before = _to_tensor(blurred)
-        change = _to_tensor(restored) - before
+        scale = np.iinfo(blurred.dtype).max / 255
+        before, after = (
+            torch.from_numpy(frame.astype(np.float32)).permute(2, 0, 1)[None] / scale
+            for frame in (blurred, restored)
+        )
+        change = after - before
         cells = F.avg_pool2d(before, CELL_PX, ceil_mode=True, count_include_pad=False)
-        cells = cells * (255 / top)
         earlier, self._cells = self._cells, cells
         if self._change is not None and earlier is not None and earlier.shape == cells.shape:
             levels = cells - earlier
@@ -67,24 +69,7 @@ class Steadier:
                 size = change.shape[-2:]
                 kept = F.interpolate(kept, size=size, mode="bilinear", align_corners=False)
                 change = torch.lerp(change, self._change, kept)
-                steadied = (before + change).round().clamp(0, top)
+                steadied = ((before + change).clamp(0, 255) * scale).round()
                 restored = steadied[0].permute(1, 2, 0).numpy().astype(blurred.dtype)
         self._change = change
         return restored
-
-    def save(self) -> dict[str, NDArray[np.float32]]:
-        """What has to be kept to go on in another process."""
-        assert self._cells is not None and self._change is not None
-        return {
-            "cells": self._cells.contiguous().numpy(),
-            "change": self._change.contiguous().numpy(),
-        }
-
-    def load(self, state: Mapping[str, NDArray[np.float32]]) -> None:
-        """Goes on where `save` was called; anew if the state is empty."""
-        tensors = {name: torch.from_numpy(values) for name, values in state.items()}
-        self._cells, self._change = tensors.get("cells"), tensors.get("change")
-
-
-def _to_tensor(frame: Pixels) -> Tensor:
-    return torch.from_numpy(frame.astype(np.float32)).permute(2, 0, 1)[None]

@@ -26,12 +26,11 @@ from av.video.stream import VideoStream
 from deblurcli.errors import DeblurError, UsageError, logger
 from deblurcli.io.files import atomic_output
 from deblurcli.io.videos.encoding import Encoding
-from deblurcli.io.videos.info import fraction_of, rate_of, start_seconds_of
+from deblurcli.io.videos.info import fraction_of, rate_of, start_seconds_of, tick_of
 from deblurcli.io.videos.pixels import (
     Colour,
     DisplayMatrix,
     PixelWriter,
-    display_matrix_of,
     matrix_of,
 )
 from deblurcli.io.videos.reading import Step, VideoReader
@@ -59,6 +58,8 @@ class Picture:
     """What the frames are like that a writer gets.
 
     Attributes:
+        time_base: seconds of one tick of their times.
+        rate: how many a second, in the mean.
         display_matrix: how players shall turn them.
         aspect: width of a pixel over its height; None where it is not said.
     """
@@ -66,15 +67,15 @@ class Picture:
     width: int
     height: int
     colour: Colour
+    time_base: Fraction
+    rate: Fraction
     display_matrix: DisplayMatrix | None = None
     aspect: Fraction | None = None
 
     @classmethod
-    def of(
-        cls, stream: VideoStream, first: VideoFrame, encoder: str, turn: DisplayMatrix | None
-    ) -> Picture:
-        """What the restored frames of `stream` are like; `turn` is how they are turned upright."""
-        colour = Colour.of(stream.codec_context)
+    def of(cls, reader: VideoReader, first: VideoFrame, encoder: str) -> Picture:
+        """What the frames are like that follow the `first` of a reader."""
+        stream, colour = reader.stream, Colour.of(reader.stream.codec_context)
         if stream.format.is_rgb or colour.matrix == 0:
             # The output is YUV: its matrix must be named, and limited range plays everywhere.
             colour = replace(colour, matrix=matrix_of(first), range=1)
@@ -82,12 +83,9 @@ class Picture:
             colour = replace(colour, range=2)
         if encoder == "mjpeg":
             colour = replace(colour, range=2, matrix=5)  # what JPEG is by definition
-        width, height = first.width, first.height
-        aspect = fraction_of(stream.sample_aspect_ratio)
-        if turn is not None and not turn[0]:  # a quarter turn
-            width, height, aspect = height, width, aspect and 1 / aspect
-        matrix = display_matrix_of(first) if turn is None else None
-        return cls(width, height, colour, matrix, aspect)
+        time_base, rate = tick_of(stream), rate_of(stream)
+        matrix, aspect = reader.display_matrix, reader.aspect
+        return cls(first.width, first.height, colour, time_base, rate, matrix, aspect)
 
 
 @contextmanager
@@ -119,50 +117,42 @@ class VideoWriter:
     def __init__(
         self,
         target: Path,
-        container_format: str,
         encoding: Encoding,
         picture: Picture,
+        segments: SegmentStore,
         *,
-        time_base: Fraction,
-        rate: Fraction,
         any_tag: bool = False,
-        segments: SegmentStore | None = None,
     ) -> None:
         """
         Args:
-            time_base: seconds of one tick of the frames' times.
-            rate: frames per second, in the mean.
+            segments: keeps what is finished, and has what an earlier run finished.
             any_tag: MP4 takes tags of any name, where not all players look for them.
-            segments: keeps what is finished, for a later run.
 
         Raises:
             UsageError: the container can't hold the codec, or the encoder can't be used.
             OSError: the file can't be made.
         """
-        muxer_options = {}
-        if container_format == "avi":
+        options, rate = {}, picture.rate
+        if encoding.container == "avi":
             # Its times are frame numbers: shifting all by the lead of an audio codec, as is done
             # elsewhere, would be a frame too many.
-            muxer_options["avoid_negative_ts"] = "disabled"
-        elif container_format in ("mp4", "mov"):
+            options["avoid_negative_ts"] = "disabled"
+        elif encoding.container in ("mp4", "mov"):
             # The table of frames first, so that players can start before they have the whole file.
-            tags = "+use_metadata_tags" if any_tag else ""
-            muxer_options["movflags"] = f"+faststart{tags}"
+            options["movflags"] = "+faststart" + ("+use_metadata_tags" if any_tag else "")
+        name = os.fspath(target.absolute())
         self._output: OutputContainer = av.open(
-            os.fspath(target.absolute()),
-            "w",
-            format=container_format,
-            container_options=muxer_options,
+            name, "w", format=encoding.container, container_options=options
         )
         try:
             stream = self._output.add_stream(encoding.encoder, rate, options=encoding.options)
         except ValueError as error:
-            reason = f"{container_format} can't hold {encoding.encoder}"
+            reason = f"{encoding.container} can't hold {encoding.encoder}"
             remedy = "give another --codec or another ending to -o"
             raise UsageError("--codec", reason, remedy) from error
         self._stream = cast(VideoStream, stream)
-        self._encoding, self._picture, self._time_base = encoding, picture, time_base
-        if container_format == "avi" or encoding.encoder in _GRID_ENCODERS:
+        self._encoding, self._picture, self._time_base = encoding, picture, picture.time_base
+        if encoding.container == "avi" or encoding.encoder in _GRID_ENCODERS:
             # Frames lie on a grid there: its step is the frame, as fine as 16 bits count.
             self._time_base = Fraction(1) / rate.limit_denominator(65_535)
         context = self._stream.codec_context
@@ -222,14 +212,6 @@ class VideoWriter:
         self._copies = add_streams(self._output, copied, strip=strip)
         copy_chapters(source, self._output, reader.part)
 
-    def has(self, frame_number: int) -> bool:
-        """Whether an earlier run has encoded that frame: what is written for it is not looked at.
-
-        Frames are counted from 0.
-        """
-        segment = frame_number // SEGMENT_FRAMES
-        return self._segments is not None and segment < self._segments.count
-
     def write(self, step: Step) -> None:
         """Takes packets of copied streams, and an RGB frame with its time, if there is one; a
         time that does not come after the last frame's is moved on."""
@@ -237,17 +219,17 @@ class VideoWriter:
             self._waiting.extend(self._copies[packet.stream.index].take(packet))
         if step.frame is None:
             return
-        segment, place = divmod(self._frame_count, SEGMENT_FRAMES)
+        number = self._frame_count
         self._frame_count += 1
-        if self._segments is not None and segment < self._segments.count:
+        segment, place = divmod(number, SEGMENT_FRAMES)
+        if self._segments.has(number):
             for encoded in self._segments.load(segment) if place == 0 else ():
                 self._mux(encoded)
                 self._last_pts = max(encoded.pts, self._last_pts or encoded.pts)
             return
         if self._encoder is not None and place == 0:
             self._take(self._encoder.encode(None))
-            if self._segments is not None:
-                self._segments.save(segment - 1, self._finished)
+            self._segments.save(segment - 1, self._finished)
             self._encoder, self._finished = None, []
         frame = self._pixels.from_rgb(step.frame, step.original)
         per_tick = (fraction_of(step.frame.time_base) or self._time_base) / self._time_base

@@ -8,7 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from video_clips import COUNTER, TONE, decode, ffmpeg, ffprobe, needs_ffmpeg, packet_times, same
+from video_clips import (
+    COUNTER,
+    TONE,
+    decode,
+    ffmpeg,
+    ffprobe,
+    needs_ffmpeg,
+    packet_times,
+    run,
+    same,
+)
 
 from deblurcli.io.videos import restore_video
 
@@ -109,12 +119,13 @@ def _luma(path: Path) -> NDArray[np.int32]:
     return np.frombuffer(done.stdout[: 160 * 120], np.uint8).astype(np.int32)
 
 
-def test_what_is_brighter_than_white_comes_back(tmp_path: Path) -> None:
-    """Cameras record highlights above 235; what the network leaves alone stays as bright."""
+@pytest.mark.parametrize(("darkest", "brightest"), [(16, 254), (1, 200)])
+def test_what_rgb_cannot_hold_comes_back(tmp_path: Path, darkest: int, brightest: int) -> None:
+    """Cameras record highlights above 235, and shadows below 16: they stay so."""
     source = tmp_path / "in.mp4"
-    ramp = "color=gray:s=160x120:r=5:d=0.4,format=yuv420p,geq=lum='16+X*1.5':cb=128:cr=128"
+    luma = f"{darkest}+X*{(brightest - darkest) / 159}"
+    ramp = f"color=gray:s=160x120:r=5:d=0.4,format=yuv420p,geq=lum='{luma}':cb=128:cr=128"
     ffmpeg("-f", "lavfi", "-i", ramp, "-c:v", "libx264", "-crf", 1, "-color_range", "tv", source)
-    assert _luma(source).max() > 250
     restore_video(source, tmp_path / "out.mp4", same, crf=1)
     assert np.abs(_luma(tmp_path / "out.mp4") - _luma(source)).max() <= 3
 
@@ -122,4 +133,20 @@ def test_what_is_brighter_than_white_comes_back(tmp_path: Path) -> None:
         return np.maximum(pixels, 55) - np.uint8(55)
 
     restore_video(source, tmp_path / "dark.mp4", darker, crf=1)
-    assert 200 < _luma(tmp_path / "dark.mp4").max() < 215  # what was restored counts
+    # What was restored counts: 55 levels of RGB are 47 of luma.
+    assert abs(brightest - 47 - int(_luma(tmp_path / "dark.mp4").max())) < 8
+
+
+def test_colours_stay_in_place_beside_their_restoration(tmp_path: Path) -> None:
+    """Colour has half the resolution: read and written at other places it would move."""
+    soft = LONG[0] + ",boxblur=10,eq=saturation=0.5"
+    source, target = _make(tmp_path / "in.mp4", video=soft, sound=False), tmp_path / "out.mkv"
+    restore_video(source, target, same, codec="ffv1", side_by_side=True, end=0.2)
+    words = ("-frames:v", "1", "-vf", "format=yuv420p,extractplanes=v", "-f", "rawvideo", "-")
+    before, after = (
+        np.frombuffer(run("ffmpeg", "-v", "error", "-i", path, *words), np.uint8).reshape(60, -1)
+        for path in (source, target)
+    )
+    for half in (after[:, :80], after[:, 80:]):
+        # The middle seam has other neighbours.
+        assert np.abs(half[:, 4:-4].astype(int) - before[:, 4:-4]).mean() < 0.1

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_
 from deblurcli.cli import main
 from deblurcli.io.videos import (
     frame_files,
+    restore_frames,
     restore_to_frames,
     restore_video,
     restoring,
@@ -89,6 +91,30 @@ def test_it_goes_on_and_the_file_is_the_same(
     assert second.count == result.frame_count - 200
     assert _packets(target) == _packets(whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, whole.name])
+
+
+def test_numbered_frames_go_on_too(tmp_path: Path) -> None:
+    sources = [tmp_path / "in" / f"{n}.png" for n in range(230)]
+    sources[0].parent.mkdir()
+    for path in sources:
+        path.touch()
+
+    def read(path: Path) -> NDArray[np.uint8]:
+        return np.full((32, 48, 3), int(path.stem), np.uint8)
+
+    for target, failing_at in (("whole", None), ("out", 215)):
+        with suppress(KeyboardInterrupt):
+            restore_frames(
+                sources,
+                tmp_path / f"{target}.mp4",
+                Restorer(failing_at),
+                read,
+                restored_by="weights",
+            )
+    restorer = Restorer()
+    restore_frames(sources, tmp_path / "out.mp4", restorer, read, restored_by="weights")
+    assert restorer.count == 30
+    assert _packets(tmp_path / "out.mp4") == _packets(tmp_path / "whole.mp4")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
