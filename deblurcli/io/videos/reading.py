@@ -89,8 +89,8 @@ class VideoReader:
             upright: turn the frames as players would.
 
         Raises:
-            UsageError: there is no such part.
-            DeblurError: `source` holds no video that can be decoded.
+            UsageError: no file has such a part.
+            DeblurError: `source` holds no video that can be decoded, or ends before `start`.
         """
         if start is not None and start < 0:
             raise UsageError("--start", "is negative", "give seconds from the beginning")
@@ -105,8 +105,8 @@ class VideoReader:
             self.stream = video_stream(self.container, source)
             seconds = seconds_of(self.container)
             if start is not None and seconds is not None and start >= seconds:
-                reason = f"lies behind the end of the video at {seconds:.2f} s"
-                raise UsageError("--start", reason, "give less")
+                reason = f"ends at {seconds:.2f} s, before --start"
+                raise DeblurError(source, reason, "give less")
         except DeblurError:
             self.container.close()
             raise

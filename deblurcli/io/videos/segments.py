@@ -28,7 +28,6 @@ SEGMENT_FRAMES = 250
 shorter ones would cost bytes (100 frames 14 % on a quiet clip)."""
 
 
-
 @dataclass(frozen=True)
 class EncodedPacket:
     """A packet of the encoder, with times in ticks of the output's video."""
