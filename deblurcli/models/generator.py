@@ -1,13 +1,9 @@
 """The networks: one multi-scale generator, two bodies.
 
 Both restore an image coarse to fine, as in Nah, Kim and Lee, "Deep Multi-scale Convolutional
-Neural Network for Dynamic Scene Deblurring" (CVPR 2017, arXiv 1612.02177). A Gaussian pyramid
-of the blurred image is made; the coarsest level is restored first, and what each level found is
-scaled up and handed to the next finer one. They differ in the body that works at each level:
-
-- ``resnet``, the paper's own: with K = 3 levels 11.72 M parameters, 336 GMACs for 256×256 pixels.
-- ``unet``, our compact one for CPUs, about a fortieth of the operations. Its blocks are the
-  paper's (``residual``) or normalised and gated ones, which learned more in the same time.
+Neural Network for Dynamic Scene Deblurring" (CVPR 2017, arXiv 1612.02177). The body at each level
+is ``resnet``, the paper's own: with K = 3 levels 11.72 M parameters, 336 GMACs for 256×256 pixels;
+or ``unet``, our compact one for CPUs, about a fortieth of the operations.
 """
 
 from __future__ import annotations

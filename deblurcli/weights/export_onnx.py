@@ -1,9 +1,4 @@
-"""Handing a network to other runtimes, as ONNX.
-
-The model takes ``blurred``, ``(batch, 3, height, width)`` float32 of sRGB-encoded values in
-[0, 1], of any size, and gives ``sharp``, of the same shape and range. Padding and the image
-pyramid are part of it. It needs the extra: ``pip install 'deblurcli[onnx]'``.
-"""
+"""Handing a network to other runtimes, as ONNX; docs/weights.md describes the model."""
 
 from __future__ import annotations
 

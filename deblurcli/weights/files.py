@@ -1,9 +1,5 @@
 """Weights files: a network's parameters in safetensors, with all that is needed to rebuild it.
 
-The metadata hold one JSON document under the key ``deblurcli``: the format's version, the
-network's configuration and the model card (name, training data, recipe, scores, licence).
-The file alone rebuilds the network.
-
 Checkpoints of other people's networks (``.pth``, ``.ckpt``) are read with PyTorch's restricted
 unpickler, which knows tensors and plain containers and runs nothing.
 """
@@ -87,8 +83,7 @@ def read_card(path: str | os.PathLike[str]) -> tuple[NetworkConfig, ModelCard]:
 def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, ModelCard]:
     """Rebuilds the network of a weights file on the CPU in float32, in evaluation mode.
 
-    Args:
-        path: a weights file, or a checkpoint of another network (``.pth``, ``.ckpt``).
+    `path` is a weights file, or a checkpoint of another network (``.pth``, ``.ckpt``).
 
     Raises:
         WeightsError: the file is missing, damaged, its parameters don't fit its network, or are

@@ -1,17 +1,7 @@
 """Finding weights by name: here if they are here, else downloaded, and only if intact.
 
-A name is looked up in the manifests (`manifest`) and its file searched in these places:
-
-1. the folder that ``DEBLUR_WEIGHTS_DIR`` names,
-2. the installed package (``deblurcli/_weights``),
-3. ``weights/`` of the checkout, when deblurcli runs from one,
-4. the user's cache, where downloaded and imported weights lie.
-
-Other people's networks are published as PyTorch checkpoints; they are converted to safetensors
-once, after the download, and found under the same name from then on.
-
-Then it is downloaded: from ``DEBLUR_WEIGHTS_URL`` if that is set, then from the manifest's
-sources. A file whose sha256 is not the manifest's is never given out, wherever it lies.
+Where they are looked for says docs/weights.md. Other people's networks are published as PyTorch
+checkpoints; they are converted to safetensors once, after the download.
 
 This module imports neither torch nor anything that talks to the network until it has to.
 """

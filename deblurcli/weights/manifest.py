@@ -1,10 +1,5 @@
-"""The manifest of a folder of weights: which files there are, and how to tell that they are intact.
-
-``manifest.json`` lies beside the files it speaks of:
-
-    {"format": 1, "default": "compact", "weights": [{"name": "compact", …}]}
-
-with the fields of `Entry` for each file.
+"""The manifest of a folder of weights (``manifest.json``: which files there are, and how to tell that
+they are intact), and what the files say of themselves, read without PyTorch.
 """
 
 from __future__ import annotations
