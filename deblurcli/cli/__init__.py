@@ -208,7 +208,8 @@ def run(words: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise UsageError(words[0], "needs PyTorch", "pip install torch") from error
+        reason = "is not installed, and what was asked for needs it"
+        raise UsageError("torch", reason, "pip install torch") from error
     except OSError as error:
         if error.filename is not None or error.errno not in console.NO_ROOM:
             raise

@@ -22,7 +22,7 @@ from deblurcli.errors import WeightsError, cannot_read
 from deblurcli.io.files import atomic_output
 from deblurcli.models.foreign import ForeignConfig, UnsuitableNetworkError, load_foreign
 from deblurcli.models.generator import MultiScaleGenerator
-from deblurcli.models.network import NetworkConfig, RestorationNetwork, count_gmacs
+from deblurcli.models.network import RestorationNetwork, count_gmacs
 from deblurcli.models.registry import load_network, read_config
 from deblurcli.weights.manifest import (
     CHECKPOINT_SUFFIXES,
@@ -67,19 +67,6 @@ def save_weights(
         part.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(document)}))
 
 
-def read_card(path: str | os.PathLike[str]) -> tuple[NetworkConfig, ModelCard]:
-    """The network's configuration and model card, without reading the parameters.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or not one of ours.
-    """
-    document = read_document(path)
-    try:
-        return read_config(document["network"]), ModelCard.from_json(document["card"])
-    except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise damaged(path, error) from error
-
-
 def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, ModelCard]:
     """Rebuilds the network of a weights file on the CPU in float32, in evaluation mode.
 
@@ -99,10 +86,11 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, Mode
             remedy = "give a checkpoint of a network for deblurring at scale 1"
             raise WeightsError(path, str(error), remedy) from error
         return foreign, ModelCard(name=path.stem, notes=f"{foreign.config.body}, from {path.name}")
-    config, card = read_card(path)
-    if isinstance(config, ForeignConfig):
-        check_zoo(path)
+    document = read_document(path)
     try:
+        config, card = read_config(document["network"]), ModelCard.from_json(document["card"])
+        if isinstance(config, ForeignConfig):
+            check_zoo(path)
         stored = current_names(load_file(path))
         parameters = {n: t.float() if t.is_floating_point() else t for n, t in stored.items()}
         network = load_network(config, parameters)
@@ -110,7 +98,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, Mode
         remedy = "the file is damaged or of another version: get it again"
         reason = "its parameters don't fit the network it names"
         raise WeightsError(path, reason, remedy) from error
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
         raise damaged(path, error) from error
     if not all(bool(tensor.isfinite().all()) for tensor in parameters.values()):
         remedy = "get it again, or train anew with a lower learning rate"

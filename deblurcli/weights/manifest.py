@@ -1,5 +1,6 @@
-"""The manifest of a folder of weights (``manifest.json``: which files there are, and how to tell that
-they are intact), and what the files say of themselves, read without PyTorch.
+"""The manifest of a folder of weights, and what weights files say of themselves, without PyTorch.
+
+``manifest.json`` says which files there are, and how to tell that they are intact.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from skimage import data as pictures
 
 from deblurcli.cli import main
 from deblurcli.config import RunConfig
-from deblurcli.weights.files import load_weights, read_card
+from deblurcli.weights.files import load_weights
 
 pytest.importorskip("accelerate", reason="needs the extra 'train'")
 
@@ -106,7 +106,7 @@ def test_signals_save_and_resume_needs_nothing_else(scenes: Path, tmp_path: Path
         rest = process.communicate(timeout=120)[1]
         assert process.returncode == 130, rest
         assert "interrupted" in rest and "--resume" in rest and "Traceback" not in rest
-        done = read_card(run / "last.safetensors")[1].recipe["steps"]
+        done = load_weights(run / "last.safetensors")[1].recipe["steps"]
         assert isinstance(done, int) and done >= step
         return seen, done
 
@@ -117,7 +117,7 @@ def test_signals_save_and_resume_needs_nothing_else(scenes: Path, tmp_path: Path
     assert (config.recipe.channels, config.workers) == ((8, 8, 8), 1)
     _, done = interrupt(signal.SIGINT, 20 * (done // 20 + 1), "--resume")
     assert main(["train", "--resume", "-o", str(run), "--steps", f"{done + 2}", "-q"]) == 0
-    assert read_card(run / "last.safetensors")[1].recipe["steps"] == done + 2
+    assert load_weights(run / "last.safetensors")[1].recipe["steps"] == done + 2
     assert (run / "curves.png").exists()
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from deblurcli.errors import WeightsError
 from deblurcli.models.compact import compact_config
 from deblurcli.models.generator import MultiScaleGenerator
-from deblurcli.weights.files import ModelCard, load_weights, read_card, save_weights
+from deblurcli.weights.files import ModelCard, load_weights, save_weights
 from deblurcli.weights.manifest import describe, read_manifest
 
 
@@ -95,7 +95,7 @@ def test_absurd_configurations_are_one_line(tmp_path: Path, network: object) -> 
 def test_any_header_is_refused_in_one_line(document: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = weights_file(Path(folder, "a.safetensors"), document)
-        for read in (load_weights, read_card, lambda p: describe(p, name="a")):
+        for read in (load_weights, lambda p: describe(p, name="a")):
             with pytest.raises(WeightsError) as caught:
                 read(path)
             assert "\n" not in str(caught.value)
