@@ -136,7 +136,7 @@ class ClipEstimate:
 
 
 def estimate_clip(deblurrer: Deblurrer, job: Job, wishes: ClipOptions) -> ClipEstimate | None:
-    """Encodes two seconds from the middle of a video, and times the network on one frame of them.
+    """Encodes two seconds from the middle of a video, and times the network on a frame of its size.
 
     None where the video does not say how long it is.
 
@@ -151,19 +151,13 @@ def estimate_clip(deblurrer: Deblurrer, job: Job, wishes: ClipOptions) -> ClipEs
         return None
     end = info.seconds if wishes.end is None else min(wishes.end, info.seconds)
     middle = (begin + end) / 2
-    frame: Image | None = None
-
-    def look(pixels: Image) -> Image:
-        nonlocal frame
-        frame = pixels.copy() if frame is None else frame
-        return pixels
-
+    frame = np.random.default_rng(0).integers(0, 256, (info.height, info.width, 3), np.uint8)
     with tempfile.TemporaryDirectory(prefix="deblur-") as folder:
         sample = Path(folder, f"sample{job.target.suffix}")
         encoded = videos.restore_video(
             job.source,
             sample,
-            look,
+            lambda pixels: pixels,
             codec=wishes.codec,
             crf=wishes.crf,
             preset=wishes.preset,
@@ -172,7 +166,6 @@ def estimate_clip(deblurrer: Deblurrer, job: Job, wishes: ClipOptions) -> ClipEs
             side_by_side=wishes.side_by_side,
         ).frame_count
         size_bytes = sample.stat().st_size
-    assert frame is not None
     deblurrer.restore(frame)  # the first one also warms up
     start = time.perf_counter()
     deblurrer.restore(frame)

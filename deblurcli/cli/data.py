@@ -132,13 +132,12 @@ def make_from_frames(
                 about += f", about {clip.frame_count / mean:.0f} pairs"
             planned.append((clip.source, about))
         return target.say_plan(planned, failures)
-    made: dict[str, list[dict[str, object]]] = {}
+    made, report = 0, []
     counts = [clip.frame_count for clip in clips]
     total = None if None in counts else sum(count or 0 for count in counts)
     with console.progress(total, "frame") as bar:
         for clip in clips:
-            folder, pairs = folders[clip.name], made.setdefault(clip.name, [])
-            failed = len(failures)
+            folder, pairs, failed = folders[clip.name], [], len(failures)
             for result in write_pairs(clip, averaging, folder, bar.update):
                 if isinstance(result, DeblurError):
                     failures.append(result)
@@ -146,22 +145,21 @@ def make_from_frames(
                 pairs.append(
                     {"name": result.name, "first": result.first_frame, "frames": result.frame_count}
                 )
-                bar.set_postfix_str(f"{clip.name} {result.name}")
             if len(failures) == failed and not folder.holds_any():
                 reason = f"no {averaging.min_frames} frames follow each other in it without a gap"
                 remedy = "give a longer clip, or fewer --frames"
                 failures.append(DeblurError(clip.source, reason, remedy))
-    report = [
-        {
-            "name": clip.name,
-            "source": str(clip.source),
-            "fps": None if clip.fps is None else float(clip.fps),
-            "folder": str(folders[clip.name].root),
-            "pairs": made[clip.name],
-        }
-        for clip in clips
-    ]
-    return target.say_end(sum(map(len, made.values())), failures, clips=report)
+            made += len(pairs)
+            report.append(
+                {
+                    "name": clip.name,
+                    "source": str(clip.source),
+                    "fps": None if clip.fps is None else float(clip.fps),
+                    "folder": str(folder.root),
+                    "pairs": pairs,
+                }
+            )
+    return target.say_end(made, failures, clips=report)
 
 
 @options.command

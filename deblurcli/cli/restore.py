@@ -209,15 +209,9 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
     from deblurcli.io.photos import ReadOptions
 
     if clips.preview is not None:
-        return preview(
-            paths,
-            clips.preview,
-            targets.output,
-            partial(compute.load, weights),
-            {**vars(clips), **vars(batch), **vars(inputs)},
-            overwrite=existing.overwrite,
-            json=json,
-        )
+        given = {**vars(clips), **vars(batch), **vars(inputs)}
+        load = partial(compute.load, weights)
+        return preview(paths, targets.output, given, load, existing.overwrite, json=json)
     planned = plan(
         paths,
         targets.output,
@@ -293,12 +287,11 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
 
 def preview(
     paths: list[str],
-    count: int,
     output: str | None,
-    load: Callable[[], Deblurrer],
     given: Mapping[str, Any],
-    *,
+    load: Callable[[], Deblurrer],
     overwrite: bool,
+    *,
     json: bool,
 ) -> int:
     """Does ``--preview``; `given` are all options of video, input and batch."""
@@ -315,12 +308,12 @@ def preview(
         raise UsageError("--preview", "is for one video", "name one, without folders")
     page = Path(output or source.with_name(f"{source.stem}-preview.html"))
     check_page_name(page)
-    with console.progress(count, "frame") as bar:
+    with console.progress(given["preview"], "frame") as bar:
         written = write_preview(
             page,
             source,
             load().restore,
-            count,
+            given["preview"],
             start=given["start"],
             end=given["end"],
             overwrite=overwrite,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import textwrap
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ import typer
 
 from deblurcli.cli import console, options
 from deblurcli.cli.options import option
-from deblurcli.errors import DeblurError, UsageError, WeightsError, already_exists
+from deblurcli.errors import DeblurError, UsageError, WeightsError, already_exists, cannot_write
 from deblurcli.weights import hub
 from deblurcli.weights.download import Wanted, fetch
 from deblurcli.weights.manifest import (
@@ -34,13 +34,10 @@ app = typer.Typer(
 )
 app.callback()(console.explain_group)
 
+
+argument = partial(typer.Argument, autocompletion=options.complete_weights)
 Name = Annotated[
-    str,
-    typer.Argument(
-        metavar="NAME|FILE",
-        help="A name from 'deblur weights list', or a file.",
-        autocompletion=options.complete_weights,
-    ),
+    str, argument(metavar="NAME|FILE", help="A name from 'deblur weights list', or a file.")
 ]
 Licence = Annotated[str, options.About("Its licence, if you know it.", "SPDX")]
 
@@ -72,7 +69,6 @@ def list_weights(*, json: options.Json = False) -> None:
         console.say(f"no weights; they would be looked for in {hub.storage_folder()}")
         return
     table = [("NAME", "NETWORK", "GMACS", "SIZE", "STATE", "LICENCE")]
-    below = [""]
     for listing in found:
         entry, network = listing.entry, listing.entry.network
         levels = f", K={network['scales']}" if "scales" in network else ""
@@ -87,33 +83,25 @@ def list_weights(*, json: options.Json = False) -> None:
                 entry.licence,
             )
         )
-        about = str(listing.path or "")
-        if not listing.path and entry.sources:
-            about = f"not here; get it: deblur weights pull {entry.name}"
-        scores = entry.scores.items()
-        figures = [f"{name} {v['psnr_db']:.2f} dB" for name, v in scores if "psnr_db" in v]
-        if figures:
-            text = f"PSNR: {', '.join(figures)}"
-            about += "\n" + textwrap.fill(text, 76, break_long_words=False)
-        below.append(textwrap.indent(about.strip("\n"), "    "))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells, about in zip(table, below, strict=True):
-        console.print_lines("  ".join(map(str.ljust, cells, widths)).rstrip())
-        if about:
-            console.print_lines(about)
+    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
+    console.print_lines(lines[0])
+    for line, listing in zip(lines[1:], found, strict=True):
+        console.print_lines(line)
+        if listing.path or listing.entry.sources:
+            pull_it = f"not here; get it: deblur weights pull {listing.entry.name}"
+            console.print_lines(f"    {listing.path or pull_it}")
+        for name, figures in listing.entry.scores.items():
+            if "psnr_db" in figures:
+                console.print_lines(f"    {figures['psnr_db']:.2f} dB  {name}")
 
 
 @app.command()
 @options.command
 def pull(
     *,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME",
-            help="Names; the default if none.",
-            autocompletion=options.complete_weights,
-        ),
+    wanted: Annotated[
+        list[str] | None, argument(metavar="NAME", help="Names; the default if none.")
     ] = None,
     offline: options.Offline = False,
     json: options.Json = False,
@@ -121,7 +109,7 @@ def pull(
     """Downloads what is not here yet; prints where it lies."""
     found = {
         name: hub.find(name, offline=offline, show_progress=console.show_download)
-        for name in names or ["default"]
+        for name in wanted or ["default"]
     }
     document = [{"name": name, "path": str(path)} for name, path in found.items()]
     console.print_result("\n".join(map(str, found.values())), document, json=json)
@@ -139,13 +127,8 @@ def path(*, name: Name = "default", json: options.Json = False) -> None:
 @options.command
 def verify(
     *,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="NAME|FILE",
-            help="All that are here if none is named.",
-            autocompletion=options.complete_weights,
-        ),
+    wanted: Annotated[
+        list[str] | None, argument(metavar="NAME|FILE", help="All that are here if none is named.")
     ] = None,
     json: options.Json = False,
 ) -> int:
@@ -156,7 +139,7 @@ def verify(
     known = {listing.entry.name: listing for listing in hub.listings()}
     default = hub.catalogue().default or "default"
     rows: list[dict[str, str | None]] = []
-    for name in names or [name for name, listing in known.items() if listing.path]:
+    for name in wanted or [name for name, listing in known.items() if listing.path]:
         listed = known.get(default if name == "default" else name)
         if listed is not None:
             path = str(listed.path) if listed.path else None
@@ -277,11 +260,8 @@ def place_for(name: str, *, overwrite: bool) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise WeightsError(
-            target.parent,
-            f"can't be made ({error.strerror})",
-            "set DEBLUR_WEIGHTS_DIR to a folder that you may write to, or give -o",
-        ) from error
+        remedy = "set DEBLUR_WEIGHTS_DIR to a folder that you may write to, or give -o"
+        raise cannot_write(target.parent, error, remedy, error_class=WeightsError) from error
     return target
 
 

@@ -316,7 +316,7 @@ def test_list_shows_everything_in_80_columns(
         "absent",
         "CC-BY-4.0",
         "deblur weights pull away",
-        "reds/val 26.12 dB",
+        "26.12 dB  reds/val",
     ):
         assert text in table
 
