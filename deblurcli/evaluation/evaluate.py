@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import eq
@@ -35,7 +36,6 @@ from deblurcli.errors import (
 )
 from deblurcli.evaluation.cases import Case, read_image
 from deblurcli.evaluation.metrics import find_metrics, psnr
-from deblurcli.evaluation.peak_memory import read_peak_mib, reset_peak
 from deblurcli.evaluation.scores import Score, ScoreFile
 from deblurcli.models.network import count_gmacs
 
@@ -82,14 +82,24 @@ class Method:
         return result
 
     def measure(self, case: Case, image: Image, figures: dict[str, float]) -> Image:
-        """As `restore`; a restorer's seconds and memory are added to `figures`."""
-        reset_peak(self.device)
+        """As `restore`; adds a restorer's seconds to `figures`, and the most memory in use: of a
+        GPU what PyTorch allocated there, else what the process held, where Linux tells."""
+        if self.restorer is None:
+            return self.restore(case, image)
+        process, on_gpu = Path("/proc/self"), self.device.type == "cuda"
+        with suppress(OSError):
+            if on_gpu:
+                torch.cuda.reset_peak_memory_stats(self.device)
+            else:
+                (process / "clear_refs").write_text("5", encoding="ascii")
         start = time.perf_counter()
         restored = self.restore(case, image)
-        if self.restorer is not None:
-            figures["seconds"] = time.perf_counter() - start
-            if (peak_mib := read_peak_mib(self.device)) is not None:
-                figures["peak_mib"] = peak_mib
+        figures["seconds"] = time.perf_counter() - start
+        with suppress(OSError):
+            if on_gpu:
+                figures["peak_mib"] = torch.cuda.max_memory_allocated(self.device) / 2**20
+            elif found := re.search(r"VmHWM:\s*(\d+)", (process / "status").read_text("utf-8")):
+                figures["peak_mib"] = int(found[1]) / 1024
         return restored
 
     def covers(self, case: Case) -> bool:

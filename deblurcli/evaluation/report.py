@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from deblurcli import __version__
@@ -13,19 +12,9 @@ from deblurcli.evaluation.evaluate import BLURRED, Method
 from deblurcli.evaluation.html import MAX_EMBEDDED_BYTES, Bar, Slider, embed, write_page
 from deblurcli.evaluation.metrics import Metric
 from deblurcli.evaluation.scores import Score, Summary
-from deblurcli.evaluation.tables import Table, conventions, tabulate
+from deblurcli.evaluation.tables import conventions, tabulate
 
 _EXAMPLES = 3
-
-
-@dataclass(frozen=True)
-class _Section:
-    """What the page shows of one set."""
-
-    table: Table
-    gains: list[Bar]
-    best: list[Slider]
-    worst: list[Slider]
 
 
 def write_report(
@@ -82,7 +71,9 @@ def write_report(
             [slider(by_name[n], [s for s in of_set if s.image == n]) for n in shown]
             for shown in (names[:count], worst)
         )
-        sections.append(_Section(table, gains, best_sliders, worst_sliders))
+        sections.append(
+            {"table": table, "gains": gains, "best": best_sliders, "worst": worst_sliders}
+        )
 
     write_page(
         target,
