@@ -41,6 +41,10 @@ _COPIES: tuple[tuple[tuple[int, ...], bool], ...] = tuple(
 _ABSURD = 10.0  # pictures lie in [0, 1]; sound networks overshoot by a few tenths
 
 
+class _OutOfMemoryError(Exception):
+    """The device has no room for a tile."""
+
+
 class Deblurrer:
     """Restores motion-blurred images with one network on one device.
 
@@ -191,24 +195,49 @@ class Deblurrer:
         height, width = image.shape[:2]
         try:
             output = np.empty((height, width, 3), image.dtype)
-            for rows, strip in restore_strips(
-                lambda rows, columns: self._restore_region(to_floats(image[rows, columns])),
-                height,
-                width,
-                tile_px=self.tile_px(height, width),
-                overlap_px=self.overlap_px,
-                alignment_px=self.backend.alignment_px,
-                on_tile=on_tile,
-            ):
-                output[rows] = self._finish(image[rows], strip)
-            return output
+            while True:
+                tile_px = min(self.tile_px(height, width), max(height, width))
+                try:
+                    for rows, strip in restore_strips(
+                        lambda rows, columns: self._restore_tile(image[rows, columns]),
+                        height,
+                        width,
+                        tile_px=tile_px,
+                        overlap_px=self.overlap_px,
+                        alignment_px=self.backend.alignment_px,
+                        on_tile=on_tile,
+                    ):
+                        output[rows] = self._finish(image[rows], strip)
+                    return output
+                except _OutOfMemoryError:
+                    pass  # its traceback would keep what the pass held
+                step = self.backend.alignment_px
+                limit_px = tile_px // 2 // step * step
+                if limit_px < MIN_TILE_PX:
+                    is_cpu = str(self.device) == "cpu"
+                    raise DeviceMemoryError(
+                        str(self.device),
+                        f"out of memory even with tiles of {MIN_TILE_PX} pixels",
+                        "close other programs" + ("" if is_cpu else ", or use --device cpu"),
+                    )
+                logger.warning(
+                    "out of memory on %s: once more with tiles of %d px", self.device, limit_px
+                )
+                self.tile_limit_px = min(limit_px, self.tile_limit_px or limit_px)
+                gc.collect()  # frames of the failed pass may hang in reference cycles
         except MemoryError:
-            # Not the network, which would have gone on with smaller tiles.
+            # Not the network, which would have begun again with smaller tiles.
             raise DeviceMemoryError(
                 f"image of {width}×{height} pixels",
                 "not enough main memory for the picture itself",
                 "close other programs",
             ) from None
+
+    def _restore_tile(self, blurred: Image) -> Values:
+        restored = self._try_forward(to_floats(blurred)[None])
+        if restored is None:
+            raise _OutOfMemoryError
+        return restored.squeeze(0)
 
     def _finish(self, blurred: Image, restored: Values) -> Image:
         """The change in `strength`, as an image of `blurred`'s dtype."""
@@ -255,41 +284,6 @@ class Deblurrer:
             return 1
         return max(1, min(32, self.max_pixels() // self._padded_pixels(height, width)))
 
-    def _restore_region(self, blurred: Values) -> Values:
-        """Restores ``(h, w, 3)`` in one forward pass, or, where the memory doesn't
-        suffice, in tiles of half the size, and remembers that."""
-        height, width = blurred.shape[:2]
-        limit_px = self.tile_limit_px
-        if limit_px is None or max(height, width) <= limit_px:
-            restored = self._try_forward(blurred[None])
-            if restored is not None:
-                return restored.squeeze(0)
-            step = self.backend.alignment_px
-            limit_px = max(height, width) // 2 // step * step
-            if limit_px < MIN_TILE_PX:
-                is_cpu = str(self.device) == "cpu"
-                raise DeviceMemoryError(
-                    str(self.device),
-                    f"out of memory even with tiles of {MIN_TILE_PX} pixels",
-                    "close other programs" + ("" if is_cpu else ", or use --device cpu"),
-                )
-            logger.warning(
-                "out of memory on %s: going on with tiles of %d px", self.device, limit_px
-            )
-            self.tile_limit_px = min(limit_px, self.tile_limit_px or limit_px)
-            gc.collect()  # frames of the failed pass may hang in reference cycles
-        result = np.empty_like(blurred)
-        for rows, strip in restore_strips(
-            lambda rows, columns: self._restore_region(blurred[rows, columns]),
-            height,
-            width,
-            tile_px=limit_px,
-            overlap_px=self.overlap_px,
-            alignment_px=self.backend.alignment_px,
-        ):
-            result[rows] = strip
-        return result
-
     def _try_forward(self, blurred: Values) -> Values | None:
         """``(N, h, w, 3)`` restored, the mean of the ensemble; None when out of memory."""
         total: Values | None = None
@@ -315,10 +309,8 @@ class Deblurrer:
 
     def tile_px(self, height: int, width: int) -> int:
         """The side of the tiles for an image of this size; its own where it isn't cut."""
-        if self.tile == 0:
-            return max(height, width)
         if self.tile != "auto":
-            tile_px = self.tile
+            tile_px = self.tile or max(height, width)
         elif self._padded_pixels(height, width) <= (max_pixels := self.max_pixels()):
             tile_px = max(height, width)
         else:

@@ -15,7 +15,7 @@ from deblurcli.cli import console, options
 from deblurcli.cli.options import option
 from deblurcli.errors import DeblurError, UsageError, WeightsError, already_exists, cannot_write
 from deblurcli.weights import hub
-from deblurcli.weights.download import Wanted, fetch
+from deblurcli.weights.download import fetch
 from deblurcli.weights.manifest import (
     CHECKPOINT_SUFFIXES,
     Entry,
@@ -195,9 +195,9 @@ def add_weights(
     if suffix != hub.SUFFIX:
         check_zoo(source)
     incoming = target.with_name(f".{name}{suffix}")
-    wanted = Wanted(incoming, sha256.lower() if sha256 else None)
+    known = sha256.lower() if sha256 else None
     try:
-        fetch(wanted, [source], show_progress=console.show_download)
+        fetch(incoming, [source], sha256=known, show_progress=console.show_download)
         from deblurcli.weights.files import import_foreign
 
         card = ModelCard(name=name, licence=licence, notes=f"from {source}")

@@ -53,26 +53,12 @@ class RetryPolicy:
     stall_seconds: float = 30.0
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """A file to download.
-
-    Attributes:
-        target: where it shall lie. A file there that has that sha256 is left as it is, any
-            other is replaced.
-        sha256: of the file, 64 hex digits; None takes whatever comes.
-        size_bytes: of the file, if known: what announces another size is not even read.
-    """
-
-    target: Path
-    sha256: str | None = None
-    size_bytes: int | None = None
-
-
 def fetch(
-    wanted: Wanted,
+    target: Path,
     sources: Sequence[str],
     *,
+    sha256: str | None = None,
+    size_bytes: int | None = None,
     show_progress: ShowProgress | None = None,
     retry: RetryPolicy | None = None,
 ) -> Path:
@@ -83,7 +69,11 @@ def fetch(
     taken from the environment (``https_proxy`` and the like).
 
     Args:
+        target: where the file shall lie. One there that has that sha256 is left as it is, any
+            other is replaced.
         sources: http(s) or file URLs, or paths, of the file itself.
+        sha256: of the file, 64 hex digits; None takes whatever comes.
+        size_bytes: of the file, if known: what announces another size is not even read.
 
     Raises:
         WeightsError: no source gave it, or it can't be written. Nothing is left behind.
@@ -92,7 +82,7 @@ def fetch(
     import pooch
 
     pooch.get_logger().setLevel(logging.ERROR)  # it would say on the terminal what we say
-    target, retry = wanted.target, retry or RetryPolicy()
+    retry = retry or RetryPolicy()
     incoming = target.with_name(f".{target.name}.part")
     failures: dict[str, str] = {}
     left = list(sources)
@@ -100,7 +90,7 @@ def fetch(
         target.parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(target.with_name(f".{target.name}.lock")), ExitStack() as stack:
             # Another process may have finished it while this one waited for the lock.
-            if wanted.sha256 and target.is_file() and pooch.file_hash(target) == wanted.sha256:
+            if sha256 and target.is_file() and pooch.file_hash(target) == sha256:
                 return target
             shutil.rmtree(incoming, ignore_errors=True)  # of a download that was killed
             stack.callback(shutil.rmtree, incoming, ignore_errors=True)
@@ -112,7 +102,7 @@ def fetch(
                     time.sleep(seconds)
                 for source in tuple(left):
                     try:
-                        part = _retrieve(source, wanted, incoming, show_progress, retry)
+                        part = _retrieve(source, incoming, sha256, size_bytes, show_progress, retry)
                         return part.replace(target)
                     except (OSError, ValueError) as error:
                         if getattr(error, "errno", None) is not None:
@@ -133,8 +123,9 @@ def fetch(
 
 def _retrieve(
     source: str,
-    wanted: Wanted,
     incoming: Path,
+    sha256: str | None,
+    size_bytes: int | None,
     show_progress: ShowProgress | None,
     retry: RetryPolicy,
 ) -> Path:
@@ -147,10 +138,9 @@ def _retrieve(
 
     def check_size(response: requests.Response, **_: object) -> None:
         responses.append(response)
-        size = wanted.size_bytes
-        announced = int(response.headers.get("Content-Length", size or 0))
-        if response.status_code == 200 and size is not None and announced != size:
-            raise ValueError(f"another file: {announced} bytes, not {size}")
+        announced = int(response.headers.get("Content-Length", size_bytes or 0))
+        if response.status_code == 200 and size_bytes not in (None, announced):
+            raise ValueError(f"another file: {announced} bytes, not {size_bytes}")
 
     def copy(source: str, part: str, _: object) -> None:
         from urllib.request import url2pathname  # slow to import: it brings http.client
@@ -163,7 +153,7 @@ def _retrieve(
         with file, open(part, "wb") as copied:  # noqa: PTH123
             shutil.copyfileobj(file, copied)
 
-    bar = show_progress(wanted.size_bytes or 1) if show_progress else None
+    bar = show_progress(size_bytes or 1) if show_progress else None
     download: object = copy
     if urlsplit(source).scheme in ("http", "https"):
         download = pooch.HTTPDownloader(
@@ -172,9 +162,8 @@ def _retrieve(
             timeout=(retry.connect_seconds, retry.stall_seconds),
             hooks={"response": check_size},
         )
-    name = wanted.target.name
     try:
-        part = Path(pooch.retrieve(source, wanted.sha256, name, incoming, downloader=download))
+        part = Path(pooch.retrieve(source, sha256, "file", incoming, downloader=download))
     finally:
         for open_still in (bar, *responses):
             if open_still is not None:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from deblurcli.errors import WeightsError, logger
-from deblurcli.weights.download import RetryPolicy, ShowProgress, Wanted, fetch
+from deblurcli.weights.download import RetryPolicy, ShowProgress, fetch
 from deblurcli.weights.manifest import (
     CHECKPOINT_SUFFIXES,
     MANIFEST_NAME,
@@ -159,8 +159,14 @@ def find(
         raise WeightsError(name, reason, remedy)
     if not entry.file.endswith(SUFFIX):
         check_zoo(name)  # before the download, not after it
-    wanted = Wanted(storage_folder() / entry.file, entry.sha256, entry.bytes or None)
-    downloaded = fetch(wanted, sources, show_progress=show_progress, retry=retry)
+    downloaded = fetch(
+        storage_folder() / entry.file,
+        sources,
+        sha256=entry.sha256,
+        size_bytes=entry.bytes or None,
+        show_progress=show_progress,
+        retry=retry,
+    )
     return downloaded if entry.file.endswith(SUFFIX) else _convert(downloaded, entry)
 
 

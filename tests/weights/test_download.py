@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from tqdm import tqdm
 
 from deblurcli.errors import WeightsError
-from deblurcli.weights import hub
-from deblurcli.weights.download import RetryPolicy, Wanted, fetch
+from deblurcli.weights import download, hub
+from deblurcli.weights.download import RetryPolicy
 from deblurcli.weights.manifest import Entry, Manifest, write_manifest
 
 CONTENT = random.Random(5).randbytes(300_000)
@@ -32,8 +32,8 @@ ENTRY = Entry("theirs", "theirs.safetensors", hashlib.sha256(CONTENT).hexdigest(
 HASTE = RetryPolicy(rounds=4, wait_seconds=0.01, connect_seconds=2, stall_seconds=0.25)
 
 
-def wanted(target: Path) -> Wanted:
-    return Wanted(target, ENTRY.sha256, ENTRY.bytes)
+def fetch(target: Path, sources: list[str], **options: Any) -> Path:
+    return download.fetch(target, sources, sha256=ENTRY.sha256, size_bytes=ENTRY.bytes, **options)
 
 
 class Server(ThreadingHTTPServer):
@@ -160,7 +160,7 @@ FAULTS = [
 def test_a_passing_fault_is_survived(server: Server, tmp_path: Path, fault: str) -> None:
     server.play(fault)
     target = tmp_path / "new folder" / ENTRY.file
-    assert fetch(wanted(target), [server.file_url], retry=HASTE).read_bytes() == CONTENT
+    assert fetch(target, [server.file_url], retry=HASTE).read_bytes() == CONTENT
     assert len(server.requests) == 2
     assert visible(target.parent) == {ENTRY.file}
 
@@ -170,7 +170,7 @@ def test_a_lasting_fault_leaves_nothing_behind(server: Server, tmp_path: Path, f
     server.play(*[fault] * 2)
     two_rounds = RetryPolicy(2, 0.01, connect_seconds=2, stall_seconds=0.2)
     with pytest.raises(WeightsError) as caught:
-        fetch(wanted(tmp_path / ENTRY.file), [server.file_url], retry=two_rounds)
+        fetch(tmp_path / ENTRY.file, [server.file_url], retry=two_rounds)
     assert server.file_url in str(caught.value)
     assert visible(tmp_path) == set()
 
@@ -185,7 +185,7 @@ def test_any_few_faults_in_a_row_are_survived(
     server.play(*faults)
     target = tmp_path / ENTRY.file
     target.write_bytes(b"damaged before")
-    fetch(wanted(target), [server.file_url], retry=HASTE)
+    fetch(target, [server.file_url], retry=HASTE)
     assert target.read_bytes() == CONTENT
 
 
@@ -195,7 +195,7 @@ def test_a_source_that_says_no_is_not_asked_again(
 ) -> None:
     server.play(*[status] * 9)
     with pytest.raises(WeightsError, match=f"HTTP status {status}"):
-        fetch(wanted(tmp_path / ENTRY.file), [server.file_url], retry=HASTE)
+        fetch(tmp_path / ENTRY.file, [server.file_url], retry=HASTE)
     assert len(server.requests) == 1
 
 
@@ -204,7 +204,7 @@ def test_a_connection_that_cannot_be_made_safe_is_not_taken_for_a_bad_disk(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
     with pytest.raises(WeightsError, match=r"could not be downloaded: .*certificate"):
-        fetch(wanted(tmp_path / ENTRY.file), ["https://127.0.0.1:9/x"], retry=HASTE)
+        fetch(tmp_path / ENTRY.file, ["https://127.0.0.1:9/x"], retry=HASTE)
 
 
 def test_sources_are_tried_in_order_and_a_dead_one_costs_no_waiting(
@@ -215,7 +215,7 @@ def test_sources_are_tried_in_order_and_a_dead_one_costs_no_waiting(
         dead = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
     sources = [dead, f"{server.url}/first", f"{server.url}/second", f"{server.url}/third"]
     retry = RetryPolicy(wait_seconds=60)
-    assert fetch(wanted(tmp_path / ENTRY.file), sources, retry=retry).is_file()
+    assert fetch(tmp_path / ENTRY.file, sources, retry=retry).is_file()
     assert server.requests == ["/first", "/second"]
 
 
@@ -227,16 +227,14 @@ def test_progress_is_reported_up_to_the_whole(server: Server, tmp_path: Path) ->
         bars.append(tqdm(total=size_bytes, file=io.StringIO(), mininterval=0))
         return bars[-1]
 
-    fetch(
-        wanted(tmp_path / ENTRY.file), [server.file_url], show_progress=show_progress, retry=HASTE
-    )
+    fetch(tmp_path / ENTRY.file, [server.file_url], show_progress=show_progress, retry=HASTE)
     assert len(bars) == 2  # one for each attempt
     assert bars[-1].n == bars[-1].total == len(CONTENT)
 
 
 def test_a_file_has_a_normal_files_mode(server: Server, tmp_path: Path) -> None:
     (tmp_path / "normal").touch()
-    path = fetch(wanted(tmp_path / ENTRY.file), [server.file_url])
+    path = fetch(tmp_path / ENTRY.file, [server.file_url])
     assert path.stat().st_mode == (tmp_path / "normal").stat().st_mode
 
 
@@ -298,7 +296,7 @@ def test_proxies_are_honoured(
 ) -> None:
     monkeypatch.setenv("http_proxy", server.url)
     source = f"http://weights.example/{ENTRY.file}"
-    assert fetch(wanted(tmp_path / ENTRY.file), [source], retry=HASTE).is_file()
+    assert fetch(tmp_path / ENTRY.file, [source], retry=HASTE).is_file()
     assert server.requests == [source]  # a proxy is asked for the whole URL
 
 
@@ -350,7 +348,7 @@ def test_a_killed_download_leaves_no_file_of_that_name_and_the_next_run_works(
 def test_a_full_disk_is_one_line(server: Server, small_disk: Path) -> None:
     target = small_disk / ENTRY.file
     with pytest.raises(WeightsError, match="the disk is full") as caught:
-        fetch(wanted(target), [server.file_url, server.file_url], retry=HASTE)
+        fetch(target, [server.file_url, server.file_url], retry=HASTE)
     assert "DEBLUR_WEIGHTS_DIR" in caught.value.remedy
     assert len(server.requests) == 1  # no other source would help
     assert visible(small_disk) == set()
@@ -360,7 +358,7 @@ def test_a_full_disk_is_one_line(server: Server, small_disk: Path) -> None:
 @pytest.mark.parametrize("folder", ["/sys/kernel", "/sys/kernel/deblur"])
 def test_a_read_only_cache_is_one_line(server: Server, folder: str) -> None:
     with pytest.raises(WeightsError, match="no permission to write there"):
-        fetch(wanted(Path(folder) / ENTRY.file), [server.file_url], retry=HASTE)
+        fetch(Path(folder) / ENTRY.file, [server.file_url], retry=HASTE)
 
 
 def test_an_intact_file_is_found_without_writing_anything(
