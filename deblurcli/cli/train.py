@@ -126,10 +126,6 @@ def train(
     changes = [*(settings or []), *([f"blur={blur}"] if blur else [])]
     stored = RunConfig()
     if resume:
-        if run.weights:
-            raise UsageError(
-                "--weights", "can't go with --resume, which has its own", "leave one of them out"
-            )
         stored = RunConfig.load(output / "config.json")
     begun = stored.recipe if recipe is None else load_recipe(recipe)
     config = run.apply(replace(stored, recipe=change_recipe(begun, changes)))

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from deblurcli.data.layouts import Pair
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.errors import sizes_differ
 from deblurcli.evaluation.cases import read_image
 from deblurcli.evaluation.metrics import psnr
 from deblurcli.models.network import RestorationNetwork
@@ -46,16 +45,13 @@ class Validation:
         """The kind and the PSNR in dB of each picture of this process's share.
 
         Raises:
-            DeblurError: a picture can't be read, or the two of a pair differ in size.
+            DeblurError: a picture can't be read.
         """
         deblurrer = Deblurrer(network, device=self.device, precision=self.precision)
         found = []
         for pair in [pair for pairs in self.sets.values() for pair in pairs][rank::processes]:
-            blurred, sharp = read_image(pair.blurred), read_image(pair.sharp)
-            if blurred.shape != sharp.shape:
-                sizes = ((image.shape[1], image.shape[0]) for image in (blurred, sharp))
-                raise sizes_differ(pair.blurred, next(sizes), pair.sharp, next(sizes))
-            found.append((pair.kind, psnr(deblurrer.restore(blurred), sharp)))
+            restored = deblurrer.restore(read_image(pair.blurred))
+            found.append((pair.kind, psnr(restored, read_image(pair.sharp))))
         return found
 
     def measure_blurred(self) -> dict[str, float]:
@@ -65,19 +61,17 @@ class Validation:
             for kind, pairs in self.sets.items()
         }
 
-    def restore_samples(
-        self, network: RestorationNetwork, side_px: int = 384, rows: int = 4
-    ) -> NDArray[np.uint8]:
-        """Blurred, restored and sharp beside each other, cut from the middle of pictures.
+    def restore_samples(self, network: RestorationNetwork) -> NDArray[np.uint8]:
+        """Blurred, restored and sharp beside each other, the middle of up to four pictures.
 
         Returns:
-            (rows, side, 3 * side, 3); the side is at most that of the smallest picture.
+            (rows, side, 3 * side, 3); the side is 384, or that of the smallest picture.
         """
         deblurrer = Deblurrer(network, device=self.device, precision=self.precision)
         queues = [list(pairs) for pairs in self.sets.values()]
-        chosen = [q[i] for i in range(rows) for q in queues if i < len(q)][:rows]
+        chosen = [q[i] for i in range(4) for q in queues if i < len(q)][:4]
         blurred = [read_image(pair.blurred) for pair in chosen]
-        side_px = min([side_px, *(side for image in blurred for side in image.shape[:2])])
+        side_px = min([384, *(side for image in blurred for side in image.shape[:2])])
         sheets = []
         for pair, image in zip(chosen, blurred, strict=True):
             top, left = (image.shape[0] - side_px) // 2, (image.shape[1] - side_px) // 2

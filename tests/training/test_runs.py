@@ -134,6 +134,7 @@ def test_other_settings_are_refused_or_named(
         (["--seed", "3"], "seed"),
         (["--data", str(scenes / "train" / "coffee")], "data"),
         (["--recipe", "paper"], "name"),
+        (["--weights", "default"], "weights"),
     ):
         assert main([*resume, *words]) == 2
         assert f"--resume: {name}: the run was begun with" in capsys.readouterr().err
