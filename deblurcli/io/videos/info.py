@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
 
 import av
 from av.container import InputContainer
@@ -33,15 +32,6 @@ CONTAINERS = {
 """Containers that are written, by the ending of the output."""
 
 _MICROSECONDS = 1_000_000
-
-
-class Rational(Protocol):
-    """A fraction as PyAV gives it: a `Fraction`, from version 19 on a type of its own."""
-
-    @property
-    def numerator(self) -> int: ...
-    @property
-    def denominator(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -165,8 +155,9 @@ def count_frames(container: InputContainer, stream: VideoStream) -> int | None:
     return None if rate is None or seconds is None else math.ceil(seconds * rate)
 
 
-def fraction_of(value: Rational | None) -> Fraction | None:
-    """A rate, time base or aspect of PyAV's as a number; None where it is not said."""
+def fraction_of(value: Fraction | None) -> Fraction | None:
+    """A rate, time base or aspect of PyAV's, which has a type of its own from version 19 on; None
+    where it is not said."""
     return Fraction(value.numerator, value.denominator) if value else None
 
 
@@ -188,9 +179,6 @@ def container_of(target: Path) -> str:
     """
     known = CONTAINERS.get(target.suffix.lower())
     if known is None:
-        reason, remedy = (
-            "no video is written with this ending",
-            f"give one of {' '.join(CONTAINERS)}",
-        )
-        raise DeblurError(target, reason, remedy)
+        remedy = f"give one of {' '.join(CONTAINERS)}"
+        raise DeblurError(target, "no video is written with this ending", remedy)
     return known
