@@ -201,17 +201,14 @@ def load_recipe(name: str) -> Recipe:
     try:
         text = path.read_text("utf-8")
         module = importlib.import_module(reader)  # tomllib: Python 3.11 or later
-        values = _flatten(module.safe_load(text) if reader == "yaml" else module.loads(text))
+        values = dict(module.safe_load(text) if reader == "yaml" else module.loads(text))
     except OSError as error:
         raise cannot_read(path, error, error_class=UsageError) from error
     except ImportError as error:
         raise UsageError(path, f"reading it needs {reader}", "write it as .json") from error
     except Exception as error:  # each reader has errors of its own
         raise UsageError(path, f"can't be understood ({error})", "see --show-recipe") from error
-    recipe = RECIPES.get(str(values.get("name")), Recipe())
-    for key, value in values.items():
-        recipe = _change(recipe, key, value, f"{path}: {key}")
-    return recipe
+    return _change_all(RECIPES.get(str(values.get("name")), Recipe()), values, path)
 
 
 def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -235,6 +232,13 @@ def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         if getattr(recipe, key) not in (getattr(begun, key), getattr(Recipe(), key)):
             reason = f"the network {recipe.network} has no such setting"
             raise UsageError(f"--set {key}", reason, "leave it out")
+    return recipe
+
+
+def _change_all(recipe: Recipe, values: Mapping[str, object], path: object) -> Recipe:
+    """`recipe` with the values of a file."""
+    for key, value in _flatten(values).items():
+        recipe = _change(recipe, key, value, f"{path}: {key}")
     return recipe
 
 
@@ -290,37 +294,22 @@ def _convert(value: object, kind: Any) -> Any:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All that decides a training run: what its folder keeps in ``config.json``.
+    """All that decides a training run: what its folder keeps in ``config.json``."""
 
-    Attributes:
-        data: folders to train on, as ``DIR`` or ``DIR=WEIGHT``.
-        validation: folders to measure on.
-        recipe: how to train.
-        weights: what to start from; None: from random weights.
-        seed: decides everything random.
-        steps, minutes: when to end, whichever comes first.
-        validate_every: steps between validations.
-        validate_limit: most pairs of each set to measure; 0: all.
-        snapshot_every: steps between weights files that are kept; 0: none.
-        workers: processes that prepare data; None: chosen by the machine.
-        device, precision: as ``--device`` and ``--precision`` take them.
-        track: what logs the run: ``"tensorboard"``, ``"wandb"`` or ``"none"``.
-    """
-
-    data: tuple[str, ...] = ()
-    validation: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()  # folders to train on, as DIR or DIR=WEIGHT
+    validation: tuple[str, ...] = ()  # folders to measure on; empty: scenes of `data`, held out
     recipe: Recipe = field(default_factory=Recipe)
-    weights: str | None = None
-    seed: int = 0
-    steps: int | None = None
-    minutes: float | None = None
-    validate_every: int = 1000
-    validate_limit: int = 10
-    snapshot_every: int = 0
-    workers: int | None = None
+    weights: str | None = None  # what to start from; None: from random weights
+    seed: int = 0  # decides everything random
+    steps: int | None = None  # when to end,
+    minutes: float | None = None  # whichever comes first
+    validate_every: int = 1000  # steps
+    validate_limit: int = 10  # most pairs of each set; 0: all
+    snapshot_every: int = 0  # steps between weights files that are kept; 0: none
+    workers: int | None = None  # processes that prepare data; None: chosen by the machine
     device: str = "auto"
     precision: str = "auto"
-    track: str = "tensorboard"
+    track: str = "tensorboard"  # or "wandb" or "none"
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2) + "\n"
@@ -330,9 +319,7 @@ class RunConfig:
         """Raises UsageError where there is none, or it is damaged."""
         try:
             values = json.loads(Path(path).read_text("utf-8"))
-            recipe = Recipe()
-            for key, value in _flatten(values.pop("recipe")).items():
-                recipe = _change(recipe, key, value, str(path))
+            recipe = _change_all(Recipe(), values.pop("recipe"), path)
             lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
             return cls(recipe=recipe, **(values | lists))
         except FileNotFoundError:

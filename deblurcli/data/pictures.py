@@ -63,11 +63,9 @@ def read_sizes(paths: Iterable[Path]) -> Iterator[tuple[int, int]]:
 
 
 def _unreadable(path: Path, error: Exception) -> DeblurError:
-    reason = "is empty or no picture"
-    if isinstance(error, FileNotFoundError):
-        reason = "no such file"
-    elif not isinstance(error, UnidentifiedImageError):
-        reason = f"can't be read as a picture ({getattr(error, 'strerror', None) or error})"
+    reason = f"can't be read as a picture ({getattr(error, 'strerror', None) or error})"
+    if isinstance(error, UnidentifiedImageError):
+        reason = "is empty or no picture"
     return DeblurError(path, reason, "repair it or take it out of the data")
 
 

@@ -1,15 +1,6 @@
 """The folder of one training run: what is kept, and that it stays intact.
 
-| file | what |
-|---|---|
-| ``config.json`` | the whole configuration: `deblurcli.config.RunConfig` |
-| ``last.pt`` | everything needed to go on: `RunFolder.load` |
-| ``last.safetensors`` | the moving average of the weights, usable with ``--weights`` |
-| ``best.safetensors`` | the same at the best validation so far |
-| ``snapshots/step-N.safetensors`` | the same every so many steps, where that is asked for |
-| ``metrics.csv`` | one line for each validation and each checkpoint |
-| ``tensorboard/`` | for TensorBoard, where it is installed |
-| ``curves.png``, ``samples.png`` | pictures of the run, at its end |
+docs/training.md lists its files.
 
 Every file is replaced in one move: a full disk or a killed process leaves the one before.
 """

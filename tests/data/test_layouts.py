@@ -220,7 +220,7 @@ def test_damaged_pictures_are_named(make: Make, tmp_path: Path) -> None:
     check_pairs(find_pairs(tmp_path))
     with pytest.raises(DeblurError, match=r"sharp.1\.png: can't be read as a picture \("):
         read_picture(tmp_path / "sharp" / "1.png")
-    with pytest.raises(DeblurError, match="no such file"):
+    with pytest.raises(DeblurError, match="No such file"):
         read_picture(tmp_path / "missing.png")
 
 

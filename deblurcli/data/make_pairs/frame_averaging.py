@@ -1,14 +1,8 @@
 """Blurred and sharp pairs from video of a high frame rate, as the paper made its data set.
 
-S. Nah, T. H. Kim, K. M. Lee: "Deep Multi-scale Convolutional Neural Network for Dynamic Scene
-Deblurring" (CVPR 2017), section 2: 7 to 13 successive frames of a GOPRO4 at 240 fps are averaged;
-the one in the middle is the sharp picture. A sensor adds up light, and cameras encode it with a
-curve g that is near a gamma curve of 2.2:
-
-    blurred = g( 1/M Σ g⁻¹(frame[i]) ),  g(x) = x^(1/2.2)
-
-The data set as published holds both this (``blur_gamma``) and the plain mean of the encoded
-frames (``blur``).
+Nah et al. (CVPR 2017), section 2: 7 to 13 successive frames of a GOPRO4 at 240 fps are averaged;
+the one in the middle is the sharp picture. The data set as published holds the plain mean of the
+encoded frames (``blur``) and their mean as light, through a gamma curve of 2.2 (``blur_gamma``).
 """
 
 from __future__ import annotations
