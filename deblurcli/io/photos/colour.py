@@ -38,32 +38,17 @@ class Neutral(Srgb):
 
 
 class Grey:
-    """One channel, with the tone curve of its profile or that of sRGB.
-
-    Args:
-        curve: sRGB values, from 0 to 1, of evenly spaced grey values.
-    """
-
-    def __init__(self, curve: Samples) -> None:
-        self._curve = curve
-        self._places = np.linspace(0, 1, len(curve))
+    """One channel, with the tone curve of sRGB."""
 
     def to_srgb(self, native: Samples) -> Samples:
-        top = np.iinfo(native.dtype).max
-        table = np.interp(np.linspace(0, 1, top + 1), self._places, self._curve)
-        grey = np.rint(table * top).astype(native.dtype)[native[..., 0]]
-        return np.repeat(grey[..., None], 3, axis=2)
+        return np.repeat(native, 3, axis=2)
 
     def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        top = np.iinfo(native.dtype).max
-        table = np.interp(np.linspace(0, 1, top + 1), self._curve, self._places) * top
-        from_srgb = table.astype(np.float32)
-        change = from_srgb[_mean(restored)] - from_srgb[_mean(blurred)]
-        return _add(native, change[..., None])
+        return _mean(restored)[..., None]
 
 
 class Icc:
-    """RGB or CMYK with an ICC profile.
+    """Grey, RGB or CMYK with an ICC profile.
 
     Relative colorimetric with black point compensation, as photo software does by default.
 
@@ -88,9 +73,7 @@ class Icc:
         if profile[16:20] != signature:
             raise ValueError("the profile is for another kind of picture")
         try:
-            probe = self.to_srgb(np.zeros((1, 1, channels), np.uint8))
-            if channels > 1:
-                self._from_srgb(probe)
+            self._from_srgb(self.to_srgb(np.zeros((1, 1, channels), np.uint8)))
         except RuntimeError as error:
             raise ValueError(f"littlecms can't use the profile: {error}") from error
 
@@ -99,7 +82,8 @@ class Icc:
         return _convert(samples, self._profile, self._srgb, self._space, "rgb")
 
     def _from_srgb(self, pixels: Samples) -> Samples:
-        return _convert(pixels, self._srgb, self._profile, "rgb", self._space).astype(np.int32)
+        own = _convert(pixels, self._srgb, self._profile, "rgb", self._space).astype(np.int32)
+        return own.reshape(*pixels.shape[:2], -1)
 
     def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
         result, wanted = native, self._from_srgb(restored)
@@ -246,16 +230,8 @@ def choose_space(samples: Samples, profile: bytes | None) -> ColourSpace:
     """
     channels = samples.shape[2]
     space = Icc(profile, channels) if profile else None
-    if channels == 4:
-        return space or PlainCmyk()
-    if channels == 1:
-        ramp = np.arange(256, dtype=np.uint8).reshape(1, 256, 1)
-        curve = ramp[0, :, 0] / 255
-        if space is not None:
-            measured = space.to_srgb(ramp)[0].mean(axis=1) / 255
-            if np.abs(curve - measured).max() * 255 > _SAME_WITHIN:
-                curve = np.maximum.accumulate(measured)
-        return Grey(curve)
+    if channels != 3:
+        return space or (PlainCmyk() if channels == 4 else Grey())
     # Greys are greys in every RGB space; only their curve may differ a bit.
     if has_only_greys(samples[::64]) and all(has_only_greys(samples[r]) for r in bands(samples)):
         return Neutral()

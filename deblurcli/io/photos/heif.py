@@ -23,6 +23,7 @@ from deblurcli.io.photos.metadata import Metadata
 from deblurcli.io.photos.photo import (
     ANIMATED,
     Encoding,
+    PhotoError,
     Picture,
     ReadOptions,
     split_alpha,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from pillow_heif import HeifFile, HeifImage
 
 _QUALITY = 90
-_CROP = re.compile(rb"\0\0\0\x28clap(.{32})", re.DOTALL)
 _SIZE = re.compile(rb"\0\0\0\x14ispe\0{4}(.{8})", re.DOTALL)
 _TURN, _MIRROR = re.compile(rb"\0\0\0\x09irot([\0-\3])"), re.compile(rb"\0\0\0\x09imir([\0\1])")
 _GAIN_MAP_ITEM = re.compile(rb"infe.{8}(?:..)?tmap", re.DOTALL)
@@ -67,15 +67,8 @@ def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
         samples = imagecodecs.avif_decode(data)
     if samples.dtype == np.uint16:  # fills them by repetition, as libheif does: white stays white
         samples = samples << (16 - bits) | samples >> (2 * bits - 16)
-    # What is shown of it, then its turn, then its mirror image.
-    if (crop := _CROP.search(data)) and sorted(shown.size) != sorted(samples.shape[:2]):
-        # Width, height and the distance of the centres, each as a fraction.
-        numbers = struct.unpack(">IIIIiIiI", crop[1])
-        fractions = zip(numbers[::2], numbers[1::2], strict=True)
-        width, height, x, y = (above / below for above, below in fractions)
-        left, top = (samples.shape[1] - width) / 2 + x, (samples.shape[0] - height) / 2 + y
-        rows = slice(round(top), round(top) + int(height))
-        samples = samples[rows, round(left) : round(left) + int(width)]
+    if sorted(shown.size) != sorted(samples.shape[:2]):
+        raise PhotoError("a crop in AVIF is not supported", "convert it to PNG")
     if turn := _TURN.search(data):
         samples = np.rot90(samples, turn[1][0])
     if mirror := _MIRROR.search(data):
