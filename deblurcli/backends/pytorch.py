@@ -65,7 +65,7 @@ class TorchBackend:
         if not self._kind.half_precision and self.precision.name != "fp32":
             self.precision = Precision("fp32", f"{network.config.body} computes in nothing else")
         # Smaller tiles compute more twice, larger ones leave a CPU's caches.
-        self.max_tile_px = 1024 if self.device.type == "cpu" else 2**20
+        self.max_tile_px = 896 if self.device.type == "cpu" else 2**20
         self.network: RestorationNetwork = network.to(self.device)
         for module in network.modules():
             if isinstance(module, torch.nn.Conv2d):  # others may have parameters of more dimensions

@@ -15,27 +15,19 @@ import struct
 from dataclasses import dataclass, field
 from typing import BinaryIO, Literal
 
-import numpy as np
-
-from deblurcli.io.photos.photo import Samples, to_uint8
-
 ByteOrder = Literal["<", ">"]
 
 ORIENTATION = 0x0112
-THUMBNAIL_OFFSET, THUMBNAIL_BYTES = 0x0201, 0x0202
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY = 0x8769, 0x8825, 0xA005
 WIDTH_PX, HEIGHT_PX = 0xA002, 0xA003
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED = 1, 2, 3, 4, 5, 7
-# From 16 on only BigTIFF has them.
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_TYPE_BYTES |= {16: 8, 17: 8, 18: 8}
-_INTEGER_CODES = {BYTE: "B", SHORT: "H", LONG: "I", 13: "I", 16: "Q"}
+_INTEGER_CODES = {BYTE: "B", SHORT: "H", LONG: "I", 13: "I"}
 _NESTED = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROP_DIRECTORY)
 _MAX_FIELDS = 4096
 _MAX_FIELD_BYTES = 256 << 20
-_THUMBNAIL_PX = 160
 
 
 @dataclass(frozen=True)
@@ -56,14 +48,12 @@ class Tags:
     """A directory with all those below it, and the byte order of its fields.
 
     Attributes:
-        thumbnail: the directory that follows; empty if there is none, or a damaged one.
-        thumbnail_pointer: where it is said in which place that directory lies.
+        next_pointer: where it is said in which place the next directory lies, that of a thumbnail.
     """
 
     order: ByteOrder = "<"
     fields: Directory = field(default_factory=dict)
-    thumbnail: Directory = field(default_factory=dict)
-    thumbnail_pointer: int = 0
+    next_pointer: int = 0
 
     def integers(self, tag: int) -> tuple[int, ...]:
         """The values of a field of whole numbers; empty where there is none."""
@@ -111,15 +101,12 @@ def read_tags(file: BinaryIO) -> Tags:
         ValueError: there is no whole first directory.
     """
     file.seek(0)
-    header = file.read(16)
-    orders: dict[bytes, ByteOrder] = {b"II*\0": "<", b"II+\0": "<", b"MM\0*": ">", b"MM\0+": ">"}
+    header = file.read(8)
+    orders: dict[bytes, ByteOrder] = {b"II*\0": "<", b"MM\0*": ">"}
     order = orders.get(header[:4])
     if order is None:
         raise ValueError("no TIFF header")
-    big = b"+" in header[:4]
-    count = struct.Struct(order + ("Q" if big else "H"))
-    entry = struct.Struct(order + ("HHQ8s" if big else "HHI4s"))
-    pointer = struct.Struct(order + ("Q" if big else "I"))
+    count, entry, pointer = (struct.Struct(order + form) for form in ("H", "HHI4s", "I"))
     unreadable = (struct.error, OverflowError, OSError, ValueError)
 
     def read_directory(start: int, depth: int = 0) -> tuple[Directory, int]:
@@ -152,16 +139,10 @@ def read_tags(file: BinaryIO) -> Tags:
         return fields, end
 
     try:
-        fields, end = read_directory(*pointer.unpack_from(header, 8 if big else 4))
+        fields, end = read_directory(*pointer.unpack_from(header, 4))
     except unreadable as error:
         raise ValueError(str(error)) from error
-    try:
-        file.seek(end)
-        (start,) = pointer.unpack(file.read(pointer.size))
-        thumbnail = read_directory(start, depth=2)[0] if start else {}
-    except unreadable:
-        thumbnail = {}
-    return Tags(order, fields, thumbnail, end)
+    return Tags(order, fields, end)
 
 
 def directory_bytes(fields: Directory, order: ByteOrder, start: int) -> bytes:
@@ -179,11 +160,6 @@ def directory_bytes(fields: Directory, order: ByteOrder, start: int) -> bytes:
             table.append(struct.pack(order + "HHII", tag, LONG, 1, place + len(data)))
             data += raw
             continue
-        if type_ == 16:
-            values = _integers(order, item)
-            type_, raw = LONG, struct.pack(f"{order}{len(values)}I", *values)
-        elif type_ > 16:
-            type_ = UNDEFINED
         value = raw.ljust(4, b"\0")
         if len(raw) > 4:
             value = struct.pack(order + "I", place + len(data))
@@ -221,12 +197,14 @@ def read_exif(data: bytes | None) -> Tags:
 def make_upright(data: bytes) -> tuple[bytes, int]:
     """Readable EXIF data that call the pixels upright, and the orientation (1 to 8) until now.
 
-    Where that swaps the sides, width and height are swapped, too.
+    Where that swaps the sides, width and height are swapped, too. The thumbnail, which shows the
+    blurred picture, is no longer pointed to.
     """
     tags, result = read_tags(io.BytesIO(data)), bytearray(data)
-    for directory in (tags.fields, tags.thumbnail):
-        if ORIENTATION in directory:
-            _set_integer(result, tags.order, directory[ORIENTATION], 1)
+    if len(data) >= tags.next_pointer + 4:
+        struct.pack_into("4x", result, tags.next_pointer)
+    if ORIENTATION in tags.fields:
+        _set_integer(result, tags.order, tags.fields[ORIENTATION], 1)
     below = tags.fields.get(EXIF_DIRECTORY, Field(LONG, b"")).directory or {}
     if tags.orientation >= 5 and WIDTH_PX in below and HEIGHT_PX in below:
         width, height = (sum(_integers(tags.order, below[tag])) for tag in (WIDTH_PX, HEIGHT_PX))
@@ -240,34 +218,3 @@ def _set_integer(data: bytearray, order: ByteOrder, item: Field, value: int) -> 
     code = _INTEGER_CODES.get(item.type, "x")
     if len(item.data) == struct.calcsize(order + code) <= 4 and value < 256 ** len(item.data):
         struct.pack_into(order + code, data, item.place, value)
-
-
-def renew_thumbnail(data: bytes, pixels: Samples) -> bytes:
-    """Readable EXIF data whose thumbnail shows ``(H, W, 3)`` sRGB pixels.
-
-    The new one takes the place of the old one, which is taken out where that is no JPEG file or
-    too small for any new one.
-    """
-    from PIL import Image
-
-    tags, result = read_tags(io.BytesIO(data)), bytearray(data)
-    end = tags.thumbnail_pointer
-    if not any(result[end : end + 4]):
-        return data
-    items = [tags.thumbnail.get(tag) for tag in (THUMBNAIL_OFFSET, THUMBNAIL_BYTES)]
-    start, room = (sum(_integers(tags.order, item)[:1]) for item in items)
-    if result[start : start + 2] == b"\xff\xd8" and start + room <= len(result):
-        step = max(1, max(pixels.shape[:2]) // (4 * _THUMBNAIL_PX))
-        image = Image.fromarray(to_uint8(np.ascontiguousarray(pixels[::step, ::step])))
-        image.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
-        for quality in (85, 70, 50, 30):
-            file = io.BytesIO()
-            image.save(file, "JPEG", quality=quality)
-            made = file.getvalue()
-            if len(made) <= room and items[1] is not None:
-                result[start : start + room] = made.ljust(room, b"\0")
-                _set_integer(result, tags.order, items[1], len(made))
-                return bytes(result)
-        result[start : start + room] = bytes(room)  # nobody shall see what the old one shows
-    result[end : end + 4] = bytes(4)
-    return bytes(result)

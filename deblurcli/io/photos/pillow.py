@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,15 +57,10 @@ def opened(file: BinaryIO, format_: str, options: ReadOptions) -> Iterator[Image
 
 def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
     """Reads the first frame of a WebP, BMP or GIF file."""
-    file_bytes = file.seek(0, io.SEEK_END)
     lossless, icc = False, None
     if format_ == "WEBP":  # Pillow does not say how the first frame is encoded
-        place, kind = 12, b""
-        while kind not in (b"VP8L", b"VP8 ", b"ANMF") and place + 8 <= file_bytes:
-            file.seek(place)
-            kind, size = struct.unpack("<4sI", file.read(8))
-            place += 8 + size + size % 2
-        lossless = kind == b"VP8L"
+        first = re.search(rb"VP8[L ]|ANMF", file.read(1 << 20))
+        lossless = first is not None and first[0] == b"VP8L"
     elif format_ == "BMP":  # nor does it look for the profile that a header of version 5 names
         file.seek(14)
         header = file.read(124)
@@ -75,7 +71,7 @@ def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
     file.seek(0)
     with opened(file, format_, options) as image:
         if format_ == "WEBP":  # Pillow reads all of it
-            options.check_size(*image.size, file_bytes)
+            options.check_size(*image.size, file.seek(0, io.SEEK_END))
         info = dict(image.info)
         notes = (ANIMATED,) if getattr(image, "n_frames", 1) > 1 else ()
         samples, alpha = split_alpha(to_array(image))

@@ -14,7 +14,7 @@ import numpy as np
 
 from deblurcli.io.photos import exif
 from deblurcli.io.photos.colour import are_srgb_primaries, make_profile
-from deblurcli.io.photos.exif import ByteOrder, Field, Tags, directory_bytes, exif_bytes
+from deblurcli.io.photos.exif import Field, Tags, directory_bytes, exif_bytes
 from deblurcli.io.photos.metadata import (
     Metadata,
     iptc_of,
@@ -33,7 +33,7 @@ from deblurcli.io.photos.photo import (
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
-NONE, LZW, DEFLATE, PACKBITS = 1, 5, 8, 32773
+NONE, DEFLATE = 1, 8
 
 _DESCRIPTION, _XMP, _IPTC, _PHOTOSHOP, _ICC = 270, 700, 33723, 34377, 34675
 _DNG_VERSION, _LAYERS = 50706, 37724
@@ -58,6 +58,8 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     """Reads the first page of a TIFF file."""
     import tifffile
 
+    if b"+" in file.read(4):
+        raise PhotoError("BigTIFF is not supported", "convert it to TIFF")
     tags = exif.read_tags(file)
     if _DNG_VERSION in tags.fields:
         raise PhotoError("a camera's raw file", "develop it first, to TIFF or JPEG")
@@ -150,8 +152,7 @@ def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, Samples | None]:
 def encode(picture: Picture) -> list[Buffer]:
     """The pieces of a TIFF file.
 
-    Compressed like the input where that loses nothing and is widely read (none, LZW, deflate,
-    PackBits), else with deflate. In the byte order of the EXIF data.
+    Compressed with deflate if the input was compressed. In the byte order of the EXIF data.
 
     Raises:
         PhotoError: too large for the format.
@@ -160,13 +161,15 @@ def encode(picture: Picture) -> list[Buffer]:
     tags = exif.read_exif(metadata.exif)
     order = tags.order
     height, width, count = samples.shape
-    method = picture.encoding.compression
-    if method not in (NONE, LZW, PACKBITS):
-        method = DEFLATE
+    method = NONE if picture.encoding.compression == NONE else DEFLATE
     rows = max(1, _STRIP_BYTES_RAW // (width * count * samples.itemsize))
-    strips = [
-        _compress(samples[start : start + rows], order, method) for start in range(0, height, rows)
-    ]
+    strips: list[Buffer] = []
+    for start in range(0, height, rows):
+        strip = samples[start : start + rows]
+        if method == DEFLATE:
+            strip = np.diff(strip, axis=1, prepend=strip.dtype.type(0))  # wraps around
+        raw = np.ascontiguousarray(strip, strip.dtype.newbyteorder(order)).view(np.uint8)
+        strips.append(zlib.compress(raw.tobytes()) if method == DEFLATE else raw.reshape(-1).data)
     places = np.cumsum([8, *map(len, strips)]).tolist()
     padding = places[-1] % 2
 
@@ -190,7 +193,7 @@ def encode(picture: Picture) -> list[Buffer]:
             fields[_IPTC] = Field(exif.UNDEFINED, iptc)
     if picture.icc:
         fields[_ICC] = Field(exif.UNDEFINED, picture.icc)
-    if method in (LZW, DEFLATE):
+    if method == DEFLATE:
         fields[_PREDICTOR] = field(exif.SHORT, 2)
     if picture.alpha is not None:
         fields[_EXTRA_SAMPLES] = field(exif.SHORT, 2)
@@ -213,16 +216,3 @@ def encode(picture: Picture) -> list[Buffer]:
         raise PhotoError(reason, "write .png") from error
     start_bytes = b"II*\0" if order == "<" else b"MM\0*"
     return [start_bytes, header, *strips, b"\0" * padding, directory]
-
-
-def _compress(samples: Samples, order: ByteOrder, method: int) -> Buffer:
-    import imagecodecs
-
-    if method in (LZW, DEFLATE):
-        samples = np.diff(samples, axis=1, prepend=samples.dtype.type(0))  # wraps around
-    raw = np.ascontiguousarray(samples, samples.dtype.newbyteorder(order)).view(np.uint8)
-    if method == PACKBITS:
-        return imagecodecs.packbits_encode(raw.reshape(len(raw), -1), axis=-1)
-    if method == LZW:
-        return imagecodecs.lzw_encode(raw.tobytes())
-    return zlib.compress(raw.tobytes()) if method == DEFLATE else raw.reshape(-1).data

@@ -14,7 +14,6 @@ from deblurcli.errors import DeblurError, UsageError, logger
 from deblurcli.io.files import atomic_output
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import transfer_change
-from deblurcli.io.photos.exif import renew_thumbnail
 from deblurcli.io.photos.metadata import Metadata
 from deblurcli.io.photos.photo import (
     Buffer,
@@ -153,8 +152,6 @@ def _encode(
     metadata = picture.metadata
     if strip:
         metadata = Metadata(dpi=metadata.dpi)
-    elif metadata.exif is not None:
-        metadata = replace(metadata, exif=renew_thumbnail(metadata.exif, restored))
     picture = replace(picture, format=name, metadata=metadata)
     if name != photo.format:
         metadata = replace(metadata, parts=None)

@@ -214,19 +214,11 @@ def test_sizes_in_exif_are_turned() -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_thumbnail_shows_the_restored_picture(order: str) -> None:
-    photo = photos.read(saved("JPEG", exif=some_exif(6, thumbnail=True, order=order)))
-    blue = np.zeros_like(photo.pixels)
-    blue[..., 2] = 255
-    again = photos.read(written(photo, restored=blue))
-    exif = again.picture.metadata.exif
-    assert exif is not None
-    assert without_places(tree(exif))[0x8769][0x927C] == (7, b"MAKER\0" + bytes(range(200)))
-    with Image.open(io.BytesIO(exif[exif.index(b"\xff\xd8\xff") :])) as small:
-        assert small.size == (30, 40)
-        red, _, blue_mean = np.asarray(small).reshape(-1, 3).mean(axis=0)
-    assert red < 20
-    assert blue_mean > 235
+def test_the_thumbnail_of_the_blurred_picture_is_left_out(order: str) -> None:
+    file = written(photos.read(saved("JPEG", exif=some_exif(6, thumbnail=True, order=order))))
+    assert without_places(exif_in(file))[0x8769][0x927C] == (7, b"MAKER\0" + bytes(range(200)))
+    with Image.open(file) as image:
+        assert 0x0201 not in image.getexif().get_ifd(ExifTags.IFD.IFD1)
 
 
 @pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP"])
