@@ -47,7 +47,8 @@ def serve(
     try:
         listening = socket.create_server((host, port), family=family, backlog=256)
     except OSError as error:
-        reason = f"can't listen on {host}:{port} ({error.strerror or error})"
+        why = str(error.strerror or error).partition(" (while")[0]  # what Python adds
+        reason = f"can't listen on {host}:{port} ({why})"
         raise UsageError("serve", reason, "give another --port or --host") from error
     with listening:
         shown = f"[{host}]" if ":" in host else host

@@ -144,11 +144,6 @@ def train(
                 )
         words = (f"{name} {spell(b)} instead of {spell(a)}" for name, (a, b) in changed.items())
         console.note(f"deblur: goes on with {', '.join(words)}")
-    if config.steps is None and config.minutes is None:
-        console.note(
-            "deblur: trains until Ctrl-C at a constant rate, as neither --steps nor --minutes is "
-            "given; --resume with one of them lets the rate fall at the end"
-        )
     train_as(config, changes, output, resume=resume, json=json)
 
 
@@ -162,6 +157,11 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
         from deblurcli.training.validation import Validation
     except ModuleNotFoundError as error:
         raise not_installed("train", error.name or "accelerate", "train") from error
+    if config.steps is None and config.minutes is None:
+        console.note(
+            "deblur: trains until Ctrl-C at a constant rate, as neither --steps nor --minutes is "
+            "given; --resume with one of them lets the rate fall at the end"
+        )
     import torch
 
     from deblurcli.config import change_recipe

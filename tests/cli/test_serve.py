@@ -191,6 +191,18 @@ def test_other_addresses_need_a_token(tiny_weights: Path) -> None:
         assert running.process.wait(timeout=30) == 130
 
 
+def test_an_address_that_is_none(
+    tiny_weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from deblurcli.cli import main
+
+    monkeypatch.setenv("DEBLUR_WEIGHTS", str(tiny_weights))
+    assert main(["serve", "--host", "no.such.host.invalid", "--port", "0"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("deblur: serve: can't listen on no.such.host.invalid:0 (")
+    assert "attempting" not in err
+
+
 # ---- in a browser ---------------------------------------------------------------------------
 
 

@@ -414,7 +414,7 @@ def test_decompression_bomb(tmp_path: Path, depth: int) -> None:
     assert before == Image.MAX_IMAGE_PIXELS
 
 
-# Pillow 12 warns of it for parts that are cut out, too; ours are small, but here the only one is all.
+# Pillow 12 warns of it for parts that are cut out, too: ours are small, but here one is all.
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_pillows_own_limit_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)  # warns from there, fails from 600
