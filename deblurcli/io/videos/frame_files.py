@@ -92,11 +92,12 @@ def restore_frames(
         with (
             video_output(target, overwrite=overwrite) as part,
             open_segments(sources, target, restored_by, output) as segments,
-            VideoWriter(part, encoding, picture, segments) as writer,
+            closing(VideoWriter(part, encoding, picture, segments)) as writer,
         ):
             steps = itertools.chain([first], others)
             depth, total = depth_for(width, height), len(sources)
             restore_steps(steps, writer.write, restore, segments, depth, progress, total)
+            writer.finish()
     return VideoResult(len(sources), encoding.notes)
 
 

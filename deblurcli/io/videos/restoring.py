@@ -131,13 +131,14 @@ def restore_video(
             with (
                 video_output(target, overwrite=overwrite) as part,
                 open_segments([source], target, restored_by, output) as segments,
-                VideoWriter(part, encoding, picture, segments, any_tag=any_tag) as writer,
+                closing(VideoWriter(part, encoding, picture, segments, any_tag=any_tag)) as writer,
             ):
                 writer.copy_from(reader, copied, strip=strip)
                 steps, total = itertools.chain([first], others), reader.frame_count
                 count = restore_steps(
                     steps, writer.write, restore, segments, depth, progress, total, side_by_side
                 )
+                writer.finish()
         return VideoResult(count, (*notes, *reader.notes), reader.damage())
 
 

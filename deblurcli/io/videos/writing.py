@@ -11,7 +11,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import cast
 
 import av
@@ -108,7 +107,7 @@ def video_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 class VideoWriter:
-    """Writes one video file; a context manager, for one thread at a time.
+    """Writes one video file, for one thread at a time; to be finished, and closed.
 
     Packets of copied streams wait until the encoder has reached their time, so that the file is
     well interleaved however far the encoder is behind.
@@ -286,26 +285,19 @@ class VideoWriter:
             except (av.FFmpegError, ValueError) as error:
                 logger.debug("a packet of a damaged stream is left out: %s", error)
 
-    def __enter__(self) -> VideoWriter:
-        return self
+    def finish(self) -> None:
+        """Writes what waits, and the end of the file."""
+        for copy in self._copies.values():
+            self._waiting.extend(copy.take(None))
+        if self._encoder is not None:
+            self._take(self._encoder.encode(None))
+        self._mux_waiting(math.inf)
+        self._output.close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            for copy in self._copies.values():
-                self._waiting.extend(copy.take(None))
-            if self._encoder is not None:
-                self._take(self._encoder.encode(None))
-            self._mux_waiting(math.inf)
+    def close(self) -> None:
+        """Closes a file that was not finished: what fails in ending it is of no interest."""
+        with suppress(av.FFmpegError, OSError, ValueError):
             self._output.close()
-        else:
-            # The file is thrown away: what fails in ending it is of no interest.
-            with suppress(av.FFmpegError, OSError, ValueError):
-                self._output.close()
 
 
 def advance_timecode(timecode: str, seconds: Fraction, fps: Fraction) -> str:
