@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -234,12 +235,17 @@ def test_clips_that_cannot_be_used(tmp_path: Path) -> None:
         find_clips([tmp_path / "empty"])
 
 
-def test_frames_of_other_size_are_named(tmp_path: Path) -> None:
-    write_frames(tmp_path / "clip", noise(3))
-    Image.new("RGB", (7, 6)).save(tmp_path / "clip" / "000002.png")
+def test_frames_of_other_size_or_depth_break_a_clip(tmp_path: Path) -> None:
+    small, wide = np.full((6, 5, 3), 100, np.uint8), np.full((6, 7, 3), 100, np.uint8)
+    write_frames(tmp_path / "clip", [*[small] * 3, *[wide] * 6])
+    deep = imagecodecs.png_encode(wide.astype(np.uint16) * 257 + 20)
+    for number in (7, 8, 9):
+        (tmp_path / "clip" / f"{number:06d}.png").write_bytes(deep)
     (clip,), _ = find_clips([tmp_path / "clip"])
-    with pytest.raises(DeblurError, match=r"000002\.png: is 7x6 pixels, but .*000001\.png 5x6"):
-        list(clip.frames())
+    averaging = Averaging(min_frames=3, max_frames=3)
+    made = list(average_frames(clip.frames(), averaging, "clip"))
+    assert [average.pictures["sharp"].shape for average in made] == [(6, 5, 3), *[(6, 7, 3)] * 2]
+    assert all((picture == 100).all() for average in made for picture in average.pictures.values())
 
 
 def test_cuts_and_dropped_frames_break_a_clip(tmp_path: Path) -> None:

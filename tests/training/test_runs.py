@@ -137,7 +137,9 @@ def test_other_settings_are_refused_or_named(
         (["--weights", "default"], "weights"),
     ):
         assert main([*resume, *words]) == 2
-        assert f"--resume: {name}: the run was begun with" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"--resume: {name}: the run was begun with" in said
+        assert "(" not in said and "None" not in said
     assert main([*resume, "--steps", "4", "--set", "learning_rate=1e-4", "--json"]) == 0
     printed = capsys.readouterr()
     assert "goes on with learning_rate 0.0001 instead of 0.002, steps 4 instead of 2" in printed.err

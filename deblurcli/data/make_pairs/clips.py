@@ -20,7 +20,6 @@ from deblurcli.errors import (
     NothingToDoError,
     UsageError,
     cannot_read,
-    sizes_differ,
 )
 from deblurcli.io import media, photos
 from deblurcli.io.videos import probe
@@ -42,7 +41,8 @@ class Frame:
 
     Attributes:
         pixels: (H, W, 3) uint8 or uint16, sRGB, upright.
-        follows: nothing is missing between this frame and the one before, and no cut.
+        follows: this frame is of the size and depth of the one before, and nothing is missing
+            between them, and no cut.
     """
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
@@ -71,32 +71,21 @@ class Clip:
         """Decodes frame by frame.
 
         Raises:
-            DeblurError: a frame can't be read or has another size than the first; at the end
-                also when a part of the video was damaged.
+            DeblurError: a frame can't be read; at the end, a part of the video was damaged.
         """
-        before: NDArray[np.float32] | None = None
+        pictures = (Frame(photos.read(path).pixels, follows=True) for path in self.files)
+        kind: object = None
+        before: NDArray[np.float64] = np.zeros(0)
         usual = _CUT_DIFFERENCE / 2  # before anything is known of the clip
-        for frame in self._folder_frames() if self.files else self._video_frames():
-            range_ = np.float32(np.iinfo(frame.pixels.dtype).max)
-            few = frame.pixels[::8, ::8].astype(np.float32) / range_
-            is_cut = False  # where a clip was edited, two frames differ far more than usual
-            if before is not None:
+        for frame in pictures if self.files else self._video_frames():
+            few = frame.pixels[::8, ::8] / np.iinfo(frame.pixels.dtype).max
+            follows = frame.follows and kind in (None, (frame.pixels.shape, frame.pixels.dtype))
+            if kind and follows:  # where a clip was edited, two frames differ far more than usual
                 difference = float(np.abs(few - before).mean())
-                is_cut = difference > max(_CUT_DIFFERENCE, _CUT_RATIO * usual)
+                follows = difference <= max(_CUT_DIFFERENCE, _CUT_RATIO * usual)
                 usual = difference
-            yield replace(frame, follows=frame.follows and not is_cut)
-            before = few
-
-    def _folder_frames(self) -> Iterator[Frame]:
-        shape: tuple[int, ...] = ()
-        for path in self.files:
-            pixels = photos.read(path).pixels
-            shape = shape or pixels.shape
-            if pixels.shape != shape:
-                (height, width), (first_height, first_width) = pixels.shape[:2], shape[:2]
-                size, first_size = (width, height), (first_width, first_height)
-                raise sizes_differ(path, size, self.files[0], first_size, "give frames of one size")
-            yield Frame(pixels, follows=True)
+            yield replace(frame, follows=follows)
+            kind, before = (frame.pixels.shape, frame.pixels.dtype), few
 
     def _video_frames(self) -> Iterator[Frame]:
         before: Fraction | None = None

@@ -103,7 +103,7 @@ def average_frames(
     *,
     is_wanted: Callable[[str], bool] = lambda name: True,
 ) -> Iterator[Average]:
-    """Makes pairs from the frames of a clip, all of one size.
+    """Makes pairs from the frames of a clip.
 
     Where a frame does not follow the one before, what was begun is dropped. Sums are held in
     float32 and rounded once, at the end. `is_wanted` says whether a pair, by its name, has to be
@@ -114,7 +114,7 @@ def average_frames(
     tables: dict[str, NDArray[np.float32]] = {}  # what each value adds to the sum, by kind
     for index, frame in enumerate(frames):
         pixels, largest = frame.pixels, np.iinfo(frame.pixels.dtype).max
-        if not tables:
+        if not tables or not frame.follows:  # frames may have other depths from here on
             values = np.linspace(0, 1, largest + 1)
             curves = {LINEAR: values, GAMMA: values**averaging.gamma}
             tables = {kind: curves[kind].astype(np.float32) for kind in averaging.kinds}
