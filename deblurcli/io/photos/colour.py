@@ -79,17 +79,29 @@ class Icc:
 
     def to_srgb(self, native: Samples) -> Samples:
         samples = native[..., 0] if self._space == "gray" else native
-        return _convert(samples, self._profile, self._srgb, self._space, "rgb")
+        return self._convert(samples, self._profile, self._srgb, self._space, "rgb")
 
     def _from_srgb(self, pixels: Samples) -> Samples:
-        own = _convert(pixels, self._srgb, self._profile, "rgb", self._space).astype(np.int32)
-        return own.reshape(*pixels.shape[:2], -1)
+        own = self._convert(pixels, self._srgb, self._profile, "rgb", self._space)
+        return own.reshape(*pixels.shape[:2], -1).astype(np.int32)
+
+    def _convert(self, samples: Samples, from_: bytes, to: bytes, space: str, out: str) -> Samples:
+        from imagecodecs import CMS, cms_transform
+
+        flags = int(CMS.FLAGS.BLACKPOINTCOMPENSATION)
+        if samples.dtype == np.uint16:
+            flags |= CMS.FLAGS.NOOPTIMIZE  # littlecms' tables are good for 8 bits only
+        intent = CMS.INTENT.RELATIVE_COLORIMETRIC
+        return cms_transform(
+            samples, from_, to, colorspace=space, outcolorspace=out, intent=intent, flags=flags
+        )
 
     def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
         result, wanted = native, self._from_srgb(restored)
         for round_ in range(self._CMYK_ROUNDS if self._space == "cmyk" else 1):
             now = blurred if round_ == 0 else self.to_srgb(result)
-            result = _add(result, wanted - self._from_srgb(now))
+            moved = result + (wanted - self._from_srgb(now))
+            result = np.clip(moved, 0, np.iinfo(native.dtype).max).astype(native.dtype)
         changed = (restored != blurred).any(axis=2, keepdims=True)
         return np.where(changed, result, native)
 
@@ -124,38 +136,13 @@ def _mean(pixels: Samples) -> Samples:
     return mean
 
 
-def _add(native: Samples, change: Samples) -> Samples:
-    top = np.iinfo(native.dtype).max
-    result: Samples = np.clip(np.rint(native + change), 0, top).astype(native.dtype)
-    return result
-
-
-def _convert(samples: Samples, profile: bytes, to_profile: bytes, space: str, to: str) -> Samples:
-    from imagecodecs import CMS, cms_transform
-
-    flags = int(CMS.FLAGS.BLACKPOINTCOMPENSATION)
-    if samples.dtype == np.uint16:
-        flags |= CMS.FLAGS.NOOPTIMIZE  # littlecms' tables are good for 8 bits only
-    return cms_transform(
-        samples,
-        profile,
-        to_profile,
-        colorspace=space,
-        outcolorspace=to,
-        intent=CMS.INTENT.RELATIVE_COLORIMETRIC,
-        flags=flags,
-    )
-
-
 # Of the numbers of ITU-T H.273: x and y of white, red, green and blue.
 _D65 = (0.3127, 0.3290)
 SRGB_PRIMARIES: tuple[float, ...] = (*_D65, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
-_BT601_525 = (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070)
 _PRIMARIES = {
     1: SRGB_PRIMARIES,
     5: (*_D65, 0.640, 0.330, 0.290, 0.600, 0.150, 0.060),  # BT.601, 625 lines
-    6: _BT601_525,
-    7: _BT601_525,
+    6: (*_D65, 0.630, 0.340, 0.310, 0.595, 0.155, 0.070),  # BT.601, 525 lines
     9: (*_D65, 0.708, 0.292, 0.170, 0.797, 0.131, 0.046),  # BT.2020
     11: (0.314, 0.351, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # P3 of cinemas
     12: (*_D65, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060),  # Display P3
