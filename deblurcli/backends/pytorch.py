@@ -64,7 +64,7 @@ class TorchBackend:
                 raise UsageError(network.config.body, str(error), "use --precision auto") from None
         if not self._kind.half_precision and self.precision.name != "fp32":
             self.precision = Precision("fp32", f"{network.config.body} computes in nothing else")
-        # Smaller tiles compute more twice, larger ones leave a CPU's caches.
+        # Smaller tiles compute more twice, larger ones take more than docs/speed.md promises.
         self.max_tile_px = 896 if self.device.type == "cpu" else 2**20
         self.network: RestorationNetwork = network.to(self.device)
         for module in network.modules():

@@ -146,7 +146,7 @@ def _encode(
         text = f"{holds.title} holds at most {holds.max_px} pixels a side"
         raise DeblurError(subject, text, "write .tif" if name == "PNG" else "write .png or .tif")
     if photo.picture.cicp is not None and not holds.cicp:
-        text = f"{holds.title} can't hold the photo's high dynamic range (PQ or HLG)"
+        text = f"{holds.title} is not written with high dynamic range (PQ or HLG)"
         raise DeblurError(subject, text, "write .png or .heic")
     picture = _restored_picture(photo, restored, holds)
     metadata = picture.metadata
@@ -155,11 +155,16 @@ def _encode(
     picture = replace(picture, format=name, metadata=metadata)
     if name != photo.format:
         metadata = replace(metadata, parts=None)
-        picture = replace(picture, metadata=metadata, encoding=Encoding())
+        encoding = Encoding(bits=picture.encoding.bits)
+        picture = replace(picture, metadata=metadata, encoding=encoding)
     if not holds.deep and picture.samples.dtype == np.uint16:
         alpha = None if picture.alpha is None else to_uint8(picture.alpha)
         picture = replace(picture, samples=to_uint8(picture.samples), alpha=alpha)
-        warn(f"{holds.title} holds 8 bits a channel: the photo's 16 were rounded")
+        warn(
+            f"{holds.title} is written with 8 bits a channel: the photo's further bits were rounded"
+        )
+    elif name == "HEIF" and picture.samples.dtype == np.uint16 and picture.encoding.bits == 8:
+        warn("HEIC is written with 10 bits a channel: the photo's 16 were rounded")
     if not holds.alpha and picture.alpha is not None:
         if (picture.alpha != 255).any():
             opacity = picture.alpha[..., None].astype(np.uint16)

@@ -526,6 +526,18 @@ def test_heic_of_12_bits_stays_so() -> None:
     assert read(written(photo, photo.pixels)).picture.encoding.bits == 12
 
 
+def test_bits_that_are_rounded_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in noise(top=65535))
+    photo = read(png((80, 60), 16, 2, rows))
+    heic = read(written(photo, photo.pixels, format="HEIF"))
+    assert "HEIC is written with 10 bits a channel: the photo's 16 were rounded" in caplog.text
+    caplog.clear()
+    written(heic, heic.pixels)
+    assert caplog.text == ""
+    written(heic, heic.pixels, format="AVIF")
+    assert "AVIF is written with 8 bits a channel" in caplog.text
+
+
 @pytest.mark.parametrize("grey", [False, True])
 def test_linear_png_to_jpeg(grey: bool) -> None:
     own = 60 + smooth()[..., :1] // 2 if grey else 60 + smooth() // 2
