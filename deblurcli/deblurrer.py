@@ -145,7 +145,9 @@ class Deblurrer:
             raise UsageError(weights, "ONNX Runtime runs it", "give --backend onnx")
         # The cheap complaints first, before a download.
         _check_settings(tile, strength, ensemble)
-        if backend == "onnx" or is_model or find_spec("torch") is None:
+        if is_model or (backend == "auto" and find_spec("torch") is None):
+            backend = "onnx"
+        if backend == "onnx":
             OnnxBackend.check(device, precision)
             path = hub.find(weights, offline=offline, show_progress=show_progress)
             onnx = OnnxBackend(path)

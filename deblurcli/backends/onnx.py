@@ -29,7 +29,7 @@ from deblurcli.weights.manifest import (
     read_document,
 )
 
-_MEMORY_BYTES = 2**30  # that one call may take: for tiles of 1024 px with the default network
+_MEMORY_BYTES = 700 * 2**20  # that one call may take, as on a CPU with PyTorch
 
 
 class OnnxBackend:

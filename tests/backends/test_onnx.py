@@ -145,8 +145,15 @@ def test_without_pytorch_and_a_graph_one_line_says_what_to_do(
     assert run.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", ["train --data pairs -o run", "eval --data pairs", "info"])
-def test_other_commands_without_pytorch_say_so(words: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words",
+    ["train --data pairs -o run", "eval --data pairs", "photo.jpg --backend torch", "info"],
+)
+def test_what_needs_pytorch_says_so(
+    words: str, tmp_path: Path, make_photo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_photo(Path("photo.jpg"))
     run = run_without_torch(*words.split())
     assert run.returncode == (0 if words == "info" else 2)
     assert run.stderr.count("\n") == (0 if words == "info" else 1)
