@@ -21,6 +21,7 @@ _ALIASES = {
     **dict.fromkeys(("h265", "x265", "hevc"), "libx265"),
     **{"vp9": "libvpx-vp9", "av1": "libsvtav1", "prores": "prores_ks"},
 }
+TRANSPARENT = "its transparency is left out"
 _LEFT_OUT = {
     "SPHERICAL": "its 360° projection is left out: players show it flat",
     "STEREO3D": "its layout of two eyes is left out: players show it flat",
@@ -151,7 +152,7 @@ class Encoding:
         elif has_screen:
             notes.append(f"the data of its HDR screen are left out: {self.encoder} holds none")
         if stream.metadata.get("alpha_mode") == "1":
-            notes.append("its transparency is left out")
+            notes.append(TRANSPARENT)
         notes += [words for kind, words in _LEFT_OUT.items() if kind in side_data]
         return replace(self, options=options, notes=tuple(notes))
 
@@ -234,8 +235,6 @@ def _choose_pixel_format(
         halved = source.chroma_width(4), source.chroma_height(4)
         chroma = {(4, 4): "444", (2, 4): "422", (4, 2): "444"}.get(halved, "420")
     notes = []
-    if len(source.components) in (2, 4) and not source.has_palette:
-        notes.append("its transparency is left out")
     odd_width, odd_height = source.width % 2, source.height % 2
     if encoder.name in ("libx264", "libx265"):
         if (chroma == "420" and (odd_width or odd_height)) or (chroma == "422" and odd_width):

@@ -152,6 +152,13 @@ def exceeds_rgb(frame: VideoFrame) -> bool:
     return bool(luma.max() > 235 * unit or luma.min() < 16 * unit)
 
 
+def is_transparent(frame: VideoFrame) -> bool:
+    """Whether any pixel of a frame is not opaque."""
+    if not frame.format.has_palette and not any(c.is_alpha for c in frame.format.components):
+        return False
+    return bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
+
+
 def samples_of(frame: VideoFrame, number: int) -> Pixels:
     """A plane of a frame, not copied: (H, W) uint8 or uint16 of planar YUV, (H, 3 W) of RGB."""
     plane, bits = frame.planes[number], frame.format.components[number].bits

@@ -14,6 +14,7 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 
 from deblurcli.errors import DeblurError, UsageError
+from deblurcli.io.videos.encoding import TRANSPARENT
 from deblurcli.io.videos.info import (
     count_frames,
     fraction_of,
@@ -30,6 +31,7 @@ from deblurcli.io.videos.pixels import (
     display_matrix_of,
     exceeds_rgb,
     frame_like,
+    is_transparent,
     pixels_of,
     side_data_of,
     turn_upright,
@@ -166,6 +168,8 @@ class VideoReader:
                 self.notes.append(f"{change}: a video keeps the first")
             if item.interlaced_frame and _INTERLACED not in self.notes:
                 self.notes.append(_INTERLACED)
+            if TRANSPARENT not in self.notes and is_transparent(item):
+                self.notes.append(TRANSPARENT)
             item.pts = (item.pts or 0) - self.part.shift_ticks(tick)
             item.time_base = tick
             frame = pixels.to_rgb(item)

@@ -180,6 +180,19 @@ def test_an_animation_becomes_a_video(tmp_path: Path, suffix: str) -> None:
     assert np.abs(shown.astype(int) - before).mean() < 12
 
 
+@needs_ffmpeg
+@pytest.mark.parametrize("transparent", [False, True])
+def test_only_a_transparent_animation_is_said_to_lose_that(
+    tmp_path: Path, transparent: bool
+) -> None:
+    """FFmpeg keeps a colour for transparency in every GIF that it makes."""
+    draw = "color=red:s=64x48:d=0.4,format=rgba" + (",colorkey=red" if transparent else "")
+    split = f"{draw},split[a][b];[a]palettegen[p];[b][p]paletteuse"
+    ffmpeg("-f", "lavfi", "-i", split, tmp_path / "in.gif")
+    notes = restore_video(tmp_path / "in.gif", tmp_path / "out.mp4", same).notes
+    assert notes == (("its transparency is left out",) if transparent else ())
+
+
 def test_an_animation_of_16_bits_is_said_to_lose_them(tmp_path: Path) -> None:
     pattern = ("-f", "lavfi", "-i", "testsrc2=s=32x24:d=0.2", "-pix_fmt", "rgb48be")
     ffmpeg(*pattern, "-f", "apng", tmp_path / "in.png")
