@@ -20,7 +20,7 @@ from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.weights import hub
 from deblurcli.weights.files import save_weights
-from deblurcli.weights.manifest import ModelCard
+from deblurcli.weights.manifest import ModelCard, graph_name, read_document
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
 
@@ -199,3 +199,14 @@ def test_too_little_memory_makes_smaller_tiles(monkeypatch: pytest.MonkeyPatch) 
     assert np.abs(deblurrer.restore(image).astype(int) - expected).mean() < 1
     assert sizes[0] == (300, 300)
     assert max(sizes[1:]) < (200, 200)
+
+
+def test_the_graph_of_the_default_network_comes_with_the_package() -> None:
+    """New default weights of another configuration need theirs: CONTRIBUTING.md, "Release"."""
+    repository = Path(__file__).parents[2]
+    if not (repository / "weights" / "compact.safetensors").is_file():
+        pytest.skip("the default weights are not in this checkout")
+    name = graph_name(read_document(repository / "weights" / "compact.safetensors")["network"])
+    assert (repository / "weights" / name).is_file()
+    packaging = (repository / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'"weights/{name}" = "deblurcli/_weights/{name}"' in packaging
