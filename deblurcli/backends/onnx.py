@@ -63,28 +63,27 @@ class OnnxBackend:
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 4  # what it has to say comes as an exception
         model = weights
+        held: dict[str, object] = {}
+        self._parameters = held  # the session computes with the memory of these
         if weights.suffix != ".onnx":
             model = find_graph(weights)
             from safetensors.numpy import load_file
 
             graph = model.read_bytes()
-            parameters = {}
             for name, array in current_names(load_file(weights)).items():
                 # Not those that take no part, such as what makes a coarser level's picture.
                 if (full_name := f"network.{name}").encode() in graph:
                     values = array.astype(np.float32)
-                    parameters[full_name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
-            options.add_external_initializers([*parameters], [*parameters.values()])
+                    held[full_name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
+            options.add_external_initializers([*held], [*held.values()])
         try:
             self._session = onnxruntime.InferenceSession(
                 os.fspath(model), options, providers=["CPUExecutionProvider"]
             )
             about = json.loads(self._session.get_modelmeta().custom_metadata_map[METADATA_KEY])
             tiles = about["tiles"]
-            self.overlap_px, self.alignment_px = (
-                int(tiles["overlap_px"]),
-                int(tiles["alignment_px"]),
-            )
+            self.overlap_px = int(tiles["overlap_px"])
+            self.alignment_px = int(tiles["alignment_px"])
             self._bytes_per_pixel = float(tiles["bytes_per_pixel"])
             card = about["card"] if model == weights else read_document(weights)["card"]
             self.card = ModelCard.from_json(card)
