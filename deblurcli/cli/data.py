@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
-from deblurcli.cli.options import option
+from deblurcli.cli.options import option, whole_number
 from deblurcli.errors import DeblurError, UsageError, logger
 
 KINDS = {"linear": ("blur",), "gamma": ("blur_gamma",), "both": ("blur", "blur_gamma")}
@@ -23,7 +22,7 @@ class DataSetOptions:
     """Where pairs go, and how what is made is told."""
 
     output: Annotated[Path, options.About("Where the data set goes.", "DIR", "-o")]
-    seed: int = option(0, "Decides everything random.", "N", parser=options.whole(0))
+    seed: int = whole_number(0, "Decides everything random.", 0)
     dry_run: options.DryRun = False
     json: options.Json = False
 
@@ -47,13 +46,6 @@ class DataSetOptions:
         return code
 
 
-def check_range(value: str) -> str:
-    """Raises typer.BadParameter for what is neither ``7`` nor ``7..13``."""
-    if not re.fullmatch(r"\d+(\.\.\d+)?", value):
-        raise typer.BadParameter(f"{value!r} is not a number or a range such as 7..13")
-    return value
-
-
 @options.command
 def make_from_frames(
     *,
@@ -68,7 +60,7 @@ def make_from_frames(
         "7..13",
         "How many successive frames are averaged: odd numbers are drawn from this range.",
         "N|N..M",
-        parser=check_range,
+        parser=options.matching(r"\d+(\.\.\d+)?", "a number or a range such as 7..13"),
     ),
     blur: options.Blur = option(
         "both",
@@ -168,7 +160,7 @@ def make_from_photos(
     sources: Annotated[
         list[Path], typer.Argument(metavar="PHOTO", help="Sharp photos, or folders of them.")
     ],
-    count: int = option(1, "Pairs of each photo.", "N", parser=options.whole(1)),
+    count: int = whole_number(1, "Pairs of each photo.", 1),
     size: int = option(512, "Side of the pictures.", "PX", parser=options.whole(16)),
     settings: list[str] | None = option(
         None,

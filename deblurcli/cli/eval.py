@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
-from deblurcli.cli.options import option
+from deblurcli.cli.options import option, whole_number
 from deblurcli.errors import UsageError, already_exists
 
 if TYPE_CHECKING:
@@ -20,13 +20,6 @@ if TYPE_CHECKING:
     from deblurcli.evaluation.cases import Case
     from deblurcli.evaluation.evaluate import Failure, Method
     from deblurcli.evaluation.scores import Score
-
-
-def complete_metrics(incomplete: str) -> list[str]:
-    """Offers names of metrics, also after a comma."""
-    before, comma, last = incomplete.rpartition(",")
-    names = options.complete("psnr", "ssim", "ssim_matlab_rgb", "sharpness", "lpips", "niqe")
-    return [before + comma + name for name in names(last)]
 
 
 @options.command
@@ -55,15 +48,13 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
         "eval is installed), or metrics of pyiqa such as lpips and niqe (extra metrics). psnr "
         "alone: nothing else.",
         "A,B,...",
-        autocompletion=complete_metrics,
+        autocompletion=options.complete("psnr", "ssim", "sharpness", "lpips", "niqe"),
     ),
     blur: options.Blur = option("both", "Which of GOPRO's two kinds of blur."),
     split: Literal["test", "val", "train", "all"] = option(
         "test", "The part of a data set that has parts."
     ),
-    limit: int = option(
-        0, "Only the first N pictures of each set; 0: all.", "N", parser=options.whole(0)
-    ),
+    limit: int = whole_number(0, "Only the first N pictures of each set; 0: all.", 0),
     csv: Path | None = option(
         None, "Keep every picture's figures here; run again, nothing is measured twice.", "FILE"
     ),

@@ -154,12 +154,16 @@ def whole(low: int, high: float = math.inf) -> Callable[[int | str], int]:
     """Makes the parser of an option that takes a whole number from `low` to `high`."""
 
     def parse(text: int | str) -> int:
-        if not re.fullmatch(r"[+-]?\d+", str(text)):
-            raise typer.BadParameter(f"{text!r} is not a whole number")
+        matching(r"[+-]?\d+", "a whole number")(str(text))
         number(low, high)(text)
         return int(text)
 
     return parse
+
+
+def whole_number(default: T, text: str, low: int) -> T:
+    """An `option` that takes a whole number from `low` on."""
+    return option(default, text, "N", parser=whole(low))
 
 
 def parse_strength(text: float | str) -> float:
@@ -177,10 +181,15 @@ def parse_fps(text: str) -> float:
     return number(0.001, 1000)(part(frames) / part(seconds or "1"))
 
 
-def parse_device(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
-        raise typer.BadParameter(f"{text!r} is not one of auto, cpu, cuda, cuda:1, mps")
-    return text
+def matching(pattern: str, expected: str) -> Callable[[str], str]:
+    """Makes the parser of an option whose text has to match a pattern; `expected` says which."""
+
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise typer.BadParameter(f"{text!r} is not {expected}")
+        return text
+
+    return parse
 
 
 def parse_tile(text: str) -> str:
@@ -193,8 +202,7 @@ def parse_tile(text: str) -> str:
 
 def parse_seconds(text: str) -> float:
     """Reads a time as people write it: ``90``, ``90.5``, ``1:30`` or ``0:01:30.5``."""
-    if not re.fullmatch(r"(\d+:){0,2}(\d+\.?\d*|\.\d+)", text):
-        raise typer.BadParameter(f"{text!r} is no time such as 90.5 or 1:30")
+    matching(r"(\d+:){0,2}(\d+\.?\d*|\.\d+)", "a time such as 90.5 or 1:30")(text)
     seconds = 0.0
     for part in text.split(":"):
         seconds = 60 * seconds + float(part)
@@ -238,8 +246,7 @@ class Region(NamedTuple):
     @staticmethod
     def parse(text: str) -> Region:
         """Reads ``X,Y,W,H``."""
-        if not re.fullmatch(r"\d+( *, *\d+){3}", text):
-            raise typer.BadParameter(f"{text!r} is not X,Y,W,H: four whole numbers of pixels")
+        matching(r"\d+( *, *\d+){3}", "X,Y,W,H: four whole numbers of pixels")(text)
         region = Region(*map(int, text.split(",")))
         if not region.width or not region.height:
             raise typer.BadParameter(f"{text!r} is empty: its width or height is 0")
@@ -279,7 +286,7 @@ Device = Annotated[
         "auto|cpu|cuda|cuda:N|mps",
         rich_help_panel=NETWORK,
         envvar="DEBLUR_DEVICE",
-        parser=parse_device,
+        parser=matching(r"auto|cpu|mps|cuda(:\d+)?", "one of auto, cpu, cuda, cuda:1, mps"),
         autocompletion=complete("auto", "cpu", "cuda", "mps"),
     ),
 ]

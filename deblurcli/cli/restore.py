@@ -15,7 +15,7 @@ import typer
 from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.cli.compare import check_page_name, report_page, show_progress
-from deblurcli.cli.options import Region, Shard, complete, option
+from deblurcli.cli.options import Region, Shard, complete, option, whole_number
 from deblurcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,11 +69,8 @@ class OutputOptions:
     format: options.Format = None
     strip: options.Strip = False
     damaged: options.Damaged = "refuse"
-    max_pixels: int = option(
-        500_000_000,
-        "Refuse photos with more pixels, and files of more than 8 bytes for each.",
-        "N",
-        parser=options.whole(1),
+    max_pixels: int = whole_number(
+        500_000_000, "Refuse photos with more pixels, and files of more than 8 bytes for each.", 1
     )
 
 
@@ -103,11 +100,8 @@ class VideoOptions:
     side_by_side: bool = option(
         False, "A video twice as wide: on the left as it was, on the right restored."
     )
-    preview: int | None = option(
-        None,
-        "Only N frames of a video, spread over it, before and after in one page.",
-        "N",
-        parser=options.whole(1),
+    preview: int | None = whole_number(
+        None, "Only N frames of a video, spread over it, before and after in one page.", 1
     )
     codec: str | None = option(
         None,
@@ -115,11 +109,8 @@ class VideoOptions:
         "h264|hevc|vp9|av1|...",
         autocompletion=complete("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "ffv1"),
     )
-    crf: int | None = option(
-        None,
-        "Quality on the codec's own scale, smaller is better; H.264: 16.",
-        "N",
-        parser=options.whole(0),
+    crf: int | None = whole_number(
+        None, "Quality on the codec's own scale, smaller is better; H.264: 16.", 0
     )
     preset: str | None = option(
         None, "Speed against size, by the codec's own names; H.264: medium.", "NAME"
@@ -141,11 +132,8 @@ class BatchOptions:
     engine: Literal["local", "ray"] = option(
         "local", "Where the batch runs: here, or on a Ray cluster (RAY_ADDRESS names it)."
     )
-    workers: int | None = option(
-        None,
-        "Workers for --engine ray; else one for each GPU or for every 4 CPUs.",
-        "N",
-        parser=options.whole(1),
+    workers: int | None = whole_number(
+        None, "Workers for --engine ray; else one for each GPU or for every 4 CPUs.", 1
     )
 
 

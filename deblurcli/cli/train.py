@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deblurcli.cli import console, options
-from deblurcli.cli.options import option
+from deblurcli.cli.options import option, whole_number
 from deblurcli.errors import NothingToDoError, UsageError, logger, not_installed
 
 if TYPE_CHECKING:
@@ -57,28 +57,15 @@ class RunOptions:
     weights: str | None = option(
         None, "Start from these weights.", "NAME|FILE", autocompletion=options.complete_weights
     )
-    steps: int | None = option(
-        None, "Train so many steps. [default: until Ctrl-C]", "N", parser=options.whole(1)
-    )
+    steps: int | None = whole_number(None, "Train so many steps. [default: until Ctrl-C]", 1)
     minutes: float | None = option(None, "Train so many minutes.", "N", parser=options.number(0.01))
-    validate_every: int | None = option(
-        None, "Steps between validations; else 1000.", "N", parser=options.whole(1)
+    validate_every: int | None = whole_number(None, "Steps between validations; else 1000.", 1)
+    validate_limit: int | None = whole_number(None, "Most pairs of each set, else 10; 0: all.", 0)
+    snapshot_every: int | None = whole_number(None, "Steps between weights that are kept.", 1)
+    workers: int | None = whole_number(
+        None, "Processes that prepare data. [default: beside a GPU most cores, else 0]", 0
     )
-    validate_limit: int | None = option(
-        None, "Most pairs of each set, else 10; 0: all.", "N", parser=options.whole(0)
-    )
-    snapshot_every: int | None = option(
-        None, "Steps between weights that are kept.", "N", parser=options.whole(1)
-    )
-    workers: int | None = option(
-        None,
-        "Processes that prepare data. [default: beside a GPU most cores, else 0]",
-        "N",
-        parser=options.whole(0),
-    )
-    seed: int | None = option(
-        None, "Decides everything random. [default: 0]", "N", parser=options.whole(0)
-    )
+    seed: int | None = whole_number(None, "Decides everything random. [default: 0]", 0)
     track: Literal["tensorboard", "wandb", "none"] | None = option(
         None, "What logs the run, where installed. [default: tensorboard]"
     )

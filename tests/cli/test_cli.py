@@ -277,7 +277,7 @@ def test_a_file_named_like_a_command(
     [
         ("tr", "train"),
         ("train --recipe pa", "paper"),
-        ("eval --metrics psnr,lp", "psnr,lpips"),
+        ("eval --metrics lp", "lpips"),
         ("eval --weights com", "compact"),
     ],
 )

@@ -143,7 +143,7 @@ def test_json_of_the_real_command(here: Path, deblur: Deblur) -> None:
     [
         ("photo.jpg --strength 70x", 2, "'--strength': '70x' is not a number"),
         ("photo.jpg --strength 120%", 2, "'--strength': 120 is not at least 0 and at most 100"),
-        ("photo.jpg --start 5:xx", 2, "'--start': '5:xx' is no time"),
+        ("photo.jpg --start 5:xx", 2, "'--start': '5:xx' is not a time"),
         ("photo.jpg --shard 3/2", 2, "'--shard': '3/2' is no part"),
         ("photo.jpg --crf high", 2, "'--crf': 'high' is not a whole number"),
         ("photo.jpg --workers 0", 2, "'--workers': 0 is not at least 1"),
