@@ -159,7 +159,7 @@ def test_a_damaged_clip_is_restored_as_far_as_it_goes(
     [
         (["--codec", "h265x"], 2, "--codec: no video codec"),
         (["--crf", "99"], 2, "--crf: 99 is outside 0 to 51 of libx264"),
-        (["--start", "1:2:3:4"], 2, "no time such as"),
+        (["--start", "1:2:3:4"], 2, "not a time such as"),
         (["--fps", "25"], 2, "--fps: there is no folder of numbered frames"),
         (["--fps", "0"], 2, "0 is not at least 0.001"),
         (["--fps", "nan"], 2, "nan is not at least 0.001"),
