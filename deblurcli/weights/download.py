@@ -9,9 +9,12 @@ from __future__ import annotations
 import logging
 import random
 import shutil
+import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -45,12 +48,14 @@ class RetryPolicy:
         wait_seconds: after the first round; twice as long after each further one.
         connect_seconds: until a server must have accepted the connection.
         stall_seconds: the longest pause between two pieces of the file.
+        total_seconds: until the whole file must be here; a slower source is not asked again.
     """
 
     rounds: int = 4
     wait_seconds: float = 1.0
     connect_seconds: float = 10.0
     stall_seconds: float = 30.0
+    total_seconds: float = 3600.0
 
 
 def fetch(
@@ -162,9 +167,25 @@ def _retrieve(
             timeout=(retry.connect_seconds, retry.stall_seconds),
             hooks={"response": check_size},
         )
+    retrieved: Future[str] = Future()
+
+    def retrieve() -> None:
+        try:
+            path = pooch.retrieve(source, sha256, "file", incoming, downloader=download)
+            retrieved.set_result(path)
+        except BaseException as error:
+            retrieved.set_exception(error)
+
+    # A server may drip: even its headers byte by byte, which no timeout of requests ends.
+    threading.Thread(target=retrieve, daemon=True).start()
     try:
-        part = Path(pooch.retrieve(source, sha256, "file", incoming, downloader=download))
+        part = Path(retrieved.result(retry.total_seconds))
+    except FutureTimeoutError:
+        raise ValueError(f"not done after {retry.total_seconds:g} s") from None
     finally:
+        for response in responses:
+            with suppress(OSError, RuntimeError, ValueError):  # it has ended
+                response.raw.shutdown()  # ends the reading
         for open_still in (bar, *responses):
             if open_still is not None:
                 open_still.close()

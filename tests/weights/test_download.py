@@ -71,6 +71,12 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
         elif fault == "stalled before the answer":
             self.server.released.wait(3)
+        elif fault.startswith("drips"):
+            if fault == "drips":
+                self.send_response(200)
+                self.end_headers()
+            while not self.server.released.wait(0.05):
+                self.wfile.write(b"x")
         else:
             self.send_file(fault)
 
@@ -186,6 +192,22 @@ def test_any_few_faults_in_a_row_are_survived(
     target = tmp_path / ENTRY.file
     target.write_bytes(b"damaged before")
     fetch(target, [server.file_url], retry=HASTE)
+    assert target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("fault", ["drips", "drips its headers"])
+def test_a_server_that_drips_is_given_up_in_time(
+    server: Server, tmp_path: Path, fault: str
+) -> None:
+    server.play(fault)
+    hasty = RetryPolicy(4, 0.01, connect_seconds=2, stall_seconds=2, total_seconds=0.5)
+    target = tmp_path / ENTRY.file
+    with pytest.raises(WeightsError, match=r"\(not done after 0\.5 s\)"):
+        fetch(target, [server.file_url], retry=hasty)
+    assert len(server.requests) == 1  # it is not asked again
+    assert not target.exists()
+    server.play(fault)  # another source has it
+    fetch(target, [server.file_url, server.file_url + "?"], retry=hasty)
     assert target.read_bytes() == CONTENT
 
 
