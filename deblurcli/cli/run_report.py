@@ -46,11 +46,12 @@ class RunReport:
         self._bar.bar_format = BAR
         self._restored = self._added = 0  # of the plan's jobs: for the bar
         self._ended = threading.Event()
+        self._ticking = threading.Thread(target=self._tick, daemon=True)
         self._frames: console.ProgressBar | None = None  # of the clip that is being restored
         self._clip_start = self._last_line = self.start
 
     def __enter__(self) -> RunReport:
-        threading.Thread(target=self._tick, daemon=True).start()
+        self._ticking.start()
         return self
 
     def _tick(self) -> None:
@@ -62,6 +63,8 @@ class RunReport:
 
     def __exit__(self, kind: object, stopped: BaseException | None, trace: object) -> None:
         self._ended.set()
+        # Else it may be the last to hold the network when Python ends, which aborts then.
+        self._ticking.join()
         self._close_bar_of_frames()
         self._bar.close()
         console.say_failures(o.error for o in self.outcomes if o.error)
