@@ -38,7 +38,7 @@ class NetworkKind:
 # from the whole picture by 0.02/255 to 0.11/255 in the mean. Those of others are no measurement: it
 # would take trained weights. Memory: measured on a CPU with random weights; FFTformer's is a guess.
 NETWORKS: Mapping[str, NetworkKind] = {
-    "unet": NetworkKind(overlap_px=192, feature_maps=14),
+    "unet": NetworkKind(overlap_px=192, feature_maps=13.7),  # 1280×720 in one piece, in fp32, too
     "resnet": NetworkKind(overlap_px=192, feature_maps=6),
     "NAFNet": NetworkKind(feature_maps=20),
     "KBNet": NetworkKind(feature_maps=62),
