@@ -186,7 +186,8 @@ def load_recipe(name: str) -> Recipe:
             it names, else of ``default``.
 
     Raises:
-        UsageError: no such recipe or value, or a value of the wrong kind or size.
+        UsageError: no such recipe or value, one that the network doesn't have, or a value of the
+            wrong kind or size.
     """
     if name in RECIPES:
         return RECIPES[name]
@@ -208,7 +209,9 @@ def load_recipe(name: str) -> Recipe:
         raise UsageError(path, f"reading it needs {reader}", "write it as .json") from error
     except Exception as error:  # each reader has errors of its own
         raise UsageError(path, f"can't be understood ({error})", "see --show-recipe") from error
-    return _change_all(RECIPES.get(str(values.get("name")), Recipe()), values, path)
+    recipe = _change_all(RECIPES.get(str(values.get("name")), Recipe()), values, path)
+    _check_used(recipe, Recipe(), f"{path}: ")
+    return recipe
 
 
 def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -228,11 +231,16 @@ def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         with suppress(ValueError):
             value = json.loads(text)
         recipe = _change(recipe, key, value, f"--set {setting}")
+    _check_used(recipe, begun, "--set ")
+    return recipe
+
+
+def _check_used(recipe: Recipe, begun: Recipe, source: str) -> None:
+    """Refuses what was changed since `begun` and the recipe's network would ignore."""
     for key in _IGNORED.get(recipe.network, ()):
         if getattr(recipe, key) not in (getattr(begun, key), getattr(Recipe(), key)):
             reason = f"the network {recipe.network} has no such setting"
-            raise UsageError(f"--set {key}", reason, "leave it out")
-    return recipe
+            raise UsageError(f"{source}{key}", reason, "leave it out")
 
 
 def _change_all(recipe: Recipe, values: Mapping[str, object], path: object) -> Recipe:

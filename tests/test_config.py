@@ -113,6 +113,16 @@ def test_recipe_files_hold_what_differs(tmp_path: Path, suffix: str) -> None:
         load_recipe(str(path))
 
 
+def test_recipe_files_set_nothing_that_the_network_ignores(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text('{"name": "paper", "channels": [8]}')
+    with pytest.raises(UsageError, match=r"mine\.json: channels: the network deepdeblur has no"):
+        load_recipe(str(path))
+    for recipe in RECIPES.values():  # all values, as --show-recipe prints them
+        path.write_text(json.dumps(asdict(recipe)))
+        assert load_recipe(str(path)) == recipe
+
+
 def test_rates_fall_at_milestones() -> None:
     recipe = replace(RECIPES["paper"], milestones=(0.5, 0.75), final_rate=0.25)
     schedule = Schedule(recipe, steps=100)
