@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from deblurcli.data.layouts import Pair
     from deblurcli.training.progress import TrainingStatus
 
-# What a resumed run may change: how long and where it trains, and how its rate goes on.
+# What a resumed run may change: how long and where it trains, and how its rate goes on. Not what it
+# is measured on: without --val that is held out of its data, and the best so far was best there.
 MAY_CHANGE = {
-    *("steps", "minutes", "validate_every", "validate_limit", "snapshot_every", "workers"),
-    *("device", "precision", "track", "validation"),
+    *("steps", "minutes", "validate_every", "snapshot_every", "workers"),
+    *("device", "precision", "track"),
     *("learning_rate", "warmup_steps", "schedule", "milestones", "final_rate", "clip_norm"),
     *("accumulate", "patches_per_picture"),
 }

@@ -133,6 +133,8 @@ def test_other_settings_are_refused_or_named(
         (["--set", "loss=mse"], "loss"),
         (["--seed", "3"], "seed"),
         (["--data", str(scenes / "train" / "coffee")], "data"),
+        (["--val", str(scenes)], "validation"),  # would train on what was held out
+        (["--validate-limit", "1"], "validate_limit"),
         (["--recipe", "paper"], "name"),
         (["--weights", "default"], "weights"),
     ):
