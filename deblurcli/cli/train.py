@@ -192,6 +192,13 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     )
     if trainer.accelerator.is_main_process:
         folder.prepare(trainer.config, resume=resume)
+        if trainer.schedule.progress(trainer.step, trainer.seconds) >= 1:
+            logger.warning(
+                "nothing is left to train: the run has %d steps and %.1f minutes already; "
+                "give more --steps or --minutes, which count from its beginning",
+                trainer.step,
+                trainer.seconds / 60,
+            )
     validate = None
     if pairs:
         device = "cpu" if place.type == "cpu" else str(trainer.accelerator.device)

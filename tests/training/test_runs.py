@@ -147,6 +147,9 @@ def test_other_settings_are_refused_or_named(
     assert "goes on with learning_rate 0.0001 instead of 0.002, steps 4 instead of 2" in printed.err
     assert json.loads(printed.out)["step"] == 4
     assert RunConfig.load(Path(run) / "config.json").steps == 4
+    assert "nothing is left to train" not in printed.err
+    assert main(resume) == 0
+    assert "nothing is left to train: the run has 4 steps" in capsys.readouterr().err
 
 
 def test_what_tracks_a_run_is_told_each_score_once(scenes: Path, tmp_path: Path) -> None:
