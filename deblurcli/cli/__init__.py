@@ -202,6 +202,9 @@ def run(words: Sequence[str]) -> int:
     except OSError as error:
         reason, remedy = "it was deleted", "change to one that is there"
         raise UsageError("current folder", reason, remedy) from error
+    # An unset variable; as a path it would be the whole current folder.
+    if any(re.fullmatch(r"(--[a-z-]+=)?", word) for word in words):
+        raise UsageError("''", "an empty name", "check the variable that it comes from")
     try:
         result = app(args=list(words), prog_name="deblur", standalone_mode=False)
         sys.stdout.flush()

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -322,3 +323,25 @@ def test_bars_of_clips_of_unknown_length(columns: int) -> None:
     assert any("1234frame" in line for line in bars), bars
     assert max(map(len, bars)) <= columns
     assert any("a long" in line for line in bars) == (columns > 50)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --steps 1 --data ''",
+        "eval --data=",
+        "data synth '' -o pairs",
+        "data frames '' -o pairs",
+        "compare '' .",
+        "watch . -o ''",
+        "photo.jpg --mask ''",
+    ],
+)
+def test_no_command_takes_an_unset_variable_for_the_current_folder(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(words)) == 2
+    said = capsys.readouterr().err
+    assert said == "deblur: '': an empty name; check the variable that it comes from\n"
+    assert not list(tmp_path.iterdir())
