@@ -57,7 +57,7 @@ class Steadier:
         change = after - before
         cells = F.avg_pool2d(before, CELL_PX, ceil_mode=True, count_include_pad=False)
         earlier, self._cells = self._cells, cells
-        if self._change is not None and earlier is not None and earlier.shape == cells.shape:
+        if self._change is not None and earlier is not None and self._change.shape == change.shape:
             levels = cells - earlier
             # Light that changes a little over a whole neighbourhood is no motion.
             light = F.avg_pool2d(levels, _REACH_CELLS, 1, _REACH_CELLS // 2, False, False)

@@ -83,3 +83,11 @@ def test_another_size_begins_anew(scene: Frame) -> None:
     smaller = scene[:50, :70]
     restored = [scene + np.uint8(10), smaller]
     np.testing.assert_array_equal(steady([scene, smaller], restored)[1], smaller)
+
+
+def test_a_size_that_changes_by_less_than_a_cell_begins_anew(scene: Frame) -> None:
+    blurred = [scene, scene[:-1, :-2], scene[:-1, :-2]]
+    restored = restless(blurred)
+    out = steady(blurred, restored)
+    assert np.array_equal(out[1], restored[1])
+    assert out[2].shape == blurred[2].shape
