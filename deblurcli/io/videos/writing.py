@@ -178,6 +178,7 @@ class VideoWriter:
         self._last_pts: int | None = None
         self._last_dts: int | None = None
         self._segments, self._frame_count = segments, 0
+        self._loaded: deque[EncodedPacket] = deque()
         # Of the segment at hand: its encoder, its packets so far, its first time.
         self._encoder: VideoCodecContext | None = None
         self._finished: list[EncodedPacket] = []
@@ -222,9 +223,15 @@ class VideoWriter:
         self._frame_count += 1
         segment, place = divmod(number, SEGMENT_FRAMES)
         if self._segments.has(number):
-            for encoded in self._segments.load(segment) if place == 0 else ():
+            if place == 0:
+                self._loaded.extend(self._segments.load(segment))
+            # A packet a frame, so that the copied ones come between them as in a whole run.
+            while self._loaded:
+                encoded = self._loaded.popleft()
                 self._mux(encoded)
                 self._last_pts = max(encoded.pts, self._last_pts or encoded.pts)
+                if place < SEGMENT_FRAMES - 1:
+                    break
             return
         if self._encoder is not None and place == 0:
             self._take(self._encoder.encode(None))

@@ -93,6 +93,20 @@ def test_it_goes_on_and_the_file_is_the_same(
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, whole.name])
 
 
+def test_sound_comes_between_frames_that_were_kept(tmp_path: Path) -> None:
+    """FFmpeg puts packets in order only where they come within ten seconds."""
+    clip, whole, target = (tmp_path / f"{name}.mp4" for name in ("clip", "whole", "out"))
+    picture, sound = COUNTER.replace("d=1", "d=5"), TONE.replace("d=1", "d=25")
+    ffmpeg("-f", "lavfi", "-i", picture, "-f", "lavfi", "-i", sound, "-vf", "setpts=5*PTS",
+           "-r", 5, "-pix_fmt", "yuv420p", clip)  # fmt: skip
+    options: dict[str, Any] = {"preset": "ultrafast", "restored_by": "weights"}
+    restore_video(clip, whole, Restorer(), **options)
+    with pytest.raises(KeyboardInterrupt):
+        restore_video(clip, target, Restorer(110), **options)
+    restore_video(clip, target, Restorer(), **options)
+    assert _packets(target) == _packets(whole)
+
+
 def test_numbered_frames_go_on_too(tmp_path: Path) -> None:
     sources = [tmp_path / "in" / f"{n}.png" for n in range(230)]
     sources[0].parent.mkdir()
