@@ -139,7 +139,8 @@ def _decode(source: Path) -> Iterator[tuple[Pixels, int]]:
                 if shown is None:
                     frame = np.array(image.convert("RGBA"))
                 else:
-                    frame = next(shown).to_ndarray(format="rgba")
+                    # A copy: the decoder lays the next frame over its own.
+                    frame = next(shown).to_ndarray(format="rgba").copy()
             except (*_PILLOW_ERRORS, av.FFmpegError, StopIteration):  # its end, or damage
                 return
             yield frame, round(image.info.get("duration", 0))

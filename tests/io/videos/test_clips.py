@@ -108,6 +108,21 @@ def test_png_animations_with_a_palette(
     assert _play(target)[1:] == ([100] * 5, 3)
 
 
+def test_what_stands_still_in_a_png_with_a_palette_is_restored_once(tmp_path: Path) -> None:
+    """Pillow writes only what changes: the decoder lays it over the frame before."""
+    source, target = tmp_path / "in.png", tmp_path / "out.png"
+    frames = []
+    for n in range(5):
+        pixels = np.tile(np.arange(64, dtype=np.uint8), (48, 1))
+        pixels[10:30, 5 + 6 * n : 20 + 6 * n] = 200
+        frames.append(Image.fromarray(pixels, "P"))
+        frames[-1].putpalette([level % 200 for level in range(768)])
+    frames[0].save(source, save_all=True, append_images=frames[1:], duration=100)
+    restore_animation(source, target, lambda frame: frame + np.uint8(10))
+    wanted = [np.array(frame.convert("RGB")) + 10 for frame in frames]
+    np.testing.assert_array_equal(_play(target)[0][..., :3], wanted)
+
+
 def test_what_stands_still_in_a_gif_does_not_flicker(tmp_path: Path) -> None:
     """A still photo-like background behind a moving spot keeps its very pixels."""
     y, x = np.mgrid[:64, :96]
