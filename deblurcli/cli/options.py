@@ -262,7 +262,7 @@ def complete_weights(incomplete: str) -> list[str]:
     """Offers the names of weights."""
     from deblurcli.weights import hub
 
-    return complete("default", *(entry.name for entry in hub.catalogue().entries))(incomplete)
+    return complete("default", *hub.catalogue().entries)(incomplete)
 
 
 # --- what several commands take ------------------------------------------------------------

@@ -13,7 +13,7 @@ import typer
 
 from deblurcli.cli import console, options
 from deblurcli.cli.options import option
-from deblurcli.errors import DeblurError, UsageError, WeightsError, already_exists, cannot_write
+from deblurcli.errors import UsageError, WeightsError, already_exists, cannot_write
 from deblurcli.weights import hub
 from deblurcli.weights.download import fetch
 from deblurcli.weights.manifest import (
@@ -136,34 +136,21 @@ def verify(
 
     What is compared is the sha256 that the manifest gives for the file.
     """
-    known = {listing.entry.name: listing for listing in hub.listings()}
-    default = hub.catalogue().default or "default"
-    rows: list[dict[str, str | None]] = []
-    for name in wanted or [name for name, listing in known.items() if listing.path]:
-        listed = known.get(default if name == "default" else name)
-        if listed is not None:
-            path = str(listed.path) if listed.path else None
-            rows.append({"name": listed.entry.name, "state": listed.state, "path": path})
-            continue
-        file = Path(name)
-        state: str = hub.state_of(file)
-        if state == "unlisted":
-            try:
-                describe(file, name=file.stem)
-            except DeblurError as error:
-                console.say_error(error)
-                state = "damaged"
-        path = str(file) if file.exists() else None
-        rows.append({"name": name, "state": state, "path": path})
-    width = max((len(row["name"] or "") for row in rows), default=0)
-    lines = (f"{r['name']:<{width}}  {r['state']:<8}  {r['path'] or ''}".rstrip() for r in rows)
+    found = list(map(hub.inspect, wanted)) if wanted else [f for f in hub.listings() if f.path]
+    rows = [
+        {"name": f.entry.name, "state": f.state, "path": str(f.path) if f.path else None}
+        for f in found
+    ]
+    width = max((len(f.entry.name) for f in found), default=0)
     if json:
         console.print_json(rows)
-    elif rows:
-        console.print_lines("\n".join(lines))
+    elif found:
+        for f in found:
+            line = f"{f.entry.name:<{width}}  {f.state:<8}  {f.path or ''}"
+            console.print_lines(line.rstrip())
     else:
         console.say("no weights are here; get some with 'deblur weights pull'")
-    intact = all(row["state"] in ("intact", "unlisted") for row in rows)
+    intact = all(f.state in ("intact", "unlisted") for f in found)
     return 0 if intact else WeightsError.exit_code
 
 
@@ -204,7 +191,7 @@ def add_weights(
         import_foreign(incoming, target, None if suffix == hub.SUFFIX else card, overwrite=True)
     finally:
         incoming.unlink(missing_ok=True)
-    say_made(register(target, name=name), target, name, json=json)
+    say_made(register(target), target, name, json=json)
 
 
 @app.command("import")
@@ -232,7 +219,7 @@ def import_weights(
     from deblurcli.weights.import_deepdeblur import import_published
 
     import_published(file, target, name=name, licence=licence, overwrite=overwrite)
-    entry = register(target, name=name) if output is None else describe(target, name=target.stem)
+    entry = register(target) if output is None else describe(target)
     say_made(entry, target, str(output or name), json=json)
 
 
@@ -251,8 +238,8 @@ def place_for(name: str, *, overwrite: bool) -> Path:
     """
     check_name(name)
     target = hub.storage_folder() / f"{name}{hub.SUFFIX}"
-    own = {entry.name for entry in read_manifest(target.parent).entries}
-    if name == "default" or name in {e.name for e in hub.catalogue().entries} - own:
+    taken = name in hub.catalogue().entries and name not in read_manifest(target.parent).entries
+    if taken or name == "default":
         raise UsageError(name, "the name of other weights", "give another --name")
     if target.exists() and not overwrite:
         remedy = "give another --name, or --overwrite"
@@ -301,45 +288,27 @@ def export_weights(
 def register_weights(
     *,
     file: Annotated[Path, typer.Argument(metavar="FILE.safetensors")],
-    name: str | None = option(None, "Else the file's name.", "NAME"),
     source: list[str] | None = option(None, "Where to download it; repeatable, best first.", "URL"),
-    packaged: bool | None = option(
-        None, "Whether deblurcli's package carries it.", None, "--packaged/--no-packaged"
-    ),
     default: bool = option(False, "Make it the folder's default."),
     json: options.Json = False,
 ) -> None:
-    """Writes a file's entry in the manifest beside it.
+    """Writes a file's entry in the manifest beside it, as a release of new weights needs it.
 
-    From then on the file is only used while its sha256 is what it is now. Network, scores and
-    licence are taken from the file itself.
+    From then on the file is only used while its sha256 is what it is now. Its name is the file's;
+    network, scores and licence are taken from the file itself.
     """
-    # Where --weights finds files by their names, no two files may have one name.
-    folder = file.parent.resolve()
-    place = next((p for p, other in hub.places().items() if other.resolve() == folder), None)
-    manifest = read_manifest(file.parent)
-    old = manifest.entry_of_file(file.name)
-    wanted = name or (old.name if old else file.stem)
-    others = [entry for entry in manifest.entries if entry.file != file.name]
-    if place in ("DEBLUR_WEIGHTS_DIR", "cache"):
-        others += [e for e in hub.catalogue().entries if e not in manifest.entries]
-    # A copy of what is shipped may keep its name.
-    if any(entry.name == wanted and not entry.matches(file) for entry in others):
-        raise UsageError(wanted, "the name of other weights", "give another --name")
+    if file.parent.resolve() == hub.storage_folder().resolve():
+        own, known = (
+            m.entries.get(file.stem) for m in (read_manifest(file.parent), hub.catalogue())
+        )
+        # It would never be found by a name that is shipped, unless it is a copy of just that.
+        if known and not own and not known.matches(file):
+            raise UsageError(file.stem, "the name of other weights", "rename the file")
     from deblurcli.models.network import count_gmacs
     from deblurcli.weights.files import load_weights
 
-    entry = register(
-        file,
-        name=name,
-        sources=tuple(source) if source else None,
-        packaged=packaged,
-        gmacs=count_gmacs(load_weights(file)[0]),
-        default=default,
-    )
+    gmacs = count_gmacs(load_weights(file)[0])
+    entry = register(file, sources=tuple(source or ()), gmacs=gmacs, default=default)
     console.print_result(f"{entry.name}  {entry.sha256}", asdict(entry), json=json)
-    if default and place and (first := hub.catalogue().default) != entry.name:
-        console.say(
-            f"--weights default stays {first}, of a folder that is searched first; "
-            f"to use these by default, set DEBLUR_WEIGHTS={entry.name}"
-        )
+    if default:
+        console.say(f"--weights default is now {hub.catalogue().default}")

@@ -9,7 +9,7 @@ This module imports neither torch nor anything that talks to the network until i
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -33,6 +33,7 @@ from deblurcli.weights.manifest import (
 DEFAULT_NAME = "compact"
 SUFFIX = ".safetensors"
 PACKAGE = Path(__file__).parents[1]
+_FILE_SUFFIXES = (SUFFIX, ".pt", ".zip", ".onnx", *CHECKPOINT_SUFFIXES)
 _DAMAGED = "damaged: its sha256 is not the manifest's"
 
 State = Literal["intact", "damaged", "absent", "unlisted"]
@@ -41,12 +42,12 @@ State = Literal["intact", "damaged", "absent", "unlisted"]
 
 @dataclass(frozen=True)
 class Listing:
-    """One weights file as `deblur weights list` shows it.
+    """Weights, and the file of theirs that is here.
 
     Attributes:
-        entry: what the manifest says, or, for an unlisted file, what the file says of itself.
+        entry: what the manifest says, else (of what `inspect` gives) what the file says of itself.
         path: where it lies; None where it is not here.
-        place: label of that place; empty where it is not here.
+        place: label of that place; empty where it is not here, or was named by its path.
     """
 
     entry: Entry
@@ -89,10 +90,9 @@ def catalogue() -> Manifest:
     manifests = {label: read_manifest(folder) for label, folder in places().items()}
     entries: dict[str, Entry] = {}
     for label in sorted(manifests, key=lambda label: label not in ("package", "checkout")):
-        for entry in manifests[label].entries:
-            entries.setdefault(entry.name, entry)
+        entries = manifests[label].entries | entries
     default = next((m.default for m in manifests.values() if m.default), DEFAULT_NAME)
-    return Manifest(tuple(entries.values()), default)
+    return Manifest(entries, default)
 
 
 def find(
@@ -106,7 +106,7 @@ def find(
 
     Args:
         name_or_path: a name from ``deblur weights list``, "default", or a path: something that
-            ends in ``.safetensors``, holds a path separator, or is no known name but a file.
+            ends in ``.safetensors`` or the like, or holds a path separator.
         offline: never download.
         show_progress: gives the bar that shows a download.
         retry: time limits and retries of a download.
@@ -118,41 +118,35 @@ def find(
     Raises:
         WeightsError: the name is unknown, or the file is missing, damaged, or can't be had.
     """
-    name = os.fspath(name_or_path)
-    if (
-        not isinstance(name_or_path, str)
-        or Path(name).suffix in (SUFFIX, ".pt", ".zip", ".onnx", *CHECKPOINT_SUFFIXES)
-        or any(separator in name for separator in (os.sep, os.altsep) if separator)
-    ):
-        return _check_path(Path(name).expanduser())
-    known = catalogue()
-    name = known.default or DEFAULT_NAME if name == "default" else name
-    entry = next((entry for entry in known.entries if entry.name == name), None)
-    if entry is None:
-        for path in (*(folder / f"{name}{SUFFIX}" for folder in places().values()), Path(name)):
-            if path.is_file():
-                logger.warning("%s: in no manifest, so its sha256 can't be checked", path)
-                return path
-        names = ", ".join(entry.name for entry in known.entries) or "none"
-        reason = f"no weights of that name (known: {names})"
+    listing = _look_up(name_or_path)
+    entry, path = listing.entry, listing.path
+    if path is not None and listing.state != "damaged":
+        if path.suffix in (".pt", ".zip"):
+            reason = "a PyTorch file; those are never loaded directly"
+            raise WeightsError(path, reason, f"import it once: deblur weights import {path.name}")
+        if listing.place and listing.state == "unlisted":
+            logger.warning("%s: in no manifest, so its sha256 can't be checked", path)
+        return path
+    if named := _as_path(name_or_path):
+        if named.is_dir():
+            raise WeightsError(named, "a folder", "name the .safetensors file in it")
+        if path is None:
+            raise WeightsError(named, "no such weights file", "see 'deblur weights list'")
+        raise WeightsError(named, _DAMAGED, "get it again: deblur weights pull")
+    name = entry.name
+    if not entry.sha256:
+        reason = f"no weights of that name (known: {', '.join(catalogue().entries) or 'none'})"
         raise WeightsError(name, reason, "see 'deblur weights list'")
-    listing = _locate(entry)
-    if listing.state == "intact" and listing.path is not None:
-        return listing.path
-    missing = f"damaged ({listing.path})" if listing.path else "not here"
+    missing = f"damaged ({path})" if path else "not here"
     if offline:
         reason = f"{missing}, and --offline forbids the download"
         raise WeightsError(name, reason, f"while online: deblur weights pull {name}")
     sources = list(entry.sources)
     if own := os.environ.get("DEBLUR_WEIGHTS_URL"):  # the file, or its folder
-        if own.startswith(("http://", "https://", "file:")):
-            url = urlsplit(own)
-            if not url.path.rstrip("/").endswith(Path(entry.file).suffix):
-                url = url._replace(path=f"{url.path.rstrip('/')}/{entry.file}")
-            sources.insert(0, url.geturl())
-        else:
-            local = Path(own).expanduser()
-            sources.insert(0, str(local / entry.file if local.is_dir() else local))
+        url = urlsplit(own if "://" in own else Path(own).expanduser().absolute().as_uri())
+        if not url.path.endswith(Path(entry.file).suffix):
+            url = url._replace(path=f"{url.path.rstrip('/')}/{entry.file}")
+        sources.insert(0, url.geturl())
     if not sources:
         reason = f"{missing}, and no source to download it from is known"
         remedy = f"put {entry.file} into {storage_folder()}, or set DEBLUR_WEIGHTS_URL"
@@ -178,7 +172,7 @@ def _convert(checkpoint: Path, entry: Entry) -> Path:
     notes = f"{entry.file}, {entry.page}"
     card = ModelCard(name=entry.name, scores=entry.scores, licence=entry.licence, notes=notes)
     import_foreign(checkpoint, target, card, overwrite=True)
-    register(target, name=entry.name)
+    register(target)
     checkpoint.unlink()
     credit = f"licence {entry.licence}, from {entry.page}; please cite: {entry.citation}"
     logger.warning("%s: %s", entry.name, credit)
@@ -194,60 +188,81 @@ def listings() -> tuple[Listing, ...]:
         WeightsError: a manifest can't be understood.
     """
     known = catalogue()
-    found = [_locate(entry) for entry in known.entries]
-    seen = {file for entry in known.entries for file in (entry.file, entry.name + SUFFIX)}
-    for label, folder in places().items():
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
-            if path.name in seen:
-                continue
-            seen.add(path.name)
-            try:
-                found.append(Listing(describe(path, name=path.stem), "unlisted", path, label))
-            except WeightsError as error:
-                logger.warning("%s", error)
-    return tuple(found)
+    names = list(known.entries)
+    for folder in places().values():
+        files = sorted(folder.glob(f"*{SUFFIX}"))
+        names += [path.stem for path in files if not known.entry_of_file(path.name)]
+    return tuple(_described(_look_up_name(name, known)) for name in dict.fromkeys(names))
 
 
-def state_of(path: Path) -> State:
-    """Whether the weights file at `path` is what the manifest beside it says, or, where it lies
-    in one of the places, any of theirs."""
+def inspect(name_or_path: str | os.PathLike[str]) -> Listing:
+    """What is known of weights, and the state of their file here, which is hashed.
+
+    Args:
+        name_or_path: as for `find`. A path's entry keeps that path as its name.
+
+    Raises:
+        WeightsError: a manifest can't be understood.
+    """
+    return _described(_look_up(name_or_path))
+
+
+def _described(listing: Listing) -> Listing:
+    """With what the file says of itself where no manifest does; else it is damaged."""
+    if listing.state != "unlisted" or listing.path is None:
+        return listing
+    try:
+        return replace(listing, entry=replace(describe(listing.path), name=listing.entry.name))
+    except WeightsError as error:
+        logger.warning("%s", error)
+        return replace(listing, state="damaged")
+
+
+def _look_up(name_or_path: str | os.PathLike[str]) -> Listing:
+    path = _as_path(name_or_path)
+    if path is None:
+        known, name = catalogue(), str(name_or_path)
+        return _look_up_name(known.default or name if name == "default" else name, known)
+    entry = Entry(str(path), path.name)
     if not path.is_file():
-        return "absent"
-    entry = read_manifest(path.parent).entry_of_file(path.name)
-    if entry is None and path.parent.resolve() in map(Path.resolve, places().values()):
-        entry = catalogue().entry_of_file(path.name)
-    if entry is None:
+        return Listing(entry, "absent")
+    manifests = [read_manifest(path.parent)]
+    if path.parent.resolve() in map(Path.resolve, places().values()):
+        manifests.append(catalogue())
+    found = next(filter(None, (m.entry_of_file(path.name) for m in manifests)), entry)
+    return Listing(replace(found, name=str(path)), _state(path, found), path)
+
+
+def _look_up_name(name: str, known: Manifest) -> Listing:
+    """The first intact file of that name in the places, else the first that is damaged."""
+    entry = known.entries.get(name, Entry(name, name + SUFFIX))
+    found = Listing(entry, "absent")
+    for label, folder in places().items():
+        here = entry
+        if not entry.file.endswith(SUFFIX):  # it was converted, and registered by the same name
+            here = read_manifest(folder).entries.get(name, entry)
+        path = folder / here.file
+        if not path.is_file():
+            continue
+        listing = Listing(entry, _state(path, here), path, label)
+        if listing.state != "damaged":
+            return listing
+        logger.warning("%s: %s; not used", path, _DAMAGED)
+        if found.path is None:
+            found = listing
+    return found
+
+
+def _state(path: Path, entry: Entry) -> State:
+    """Of a file that is here."""
+    if not entry.sha256:
         return "unlisted"
     return "intact" if entry.matches(path) else "damaged"
 
 
-def _check_path(path: Path) -> Path:
-    if path.is_dir():
-        raise WeightsError(path, "a folder", "name the .safetensors file in it")
-    if path.suffix in (".pt", ".zip") and path.is_file():
-        reason = "a PyTorch file; those are never loaded directly"
-        raise WeightsError(path, reason, f"import it once: deblur weights import {path.name}")
-    state = state_of(path)
-    if state == "absent":
-        raise WeightsError(path, "no such weights file", "see 'deblur weights list'")
-    if state == "damaged":
-        raise WeightsError(path, _DAMAGED, "get it again: deblur weights pull")
-    return path
-
-
-def _locate(entry: Entry) -> Listing:
-    """Where the entry's file is: the first intact one, else the first that is damaged."""
-    found = Listing(entry, "absent")
-    for label, folder in places().items():
-        file = entry
-        if not entry.file.endswith(SUFFIX):  # it was converted, and registered by the same name
-            own = read_manifest(folder).entries
-            file = next((e for e in own if e.name == entry.name and e != entry), entry)
-        path = folder / file.file
-        if path.is_file() and path.suffix == SUFFIX:
-            if file.matches(path):
-                return Listing(entry, "intact", path, label)
-            logger.warning("%s: %s; not used", path, _DAMAGED)
-            if found.path is None:
-                found = Listing(entry, "damaged", path, label)
-    return found
+def _as_path(name_or_path: str | os.PathLike[str]) -> Path | None:
+    """The path that is meant, if it is no name."""
+    text = os.fspath(name_or_path)
+    path = Path(text).expanduser()
+    is_name = isinstance(name_or_path, str) and path.name == text
+    return None if is_name and path.suffix not in _FILE_SUFFIXES else path

@@ -87,31 +87,29 @@ class Entry:
     Attributes:
         name: what users give to ``--weights``.
         file: the file's name in its folder, without any path.
-        sha256: of the whole file, 64 lower-case hex digits.
+        sha256: of the whole file, 64 lower-case hex digits; empty where no manifest says it.
         bytes: size of the file; 0 where it is not known.
         network: facts to show.
         licence: SPDX identifier of the weights.
         scores: set name to figures.
         sources: URLs of the file, tried in this order; without any it can't be downloaded.
-        packaged: whether the installed package carries it.
         page: where the file's authors present it.
         citation: how they want to be cited.
     """
 
     name: str
     file: str
-    sha256: str
-    bytes: int
+    sha256: str = ""
+    bytes: int = 0
     network: NetworkFacts = field(default_factory=NetworkFacts)
     licence: str = "unknown"
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
-    packaged: bool = False
     page: str = ""
     citation: str = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+        if not re.fullmatch(r"([0-9a-f]{64})?", self.sha256):
             raise ValueError(f"not a sha256 of 64 lower-case hex digits: {self.sha256!r}")
         if type(self.bytes) is not int or self.bytes < 0:
             raise ValueError(f"not a number of bytes: {self.bytes!r}")
@@ -130,13 +128,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The entries of one folder and the name that "default" stands for there."""
+    """Entries by name, and the name that "default" stands for."""
 
-    entries: tuple[Entry, ...] = ()
+    entries: dict[str, Entry] = field(default_factory=dict)
     default: str | None = None
 
     def entry_of_file(self, file_name: str) -> Entry | None:
-        return next((e for e in self.entries if e.file == file_name), None)
+        return next((e for e in self.entries.values() if e.file == file_name), None)
 
 
 def check_name(name: str) -> None:
@@ -158,13 +156,15 @@ def read_manifest(folder: Path) -> Manifest:
         if document.get("format", FORMAT_VERSION) > FORMAT_VERSION:
             remedy = "update: pip install -U deblurcli"
             raise WeightsError(path, "made by a newer deblurcli", remedy)
-        entries = tuple(
-            Entry(**{**fields, "sources": tuple(fields.get("sources", ()))})
-            for fields in document["weights"]
-        )
-        for entry in entries:
+        entries = {}
+        for fields in document["weights"]:
+            fields.pop("packaged", None)  # older versions wrote it
+            entry = Entry(**{**fields, "sources": tuple(fields.get("sources", ()))})
             if not _NAME.fullmatch(entry.name) or not _NAME.fullmatch(entry.file):
                 raise ValueError(f"not a plain name: {entry.name!r}, {entry.file!r}")
+            if not entry.sha256:
+                raise ValueError(f"no sha256 of {entry.name}")
+            entries[entry.name] = entry
         return Manifest(entries, document.get("default"))
     except (FileNotFoundError, NotADirectoryError):
         return Manifest()
@@ -181,7 +181,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         DeblurError: it can't be written.
     """
     default = {} if manifest.default is None else {"default": manifest.default}
-    entries = [asdict(entry) for entry in manifest.entries]
+    entries = [asdict(entry) for entry in manifest.entries.values()]
     document = {"format": FORMAT_VERSION, **default, "weights": entries}
     with atomic_output(folder / MANIFEST_NAME, overwrite=True) as part:
         text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
@@ -191,47 +191,38 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def register(
     path: Path,
     *,
-    name: str | None = None,
-    sources: tuple[str, ...] | None = None,
-    packaged: bool | None = None,
+    sources: tuple[str, ...] = (),
     gmacs: float | None = None,
     default: bool = False,
 ) -> Entry:
     """Writes what the manifest beside a weights file should say of it, now.
 
-    Network, scores and licence come from the model card inside the file; hash and size are
-    measured. What is None stays as an older entry of the same file had it.
+    Its name is the file's, without the suffix. Network, scores and licence come from the model
+    card inside the file; hash and size are measured.
 
     Args:
-        path: the weights file.
-        name: by default the file's name without its suffix.
+        sources: none: as an older entry of the same file has them.
         gmacs: of the network, where they were counted: its model card has those of others only.
-        default: make it the folder's default.
+        default: make it the manifest's default.
 
     Raises:
         WeightsError: `path` is missing or is not a weights file of deblurcli.
         UsageError: a manifest can't hold that name.
         DeblurError: the manifest can't be written.
     """
-    manifest = read_manifest(path.parent)
+    manifest, entry = read_manifest(path.parent), describe(path)
+    check_name(entry.name)
     old = manifest.entry_of_file(path.name)
-    entry = describe(path, name=name or (old.name if old else path.stem))
-    if old:
-        sources = old.sources if sources is None else sources
-        packaged = old.packaged if packaged is None else packaged
+    entry = replace(entry, sources=sources or (old.sources if old else ()))
     if gmacs is not None:
         entry.network["gmacs"] = round(gmacs, 2)
-    entry = replace(entry, sources=sources or (), packaged=bool(packaged))
-    check_name(entry.file)
-    check_name(entry.name)
-    others = [e for e in manifest.entries if entry.name != e.name and entry.file != e.file]
-    others.insert(manifest.entries.index(old) if old else len(others), entry)
-    chosen = entry.name if default else manifest.default
-    write_manifest(path.parent, Manifest(tuple(others), chosen))
+    updated = [entry if e is old else e for e in manifest.entries.values()]
+    entries = {e.name: e for e in (*updated, entry)}
+    write_manifest(path.parent, Manifest(entries, entry.name if default else manifest.default))
     return entry
 
 
-def describe(path: Path, *, name: str) -> Entry:
+def describe(path: Path) -> Entry:
     """What a manifest would say of the weights file at `path`, from the file itself; its name
     need not be one that a manifest may hold.
 
@@ -251,7 +242,7 @@ def describe(path: Path, *, name: str) -> Entry:
             network["gmacs"] = float(config["gmacs"])
         licence, scores = card.get("licence", "unknown"), card.get("scores", {})
         size = path.stat().st_size
-        return Entry(name, path.name, sha256_of(path), size, network, licence, scores)
+        return Entry(path.stem, path.name, sha256_of(path), size, network, licence, scores)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, error) from error
 

@@ -136,7 +136,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty weights folder whose manifest knows `ENTRY`."""
     folder = tmp_path / "store"
     folder.mkdir()
-    write_manifest(folder, Manifest((ENTRY,)))
+    write_manifest(folder, Manifest({ENTRY.name: ENTRY}))
     monkeypatch.setenv("DEBLUR_WEIGHTS_DIR", str(folder))
     return folder
 
@@ -278,7 +278,7 @@ def test_deblur_weights_url_is_the_first_source(
         "http folder with a key": f"{server.url}/mirror?key=1",
     }
     entry = Entry(**{**ENTRY.__dict__, "sources": (f"{server.url}/listed/{ENTRY.file}",)})
-    write_manifest(store, Manifest((entry,)))
+    write_manifest(store, Manifest({entry.name: entry}))
     monkeypatch.setenv("DEBLUR_WEIGHTS_URL", forms[form])
     assert hub.find("theirs", retry=HASTE).read_bytes() == CONTENT
     asked = f"/mirror/{ENTRY.file}" + ("?key=1" if "key" in form else "")
@@ -290,7 +290,7 @@ def test_the_wrong_file_at_deblur_weights_url_falls_back_to_the_listed_source(
 ) -> None:
     (tmp_path / "other.safetensors").write_bytes(b"something else")
     entry = Entry(**{**ENTRY.__dict__, "sources": (server.file_url,)})
-    write_manifest(store, Manifest((entry,)))
+    write_manifest(store, Manifest({entry.name: entry}))
     monkeypatch.setenv("DEBLUR_WEIGHTS_URL", str(tmp_path / "other.safetensors"))
     assert hub.find("theirs", retry=HASTE) == store / ENTRY.file
 

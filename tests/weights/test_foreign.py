@@ -199,7 +199,7 @@ def publish(nafnet: Path, sources: tuple[str, ...], folder: Path) -> None:
         citation="Chen et al., ECCV 2022",
     )
     folder.mkdir(parents=True)
-    write_manifest(folder, Manifest((entry,)))
+    write_manifest(folder, Manifest({entry.name: entry}))
 
 
 @pytest.mark.parametrize("first", ["good", "wrong", "cut", "gone"])

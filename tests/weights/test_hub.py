@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,8 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
 @pytest.fixture
 def listed(folders: dict[str, Path], tiny_weights: Path) -> bytes:
     """The content of ``tiny.safetensors``, which the shipped manifest names as the default."""
-    entry = Entry(**{**describe(tiny_weights, name="tiny").__dict__, "packaged": True})
     for place in ("package", "checkout"):
-        write_manifest(folders[place], Manifest((entry,), "tiny"))
+        write_manifest(folders[place], Manifest({"tiny": describe(tiny_weights)}, "tiny"))
     return tiny_weights.read_bytes()
 
 
@@ -197,13 +197,13 @@ def test_any_broken_manifest_is_one_line(tmp_path: Path, content: bytes) -> None
     except WeightsError as error:
         assert str(tmp_path / "manifest.json") in str(error)
     else:
-        assert manifest.entries == ()
+        assert manifest.entries == {}
 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "", ".hidden", "a\\b", "a\nb"])
 def test_no_name_can_lead_out_of_its_folder(name: str, tmp_path: Path) -> None:
     for names in ({"name": "x", "file": name}, {"name": name, "file": "x"}):
-        write_manifest(tmp_path, Manifest((Entry(**names, sha256="0" * 64, bytes=1),)))
+        write_manifest(tmp_path, Manifest({"x": Entry(**names, sha256="0" * 64, bytes=1)}))
         with pytest.raises(WeightsError, match="plain name"):
             read_manifest(tmp_path)
 
@@ -229,10 +229,10 @@ def test_register_measures_the_file_and_keeps_what_only_people_know(
 ) -> None:
     path = tmp_path / "mine.safetensors"
     path.write_bytes(tiny_weights.read_bytes())
-    register(path, sources=("https://example.org/mine.safetensors",), packaged=True, default=True)
+    register(path, sources=("https://example.org/mine.safetensors",), default=True)
     first = read_manifest(tmp_path)
     assert first.default == "mine"
-    (entry,) = first.entries
+    (entry,) = first.entries.values()
     assert entry.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert entry.network["body"] == "unet"
     assert entry.licence == "MIT"
@@ -243,9 +243,9 @@ def test_register_measures_the_file_and_keeps_what_only_people_know(
     save_weights(path, network, card, half=False, overwrite=True)
     assert not entry.matches(path)
     register(path)
-    (updated,) = read_manifest(tmp_path).entries
+    (updated,) = read_manifest(tmp_path).entries.values()
     assert updated.matches(path)
-    assert (updated.sources, updated.packaged) == (entry.sources, True)
+    assert updated.sources == entry.sources
     assert read_manifest(tmp_path).default == "mine"
     assert updated.network == entry.network
     assert updated.network["parameters"] == sum(p.numel() for p in network.parameters())
@@ -258,16 +258,15 @@ def test_the_manifest_that_is_shipped_is_true() -> None:
     manifest = read_manifest(REPOSITORY / "weights")
     if not manifest.entries:
         pytest.skip("weights/manifest.json names no weights yet")
-    assert manifest.default in {entry.name for entry in manifest.entries}
+    assert manifest.default in manifest.entries
     project = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8")
-    for entry in manifest.entries:
+    for entry in manifest.entries.values():
         path = REPOSITORY / "weights" / entry.file
-        if not entry.packaged:
-            assert entry.sources, f"{entry.name} can be had from nowhere"
+        if entry.sources:
             continue
         assert entry.matches(path)
         assert f'"weights/{entry.file}" = "deblurcli/_weights/{entry.file}"' in project
-        assert describe(path, name=entry.name).scores == entry.scores
+        assert describe(path).scores == entry.scores
         gmacs = count_gmacs(load_weights(path)[0])
         assert entry.network["gmacs"] == pytest.approx(gmacs, abs=0.005)
 
@@ -300,8 +299,8 @@ def test_list_shows_everything_in_80_columns(
         scores,
         ("https://example.org/away.safetensors",),
     )
-    (tiny,) = read_manifest(folders["package"]).entries
-    write_manifest(folders["package"], Manifest((tiny, away), "tiny"))
+    (tiny,) = read_manifest(folders["package"]).entries.values()
+    write_manifest(folders["package"], Manifest({"tiny": tiny, "away": away}, "tiny"))
     (folders["package"] / "tiny.safetensors").write_bytes(listed)
 
     code, table = deblur_weights("list")
@@ -426,7 +425,7 @@ def test_a_default_that_cannot_have_effect_is_said(
     cached = folders["cache"] / "mine.safetensors"
     cached.write_bytes(listed)
     assert main(["weights", "register", str(cached), "--default"]) == 0
-    assert "--weights default stays tiny" in capsys.readouterr().err
+    assert "--weights default is now tiny" in capsys.readouterr().err
     assert hub.catalogue().default == "tiny"
 
 
@@ -439,17 +438,26 @@ def test_a_taken_name_is_not_given_to_other_weights(
 ) -> None:
     from deblurcli.weights.files import load_weights, save_weights
 
-    own = folders["DEBLUR_WEIGHTS_DIR"] / "mine.safetensors"
+    own = folders["DEBLUR_WEIGHTS_DIR"] / "tiny.safetensors"
     network, card = load_weights(tiny_weights)
     save_weights(own, network, card, half=False)
     monkeypatch.chdir(own.parent)
     for path in (own, own.name):
-        assert deblur_weights("register", path, "--name", "tiny")[0] == 2
-    assert read_manifest(own.parent).entries == ()
-    copy = own.with_name("tiny.safetensors")  # a mirror of what is shipped
-    copy.write_bytes(listed)
-    assert deblur_weights("register", copy)[0] == 0
-    assert deblur_weights("register", own, "--name", "first")[0] == 0
-    copy.rename(copy.with_name("other.safetensors"))
-    assert deblur_weights("register", "other.safetensors", "--name", "first")[0] == 2
-    assert deblur_weights("register", own, "--name", "renamed")[0] == 0
+        assert deblur_weights("register", path)[0] == 2
+    assert read_manifest(own.parent).entries == {}
+    own.rename("mine.safetensors")
+    assert deblur_weights("register", "mine.safetensors")[0] == 0
+    own.write_bytes(listed)  # a mirror of what is shipped
+    assert deblur_weights("register", own)[0] == 0
+
+
+def test_a_manifest_of_an_older_version(folders: dict[str, Path], tiny_weights: Path) -> None:
+    """It gave names that are not the files' and said what the package carries."""
+    own = folders["DEBLUR_WEIGHTS_DIR"]
+    (own / "mine.safetensors").write_bytes(tiny_weights.read_bytes())
+    entry = {**asdict(describe(own / "mine.safetensors")), "name": "first", "packaged": True}
+    (own / "manifest.json").write_text(json.dumps({"format": 1, "weights": [entry]}))
+    assert hub.find("first", offline=True) == own / "mine.safetensors"
+    assert [listing.entry.name for listing in hub.listings()] == ["first"]
+    register(own / "mine.safetensors")
+    assert list(read_manifest(own).entries) == ["mine"]
