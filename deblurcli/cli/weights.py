@@ -185,10 +185,12 @@ def add_weights(
     known = sha256.lower() if sha256 else None
     try:
         fetch(incoming, [source], sha256=known, show_progress=console.show_download)
-        from deblurcli.weights.files import import_foreign
+        from deblurcli.weights.files import load_weights, save_published
 
-        card = ModelCard(name=name, licence=licence, notes=f"from {source}")
-        import_foreign(incoming, target, None if suffix == hub.SUFFIX else card, overwrite=True)
+        network, card = load_weights(incoming)
+        if suffix != hub.SUFFIX:
+            card = ModelCard(name=name, licence=licence, notes=f"from {source}")
+        save_published(target, network, card, overwrite=True)
     finally:
         incoming.unlink(missing_ok=True)
     say_made(register(target), target, name, json=json)
@@ -216,9 +218,16 @@ def import_weights(
     network gives the same output as the original.
     """
     target = output or place_for(name, overwrite=overwrite)
-    from deblurcli.weights.import_deepdeblur import import_published
+    from deblurcli.weights.files import save_published
+    from deblurcli.weights.import_deepdeblur import read_published
 
-    import_published(file, target, name=name, licence=licence, overwrite=overwrite)
+    card = ModelCard(
+        name=name,
+        recipe={"imported_from": file.name, "format": "DeepDeblur-PyTorch"},
+        licence=licence,
+        notes="Published by the paper's authors, imported by deblurcli.",
+    )
+    save_published(target, read_published(file), card, overwrite=overwrite)
     entry = register(target) if output is None else describe(target)
     say_made(entry, target, str(output or name), json=json)
 

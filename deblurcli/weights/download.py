@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -39,23 +38,14 @@ ShowProgress = Callable[[int], ProgressBar]
 """Called with the size in bytes (1 if unknown) for each attempt; gives the bar that shows it."""
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
-    """How long a download waits and how often it tries.
-
-    Attributes:
-        rounds: how often each source is tried before giving up.
-        wait_seconds: after the first round; twice as long after each further one.
-        connect_seconds: until a server must have accepted the connection.
-        stall_seconds: the longest pause between two pieces of the file.
-        total_seconds: until the whole file must be here; a slower source is not asked again.
-    """
-
-    rounds: int = 4
-    wait_seconds: float = 1.0
-    connect_seconds: float = 10.0
-    stall_seconds: float = 30.0
-    total_seconds: float = 3600.0
+ROUNDS = 4
+"""How often each source is tried before giving up."""
+WAIT_SECONDS = 1.0
+"""After the first round; twice as long after each further one."""
+CONNECT_SECONDS, STALL_SECONDS = 10.0, 30.0
+"""Until a server must have accepted the connection, and between two pieces of the file."""
+TOTAL_SECONDS = 3600.0
+"""Until the whole file must be here; a slower source is not asked again."""
 
 
 def fetch(
@@ -65,7 +55,6 @@ def fetch(
     sha256: str | None = None,
     size_bytes: int | None = None,
     show_progress: ShowProgress | None = None,
-    retry: RetryPolicy | None = None,
 ) -> Path:
     """Downloads a file from the first of `sources` that has it intact, and gives its path.
 
@@ -87,7 +76,6 @@ def fetch(
     import pooch
 
     pooch.get_logger().setLevel(logging.ERROR)  # it would say on the terminal what we say
-    retry = retry or RetryPolicy()
     incoming = target.with_name(f".{target.name}.part")
     failures: dict[str, str] = {}
     left = list(sources)
@@ -100,14 +88,14 @@ def fetch(
             shutil.rmtree(incoming, ignore_errors=True)  # of a download that was killed
             stack.callback(shutil.rmtree, incoming, ignore_errors=True)
             incoming.mkdir()
-            for round_ in range(retry.rounds):
+            for round_ in range(ROUNDS):
                 if round_ and left:
-                    seconds = retry.wait_seconds * 2 ** (round_ - 1) * random.uniform(0.75, 1.25)
+                    seconds = WAIT_SECONDS * 2 ** (round_ - 1) * random.uniform(0.75, 1.25)
                     logger.info("%s: trying again in %.1f s", target.name, seconds)
                     time.sleep(seconds)
                 for source in tuple(left):
                     try:
-                        part = _retrieve(source, incoming, sha256, size_bytes, show_progress, retry)
+                        part = _retrieve(source, incoming, sha256, size_bytes, show_progress)
                         return part.replace(target)
                     except (OSError, ValueError) as error:
                         if getattr(error, "errno", None) is not None:
@@ -132,7 +120,6 @@ def _retrieve(
     sha256: str | None,
     size_bytes: int | None,
     show_progress: ShowProgress | None,
-    retry: RetryPolicy,
 ) -> Path:
     """The file in the folder `incoming`, checked. What is the source's fault is a ValueError or
     an OSError without a number."""
@@ -164,7 +151,7 @@ def _retrieve(
         download = pooch.HTTPDownloader(
             progressbar=bar or False,
             chunk_size=1 << 16,
-            timeout=(retry.connect_seconds, retry.stall_seconds),
+            timeout=(CONNECT_SECONDS, STALL_SECONDS),
             hooks={"response": check_size},
         )
     retrieved: Future[str] = Future()
@@ -179,9 +166,9 @@ def _retrieve(
     # A server may drip: even its headers byte by byte, which no timeout of requests ends.
     threading.Thread(target=retrieve, daemon=True).start()
     try:
-        part = Path(retrieved.result(retry.total_seconds))
+        part = Path(retrieved.result(TOTAL_SECONDS))
     except FutureTimeoutError:
-        raise ValueError(f"not done after {retry.total_seconds:g} s") from None
+        raise ValueError(f"not done after {TOTAL_SECONDS:g} s") from None
     finally:
         for response in responses:
             with suppress(OSError, RuntimeError, ValueError):  # it has ended

@@ -106,24 +106,13 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, Mode
     return network.eval().requires_grad_(False), card
 
 
-def import_foreign(
-    source: Path, target: Path, card: ModelCard | None = None, *, overwrite: bool = False
+def save_published(
+    path: Path, network: RestorationNetwork, card: ModelCard, *, overwrite: bool = False
 ) -> None:
-    """Turns a checkpoint that spandrel knows into a weights file that gives the same output.
-
-    Args:
-        source: a ``.pth`` or ``.ckpt`` file, or a weights file of deblurcli.
-        target: the ``.safetensors`` file to write, in float32 as published.
-        card: what it shall say of itself; else what `source` says.
-
-    Raises:
-        WeightsError: as `load_weights`.
-        DeblurError: `target` exists and `overwrite` is false, or can't be written.
-    """
-    network, own_card = load_weights(source)
+    """Writes what others trained, in float32 as they published it; as `save_weights`."""
     if isinstance(network.config, ForeignConfig):
         network.config = replace(network.config, gmacs=round(count_gmacs(network), 2))
-    save_weights(target, network, card or own_card, half=False, overwrite=overwrite)
+    save_weights(path, network, card, half=False, overwrite=overwrite)
 
 
 def read_pickled(path: Path, file: IO[bytes] | None = None) -> object:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from deblurcli.errors import WeightsError, logger
-from deblurcli.weights.download import RetryPolicy, ShowProgress, fetch
+from deblurcli.weights.download import ShowProgress, fetch
 from deblurcli.weights.manifest import (
     CHECKPOINT_SUFFIXES,
     MANIFEST_NAME,
@@ -100,7 +100,6 @@ def find(
     *,
     offline: bool = False,
     show_progress: ShowProgress | None = None,
-    retry: RetryPolicy | None = None,
 ) -> Path:
     """The path of an intact weights file, downloaded first if it has to be.
 
@@ -109,7 +108,6 @@ def find(
             ends in ``.safetensors`` or the like, or holds a path separator.
         offline: never download.
         show_progress: gives the bar that shows a download.
-        retry: time limits and retries of a download.
 
     Returns:
         The path of a file whose sha256 is what the manifest says. A file that no manifest
@@ -159,19 +157,18 @@ def find(
         sha256=entry.sha256,
         size_bytes=entry.bytes or None,
         show_progress=show_progress,
-        retry=retry,
     )
     return downloaded if entry.file.endswith(SUFFIX) else _convert(downloaded, entry)
 
 
 def _convert(checkpoint: Path, entry: Entry) -> Path:
     """Puts a weights file in place of a published checkpoint, and says whose work it is."""
-    from deblurcli.weights.files import import_foreign
+    from deblurcli.weights.files import load_weights, save_published
 
     target = checkpoint.with_name(entry.name + SUFFIX)
     notes = f"{entry.file}, {entry.page}"
     card = ModelCard(name=entry.name, scores=entry.scores, licence=entry.licence, notes=notes)
-    import_foreign(checkpoint, target, card, overwrite=True)
+    save_published(target, load_weights(checkpoint)[0], card, overwrite=True)
     register(target)
     checkpoint.unlink()
     credit = f"licence {entry.licence}, from {entry.page}; please cite: {entry.citation}"

@@ -31,45 +31,19 @@ from deblurcli.errors import WeightsError, cannot_read
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.network import RestorationNetwork
 from deblurcli.models.registry import load_network
-from deblurcli.weights.files import read_pickled, save_weights
-from deblurcli.weights.manifest import ModelCard
+from deblurcli.weights.files import read_pickled
 
 _MODEL_IN_ZIP = re.compile(r"([^/]+/)?models/model-\d+\.pt")
 
 
-def import_published(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
-    *,
-    name: str,
-    licence: str = "unknown",
-    overwrite: bool = False,
-) -> ModelCard:
-    """Turns a published checkpoint into a weights file that gives the same output.
+def read_published(source: str | os.PathLike[str]) -> RestorationNetwork:
+    """The network of a published checkpoint, on the CPU in float32, in evaluation mode.
+
+    It gives the same output as the original.
 
     Args:
         source: a ``.pt`` file, or the published zip archive with ``models/model-N.pt`` in it,
             of which the largest N is taken.
-        target: the ``.safetensors`` file to write, in float32 as published.
-        licence: SPDX identifier, if the user knows it: the files don't say.
-
-    Raises:
-        WeightsError: `source` holds anything else than such parameters.
-        DeblurError: `target` exists and `overwrite` is false, or can't be written.
-    """
-    network = read_published(source)
-    card = ModelCard(
-        name=name,
-        recipe={"imported_from": Path(source).name, "format": "DeepDeblur-PyTorch"},
-        licence=licence,
-        notes="Published by the paper's authors, imported by deblurcli.",
-    )
-    save_weights(target, network, card, half=False, overwrite=overwrite)
-    return card
-
-
-def read_published(source: str | os.PathLike[str]) -> RestorationNetwork:
-    """The network of a published checkpoint, on the CPU in float32, in evaluation mode.
 
     Raises:
         WeightsError: the file is missing, damaged, or holds anything else.

@@ -24,12 +24,10 @@ from tqdm import tqdm
 
 from deblurcli.errors import WeightsError
 from deblurcli.weights import download, hub
-from deblurcli.weights.download import RetryPolicy
 from deblurcli.weights.manifest import Entry, Manifest, write_manifest
 
 CONTENT = random.Random(5).randbytes(300_000)
 ENTRY = Entry("theirs", "theirs.safetensors", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
-HASTE = RetryPolicy(rounds=4, wait_seconds=0.01, connect_seconds=2, stall_seconds=0.25)
 
 
 def fetch(target: Path, sources: list[str], **options: Any) -> Path:
@@ -141,6 +139,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(download, "STALL_SECONDS", 0.25)
+
+
 def visible(folder: Path) -> set[str]:
     """What lies in a folder beside the manifest and the lock."""
     return {p.name for p in folder.iterdir() if p.suffix != ".lock" and p.name != "manifest.json"}
@@ -166,17 +171,19 @@ FAULTS = [
 def test_a_passing_fault_is_survived(server: Server, tmp_path: Path, fault: str) -> None:
     server.play(fault)
     target = tmp_path / "new folder" / ENTRY.file
-    assert fetch(target, [server.file_url], retry=HASTE).read_bytes() == CONTENT
+    assert fetch(target, [server.file_url]).read_bytes() == CONTENT
     assert len(server.requests) == 2
     assert visible(target.parent) == {ENTRY.file}
 
 
 @pytest.mark.parametrize("fault", [f for f in FAULTS if f != "redirect"])
-def test_a_lasting_fault_leaves_nothing_behind(server: Server, tmp_path: Path, fault: str) -> None:
+def test_a_lasting_fault_leaves_nothing_behind(
+    server: Server, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "ROUNDS", 2)
     server.play(*[fault] * 2)
-    two_rounds = RetryPolicy(2, 0.01, connect_seconds=2, stall_seconds=0.2)
     with pytest.raises(WeightsError) as caught:
-        fetch(tmp_path / ENTRY.file, [server.file_url], retry=two_rounds)
+        fetch(tmp_path / ENTRY.file, [server.file_url])
     assert server.file_url in str(caught.value)
     assert visible(tmp_path) == set()
 
@@ -191,23 +198,24 @@ def test_any_few_faults_in_a_row_are_survived(
     server.play(*faults)
     target = tmp_path / ENTRY.file
     target.write_bytes(b"damaged before")
-    fetch(target, [server.file_url], retry=HASTE)
+    fetch(target, [server.file_url])
     assert target.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("fault", ["drips", "drips its headers"])
 def test_a_server_that_drips_is_given_up_in_time(
-    server: Server, tmp_path: Path, fault: str
+    server: Server, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(download, "STALL_SECONDS", 2)
+    monkeypatch.setattr(download, "TOTAL_SECONDS", 0.5)
     server.play(fault)
-    hasty = RetryPolicy(4, 0.01, connect_seconds=2, stall_seconds=2, total_seconds=0.5)
     target = tmp_path / ENTRY.file
     with pytest.raises(WeightsError, match=r"\(not done after 0\.5 s\)"):
-        fetch(target, [server.file_url], retry=hasty)
+        fetch(target, [server.file_url])
     assert len(server.requests) == 1  # it is not asked again
     assert not target.exists()
     server.play(fault)  # another source has it
-    fetch(target, [server.file_url, server.file_url + "?"], retry=hasty)
+    fetch(target, [server.file_url, server.file_url + "?"])
     assert target.read_bytes() == CONTENT
 
 
@@ -217,7 +225,7 @@ def test_a_source_that_says_no_is_not_asked_again(
 ) -> None:
     server.play(*[status] * 9)
     with pytest.raises(WeightsError, match=f"HTTP status {status}"):
-        fetch(tmp_path / ENTRY.file, [server.file_url], retry=HASTE)
+        fetch(tmp_path / ENTRY.file, [server.file_url])
     assert len(server.requests) == 1
 
 
@@ -226,18 +234,18 @@ def test_a_connection_that_cannot_be_made_safe_is_not_taken_for_a_bad_disk(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "gone.pem"))
     with pytest.raises(WeightsError, match=r"could not be downloaded: .*certificate"):
-        fetch(tmp_path / ENTRY.file, ["https://127.0.0.1:9/x"], retry=HASTE)
+        fetch(tmp_path / ENTRY.file, ["https://127.0.0.1:9/x"])
 
 
 def test_sources_are_tried_in_order_and_a_dead_one_costs_no_waiting(
-    server: Server, tmp_path: Path
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(download, "WAIT_SECONDS", 60)
     server.play("404")
     with socket.create_server(("127.0.0.1", 0)) as unused:
         dead = f"http://127.0.0.1:{unused.getsockname()[1]}/x"
     sources = [dead, f"{server.url}/first", f"{server.url}/second", f"{server.url}/third"]
-    retry = RetryPolicy(wait_seconds=60)
-    assert fetch(tmp_path / ENTRY.file, sources, retry=retry).is_file()
+    assert fetch(tmp_path / ENTRY.file, sources).is_file()
     assert server.requests == ["/first", "/second"]
 
 
@@ -249,7 +257,7 @@ def test_progress_is_reported_up_to_the_whole(server: Server, tmp_path: Path) ->
         bars.append(tqdm(total=size_bytes, file=io.StringIO(), mininterval=0))
         return bars[-1]
 
-    fetch(tmp_path / ENTRY.file, [server.file_url], show_progress=show_progress, retry=HASTE)
+    fetch(tmp_path / ENTRY.file, [server.file_url], show_progress=show_progress)
     assert len(bars) == 2  # one for each attempt
     assert bars[-1].n == bars[-1].total == len(CONTENT)
 
@@ -280,7 +288,7 @@ def test_deblur_weights_url_is_the_first_source(
     entry = Entry(**{**ENTRY.__dict__, "sources": (f"{server.url}/listed/{ENTRY.file}",)})
     write_manifest(store, Manifest({entry.name: entry}))
     monkeypatch.setenv("DEBLUR_WEIGHTS_URL", forms[form])
-    assert hub.find("theirs", retry=HASTE).read_bytes() == CONTENT
+    assert hub.find("theirs").read_bytes() == CONTENT
     asked = f"/mirror/{ENTRY.file}" + ("?key=1" if "key" in form else "")
     assert server.requests == ([asked] if "http" in form else [])
 
@@ -292,7 +300,7 @@ def test_the_wrong_file_at_deblur_weights_url_falls_back_to_the_listed_source(
     entry = Entry(**{**ENTRY.__dict__, "sources": (server.file_url,)})
     write_manifest(store, Manifest({entry.name: entry}))
     monkeypatch.setenv("DEBLUR_WEIGHTS_URL", str(tmp_path / "other.safetensors"))
-    assert hub.find("theirs", retry=HASTE) == store / ENTRY.file
+    assert hub.find("theirs") == store / ENTRY.file
 
 
 def test_offline_asks_nobody(server: Server, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +309,7 @@ def test_offline_asks_nobody(server: Server, store: Path, monkeypatch: pytest.Mo
         hub.find("theirs", offline=True)
     assert caught.value.exit_code == 4
     assert server.requests == []
-    hub.find("theirs", retry=HASTE)
+    hub.find("theirs")
     assert hub.find("theirs", offline=True) == store / ENTRY.file
 
 
@@ -310,7 +318,7 @@ def test_a_damaged_file_in_the_store_is_replaced(
 ) -> None:
     monkeypatch.setenv("DEBLUR_WEIGHTS_URL", server.url)
     (store / ENTRY.file).write_bytes(CONTENT[:-1] + b"x")
-    assert hub.find("theirs", retry=HASTE).read_bytes() == CONTENT
+    assert hub.find("theirs").read_bytes() == CONTENT
 
 
 def test_proxies_are_honoured(
@@ -318,7 +326,7 @@ def test_proxies_are_honoured(
 ) -> None:
     monkeypatch.setenv("http_proxy", server.url)
     source = f"http://weights.example/{ENTRY.file}"
-    assert fetch(tmp_path / ENTRY.file, [source], retry=HASTE).is_file()
+    assert fetch(tmp_path / ENTRY.file, [source]).is_file()
     assert server.requests == [source]  # a proxy is asked for the whole URL
 
 
@@ -363,14 +371,14 @@ def test_a_killed_download_leaves_no_file_of_that_name_and_the_next_run_works(
     assert visible(store) == {part.name}
     with pytest.raises(WeightsError):
         hub.find("theirs", offline=True)
-    hub.find("theirs", retry=HASTE)
+    hub.find("theirs")
     assert visible(store) == {ENTRY.file}
 
 
 def test_a_full_disk_is_one_line(server: Server, small_disk: Path) -> None:
     target = small_disk / ENTRY.file
     with pytest.raises(WeightsError, match="the disk is full") as caught:
-        fetch(target, [server.file_url, server.file_url], retry=HASTE)
+        fetch(target, [server.file_url, server.file_url])
     assert "DEBLUR_WEIGHTS_DIR" in caught.value.remedy
     assert len(server.requests) == 1  # no other source would help
     assert visible(small_disk) == set()
@@ -380,7 +388,7 @@ def test_a_full_disk_is_one_line(server: Server, small_disk: Path) -> None:
 @pytest.mark.parametrize("folder", ["/sys/kernel", "/sys/kernel/deblur"])
 def test_a_read_only_cache_is_one_line(server: Server, folder: str) -> None:
     with pytest.raises(WeightsError, match="no permission to write there"):
-        fetch(Path(folder) / ENTRY.file, [server.file_url], retry=HASTE)
+        fetch(Path(folder) / ENTRY.file, [server.file_url])
 
 
 def test_an_intact_file_is_found_without_writing_anything(

@@ -24,15 +24,13 @@ from deblurcli.cli import main
 from deblurcli.errors import WeightsError
 from deblurcli.models.foreign import import_spandrel
 from deblurcli.models.registry import NETWORKS
-from deblurcli.weights import hub, manifest
-from deblurcli.weights.download import RetryPolicy
-from deblurcli.weights.files import import_foreign, load_weights
+from deblurcli.weights import download, hub, manifest
+from deblurcli.weights.files import load_weights, save_published
 from deblurcli.weights.manifest import Entry, Manifest, write_manifest
 
 if find_spec("spandrel") is None:
     pytest.skip("needs the extra zoo", allow_module_level=True)
 
-HASTE = RetryPolicy(2, 0.01, connect_seconds=2, stall_seconds=2)
 Deblur = Callable[..., object]
 
 
@@ -103,7 +101,7 @@ def test_the_output_is_spandrels(architecture: str, tmp_path: Path) -> None:
     assert deblurrer.network.config.body == architecture
     assert np.abs(restored - expected.permute(1, 2, 0).numpy()).max() < 1e-4
     assert np.abs(restored - image).max() > 1e-3
-    import_foreign(published, imported)
+    save_published(imported, *load_weights(published))
     again = Deblurrer.load(imported, device="cpu", precision="fp32")
     assert np.array_equal(again.restore(image), restored)
     assert again.network.config.gmacs > 0  # type: ignore[attr-defined]
@@ -177,6 +175,8 @@ def mirrors(nafnet: Path) -> Iterator[Mirrors]:
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "DEBLUR_WEIGHTS_URL"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download, "ROUNDS", 2)
+    monkeypatch.setattr(download, "WAIT_SECONDS", 0.01)
     monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(hub, "PACKAGE", tmp_path / "package")
     monkeypatch.setenv("DEBLUR_WEIGHTS_DIR", str(tmp_path / "store"))
@@ -207,7 +207,7 @@ def test_a_published_network_by_its_name(
     nafnet: Path, mirrors: Mirrors, store: Path, first: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     publish(nafnet, mirrors.sources(first, "good"), store.parent / "package" / "_weights")
-    path = hub.find("nafnet-8", retry=HASTE)
+    path = hub.find("nafnet-8")
     assert path == store / "nafnet-8.safetensors"
     assert mirrors.requests == (["good"] if first == "good" else [first, "good"])
     for words in ("MIT", "https://example.org/NAFNet", "Chen et al., ECCV 2022"):
@@ -223,7 +223,7 @@ def test_a_published_network_by_its_name(
     path.write_bytes(damaged)
     with pytest.raises(WeightsError, match="damaged"):
         hub.find("nafnet-8", offline=True)
-    assert hub.find("nafnet-8", retry=HASTE).read_bytes() != damaged
+    assert hub.find("nafnet-8").read_bytes() != damaged
 
 
 @pytest.mark.parametrize("fault", ["wrong", "cut", "gone"])
@@ -232,7 +232,7 @@ def test_no_intact_mirror_leaves_nothing(
 ) -> None:
     publish(nafnet, mirrors.sources(fault, fault), store.parent / "package" / "_weights")
     with pytest.raises(WeightsError, match="could not be downloaded"):
-        hub.find("nafnet-8", retry=HASTE)
+        hub.find("nafnet-8")
     assert [p.name for p in store.iterdir() if p.suffix != ".lock"] == []
 
 
@@ -241,7 +241,7 @@ def test_without_the_extra_one_line_says_what_to_install(
 ) -> None:
     publish(nafnet, mirrors.sources("good"), store.parent / "package" / "_weights")
     imported = store / "mine.safetensors"
-    import_foreign(nafnet, imported)
+    save_published(imported, *load_weights(nafnet))
     monkeypatch.setattr(manifest, "find_spec", lambda name: None)
     for weights in ("nafnet-8", nafnet, imported):
         with pytest.raises(WeightsError, match=r"pip install 'deblurcli\[zoo\]'"):

@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 from published_parameters import Parameters, random_parameters, small_parameters
 from torch.nn.functional import conv2d, pixel_shuffle
 
-from deblurcli.errors import DeblurError, WeightsError
-from deblurcli.weights.files import load_weights
-from deblurcli.weights.import_deepdeblur import import_published, read_published
+from deblurcli.cli import main
+from deblurcli.errors import WeightsError
+from deblurcli.weights.files import load_weights, save_published
+from deblurcli.weights.import_deepdeblur import read_published
+from deblurcli.weights.manifest import ModelCard
 
 transform = pytest.importorskip("skimage.transform")
 
@@ -56,6 +58,10 @@ def random_image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (height, width, 3)).astype(np.float64)
 
 
+def convert(source: Path, target: Path) -> None:
+    save_published(target, read_published(source), ModelCard())
+
+
 def restore(path: Path, image: np.ndarray) -> np.ndarray:
     network, _ = load_weights(path)
     tensor = torch.from_numpy((image / 255).transpose(2, 0, 1).astype(np.float32))[None]
@@ -72,7 +78,7 @@ def difference(one: np.ndarray, other: np.ndarray) -> float:
 def test_full_size_network_gives_what_the_original_gives(tmp_path: Path, scales: int) -> None:
     parameters = random_parameters(scales)
     torch.save({"G": OrderedDict(parameters)}, tmp_path / "model-1000.pt")
-    import_published(tmp_path / "model-1000.pt", tmp_path / "out.safetensors", name="theirs")
+    convert(tmp_path / "model-1000.pt", tmp_path / "out.safetensors")
     image = random_image(24, 40)
     expected = published_forward(parameters, image, scales)
     assert np.ptp(expected) > 50  # the comparison below is about something
@@ -85,7 +91,7 @@ def test_other_sizes_are_padded_as_the_original_does(
 ) -> None:
     parameters = random_parameters(3, features=8, blocks=2)
     torch.save(parameters, tmp_path / "model.pt")
-    import_published(tmp_path / "model.pt", tmp_path / "out.safetensors", name="theirs")
+    convert(tmp_path / "model.pt", tmp_path / "out.safetensors")
     image = random_image(height, width)
     padding = ((0, -height % 4), (0, -width % 4), (0, 0))
     padded = np.pad(image, padding, mode="edge")  # their demo mode repeats the last row and column
@@ -186,7 +192,7 @@ def test_malicious_pickles_are_refused_and_never_executed(tmp_path: Path, form: 
     trace = tmp_path / "trace"
     source = malicious_files(tmp_path, trace)[form]
     with pytest.raises(WeightsError) as caught:
-        import_published(source, tmp_path / "out.safetensors", name="evil")
+        convert(source, tmp_path / "out.safetensors")
     assert caught.value.exit_code == 4
     assert not trace.exists()
     assert not (tmp_path / "out.safetensors").exists()
@@ -229,7 +235,7 @@ def changed(**changes: object) -> dict[str, object]:
 def test_anything_else_is_refused(tmp_path: Path, document: object) -> None:
     torch.save(document, tmp_path / "model.pt")
     with pytest.raises(WeightsError, match="not a DeepDeblur-PyTorch checkpoint"):
-        import_published(tmp_path / "model.pt", tmp_path / "out.safetensors", name="x")
+        convert(tmp_path / "model.pt", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
 
@@ -267,11 +273,11 @@ def test_an_archive_with_several_models_is_not_guessed_about(tmp_path: Path) -> 
 
 
 def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
-    source = as_published(tmp_path / "model.pt")
+    as_published(tmp_path / "model.pt")
     target = tmp_path / "out.safetensors"
     target.write_text("precious")
-    with pytest.raises(DeblurError, match="exists already"):
-        import_published(source, target, name="x")
+    words = ["weights", "import", str(tmp_path / "model.pt"), "-o", str(target), "--name", "x"]
+    assert main(words) == 2
     assert target.read_text() == "precious"
-    import_published(source, target, name="x", overwrite=True)
+    assert main([*words, "--overwrite"]) == 0
     assert load_weights(target)[1].name == "x"
