@@ -65,9 +65,6 @@ def list_weights(*, json: options.Json = False) -> None:
         ]
         console.print_json(rows)
         return
-    if not found:
-        console.say(f"no weights; they would be looked for in {hub.storage_folder()}")
-        return
     table = [("NAME", "NETWORK", "GMACS", "SIZE", "STATE", "LICENCE")]
     for listing in found:
         entry, network = listing.entry, listing.entry.network
@@ -137,19 +134,16 @@ def verify(
     What is compared is the sha256 that the manifest gives for the file.
     """
     found = list(map(hub.inspect, wanted)) if wanted else [f for f in hub.listings() if f.path]
-    rows = [
-        {"name": f.entry.name, "state": f.state, "path": str(f.path) if f.path else None}
-        for f in found
-    ]
-    width = max((len(f.entry.name) for f in found), default=0)
     if json:
-        console.print_json(rows)
-    elif found:
+        rows = [(f.entry.name, f.state, f.path and str(f.path)) for f in found]
+        console.print_json([{"name": name, "state": s, "path": path} for name, s, path in rows])
+    elif not found:
+        console.say("no weights are here; get some with 'deblur weights pull'")
+    else:
+        width = max(len(f.entry.name) for f in found)
         for f in found:
             line = f"{f.entry.name:<{width}}  {f.state:<8}  {f.path or ''}"
             console.print_lines(line.rstrip())
-    else:
-        console.say("no weights are here; get some with 'deblur weights pull'")
     intact = all(f.state in ("intact", "unlisted") for f in found)
     return 0 if intact else WeightsError.exit_code
 
@@ -311,7 +305,7 @@ def register_weights(
             m.entries.get(file.stem) for m in (read_manifest(file.parent), hub.catalogue())
         )
         # It would never be found by a name that is shipped, unless it is a copy of just that.
-        if known and not own and not known.matches(file):
+        if known and not own and known.state_of(file) == "damaged":
             raise UsageError(file.stem, "the name of other weights", "rename the file")
     from deblurcli.models.network import count_gmacs
     from deblurcli.weights.files import load_weights

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -24,6 +23,7 @@ from deblurcli.weights.manifest import (
     Entry,
     Manifest,
     ModelCard,
+    State,
     check_zoo,
     describe,
     read_manifest,
@@ -35,9 +35,6 @@ SUFFIX = ".safetensors"
 PACKAGE = Path(__file__).parents[1]
 _FILE_SUFFIXES = (SUFFIX, ".pt", ".zip", ".onnx", *CHECKPOINT_SUFFIXES)
 _DAMAGED = "damaged: its sha256 is not the manifest's"
-
-State = Literal["intact", "damaged", "absent", "unlisted"]
-"""Of a weights file: its sha256 is right; is wrong; it is not here; no manifest names it."""
 
 
 @dataclass(frozen=True)
@@ -189,23 +186,19 @@ def listings() -> tuple[Listing, ...]:
     for folder in places().values():
         files = sorted(folder.glob(f"*{SUFFIX}"))
         names += [path.stem for path in files if not known.entry_of_file(path.name)]
-    return tuple(_described(_look_up_name(name, known)) for name in dict.fromkeys(names))
+    return tuple(map(inspect, dict.fromkeys(names)))
 
 
 def inspect(name_or_path: str | os.PathLike[str]) -> Listing:
     """What is known of weights, and the state of their file here, which is hashed.
 
     Args:
-        name_or_path: as for `find`. A path's entry keeps that path as its name.
+        name_or_path: as for `find`. A path's entry has that path as its name.
 
     Raises:
         WeightsError: a manifest can't be understood.
     """
-    return _described(_look_up(name_or_path))
-
-
-def _described(listing: Listing) -> Listing:
-    """With what the file says of itself where no manifest does; else it is damaged."""
+    listing = _look_up(name_or_path)
     if listing.state != "unlisted" or listing.path is None:
         return listing
     try:
@@ -216,45 +209,33 @@ def _described(listing: Listing) -> Listing:
 
 
 def _look_up(name_or_path: str | os.PathLike[str]) -> Listing:
-    path = _as_path(name_or_path)
-    if path is None:
-        known, name = catalogue(), str(name_or_path)
-        return _look_up_name(known.default or name if name == "default" else name, known)
-    entry = Entry(str(path), path.name)
-    if not path.is_file():
-        return Listing(entry, "absent")
-    manifests = [read_manifest(path.parent)]
-    if path.parent.resolve() in map(Path.resolve, places().values()):
-        manifests.append(catalogue())
-    found = next(filter(None, (m.entry_of_file(path.name) for m in manifests)), entry)
-    return Listing(replace(found, name=str(path)), _state(path, found), path)
-
-
-def _look_up_name(name: str, known: Manifest) -> Listing:
-    """The first intact file of that name in the places, else the first that is damaged."""
-    entry = known.entries.get(name, Entry(name, name + SUFFIX))
+    """The first file that is not damaged, else the first. A path is looked for where it points."""
+    if path := _as_path(name_or_path):
+        folders, entry = {"": path.parent}, None
+        if path.is_file():
+            entry = read_manifest(path.parent).entry_of_file(path.name)
+            if not entry and path.parent.resolve() in map(Path.resolve, places().values()):
+                entry = catalogue().entry_of_file(path.name)
+        entry = replace(entry or Entry("", path.name), name=str(path))
+    else:
+        folders, known, name = places(), catalogue(), str(name_or_path)
+        name = known.default or name if name == "default" else name
+        entry = known.entries.get(name, Entry(name, name + SUFFIX))
     found = Listing(entry, "absent")
-    for label, folder in places().items():
+    for label, folder in folders.items():
         here = entry
         if not entry.file.endswith(SUFFIX):  # it was converted, and registered by the same name
-            here = read_manifest(folder).entries.get(name, entry)
-        path = folder / here.file
-        if not path.is_file():
-            continue
-        listing = Listing(entry, _state(path, here), path, label)
-        if listing.state != "damaged":
-            return listing
-        logger.warning("%s: %s; not used", path, _DAMAGED)
-        if found.path is None:
-            found = listing
+            here = read_manifest(folder).entries.get(entry.name, entry)
+        file = folder / here.file
+        state = here.state_of(file)
+        if state in ("intact", "unlisted"):
+            return Listing(entry, state, file, label)
+        if state == "damaged":
+            if label:
+                logger.warning("%s: %s; not used", file, _DAMAGED)
+            if found.path is None:
+                found = Listing(entry, state, file, label)
     return found
-
-
-def _state(path: Path, entry: Entry) -> State:
-    """Of a file that is here."""
-    if not entry.sha256:
-        return "unlisted"
-    return "intact" if entry.matches(path) else "damaged"
 
 
 def _as_path(name_or_path: str | os.PathLike[str]) -> Path | None:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
@@ -33,6 +33,8 @@ WEIGHTS_VERSION = 3
 """Of that document: 2 renamed the convolutions of the blocks, 3 may hold networks of others."""
 GRAPH_VERSION = 1
 """Of graphs for ONNX Runtime; to be raised when the same configuration computes differently."""
+State = Literal["intact", "damaged", "absent", "unlisted"]
+"""Of a weights file: its sha256 is right; is wrong; it is not here; no manifest names it."""
 _OLD_NAMES = {"first": "conv1", "second": "conv2"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
@@ -117,13 +119,18 @@ class Entry:
         if not all(type(text) is str and text.isprintable() for text in (self.licence, self.page)):
             raise ValueError("a licence or page with control characters")
 
-    def matches(self, path: Path) -> bool:
+    def state_of(self, path: Path) -> State:
         """Whether the file at `path` is this entry's, byte for byte."""
+        if not path.is_file():
+            return "absent"
+        if not self.sha256:
+            return "unlisted"
         try:
             size = path.stat().st_size
-            return size == (self.bytes or size) and sha256_of(path) == self.sha256
+            intact = size == (self.bytes or size) and sha256_of(path) == self.sha256
         except OSError:
-            return False
+            intact = False
+        return "intact" if intact else "damaged"
 
 
 @dataclass(frozen=True)

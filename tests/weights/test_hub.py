@@ -241,10 +241,10 @@ def test_register_measures_the_file_and_keeps_what_only_people_know(
 
     network, card = load_weights(path)
     save_weights(path, network, card, half=False, overwrite=True)
-    assert not entry.matches(path)
+    assert entry.state_of(path) == "damaged"
     register(path)
     (updated,) = read_manifest(tmp_path).entries.values()
-    assert updated.matches(path)
+    assert updated.state_of(path) == "intact"
     assert updated.sources == entry.sources
     assert read_manifest(tmp_path).default == "mine"
     assert updated.network == entry.network
@@ -264,7 +264,7 @@ def test_the_manifest_that_is_shipped_is_true() -> None:
         path = REPOSITORY / "weights" / entry.file
         if entry.sources:
             continue
-        assert entry.matches(path)
+        assert entry.state_of(path) == "intact"
         assert f'"weights/{entry.file}" = "deblurcli/_weights/{entry.file}"' in project
         assert describe(path).scores == entry.scores
         gmacs = count_gmacs(load_weights(path)[0])
