@@ -60,6 +60,9 @@ def main() -> None:
         gains: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for pair in find_pairs(folder):
             blurred, sharp = read_picture(pair.blurred), read_picture(pair.sharp)
+            if min(sharp.shape[:2]) < side:
+                print(f"{pair.sharp}: smaller than {side} px: left out")
+                continue
             for _ in range(options.crops):
                 row, column = (int(rng.integers(n - side + 1)) for n in sharp.shape[:2])
                 region = (slice(row, row + side), slice(column, column + side))

@@ -210,6 +210,7 @@ class Deblurrer:
                         on_tile=on_tile,
                     ):
                         output[rows] = self._finish(image[rows], strip)
+                        del strip  # before the next row of tiles is held beside it
                     return output
                 except _OutOfMemoryError:
                     pass  # its traceback would keep what the pass held

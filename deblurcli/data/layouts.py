@@ -37,7 +37,7 @@ _PARTNERS = {
     "input_crops": ("target_crops",),
 }
 # Names that say that a folder without a known partner is half of a pair all the same.
-_TELLING = re.compile(r"blur|^(lq|lr|input|degraded|low)$", re.IGNORECASE)
+_TELLING = re.compile(r"blur|^(lq|lr|inputs?|source|degraded|low)$", re.IGNORECASE)
 _PARTS = ("train", "test", "val")
 # A set without the wanted part may have the other one: REDS calls its public test part "val".
 _STAND_INS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test")}
@@ -166,10 +166,10 @@ def find_pictures(root: str | os.PathLike[str]) -> list[Path]:
     """
     root = Path(root)
     if not root.is_dir():
-        raise DeblurError(root, "no such folder", "give a folder of sharp photos")
+        raise DeblurError(root, "no such folder", "give another")
     found = [path for folder in _walk(root) for path in _pictures(folder)]
     if not found:
-        raise NothingToDoError(root, "no pictures in it", "give a folder of sharp photos")
+        raise NothingToDoError(root, "no pictures in it", "give another folder")
     return natsorted(found, alg=ns.PATH)
 
 

@@ -195,7 +195,7 @@ def find_metrics(names: Sequence[str] | None = None) -> list[Metric]:
         names = list(METRICS) if has_scikit_image() else []
     found = {"psnr_db": METRICS["psnr_db"]}
     for name in names:
-        if name in ("psnr", "psnr_db"):
+        if name in ("", "psnr", "psnr_db"):
             continue
         if name in METRICS:
             if not has_scikit_image():

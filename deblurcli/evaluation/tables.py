@@ -66,9 +66,14 @@ def tabulate(
             if column.higher_is_better is not None and len(known) > 1:
                 wanted = max(known) if column.higher_is_better else min(known)
                 best |= {(y, x) for y, v in enumerate(values) if v == wanted}
-        rows = zip((s.method for s in group), zip(*cells, strict=True), strict=True)
-        titles = ("Method", *(column.title for column in used))
         pictures = max(s.pictures for s in group)
+        # Means of fewer pictures can't be compared with the others.
+        names = (
+            s.method + (f" ({s.pictures} of {pictures})" if s.pictures < pictures else "")
+            for s in group
+        )
+        rows = zip(names, zip(*cells, strict=True), strict=True)
+        titles = ("Method", *(column.title for column in used))
         tables.append(Table(set_name, pictures, titles, tuple(rows), frozenset(best)))
     return tables
 

@@ -320,8 +320,11 @@ def test_realblur(make: Make, tmp_path: Path) -> None:
         assert pairs[0].sharp == tmp_path / top / scene / "gt" / "gt_1.png"
 
 
-def test_what_looks_like_pairs_is_not_taken_for_photos(make: Make, tmp_path: Path) -> None:
-    make("motion_blurred/1.png", "groundtruth/1.png")
+@pytest.mark.parametrize("blurred", ["motion_blurred", "inputs", "source"])
+def test_what_looks_like_pairs_is_not_taken_for_photos(
+    make: Make, tmp_path: Path, blurred: str
+) -> None:
+    make(f"{blurred}/1.png", "groundtruth/1.png")
     with pytest.raises(UsageError, match=r"looks like pairs .* rename them to blur and sharp"):
         find_pairs(tmp_path)
 

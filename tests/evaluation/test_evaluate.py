@@ -31,6 +31,7 @@ from deblurcli.evaluation.evaluate import (
     score_cases,
 )
 from deblurcli.evaluation.scores import Score, ScoreFile, summarise
+from deblurcli.evaluation.tables import tabulate
 from deblurcli.models.deepdeblur import deepdeblur_config
 from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.models.network import count_gmacs
@@ -255,6 +256,15 @@ def test_a_missing_result_and_one_of_another_size_are_named(gopro: Path, tmp_pat
     assert all(isinstance(result, Failure) for result in results)
     assert "60x20 pixels" in str(results[0].error)  # type: ignore[union-attr]
     assert "has no result in r" in str(results[1].error)  # type: ignore[union-attr]
+
+
+def test_a_mean_of_fewer_pictures_than_the_others_says_so(gopro: Path, tmp_path: Path) -> None:
+    cases = find_cases([gopro], blur="linear")
+    save(tmp_path / "r" / "000000.png", picture(0))
+    method = results_of(tmp_path / "r", cases)
+    scores = [s for s in score_cases([BLURRED, method], cases) if isinstance(s, Score)]
+    (table,) = tabulate(summarise(scores), [BLURRED, method], metrics.find_metrics(["psnr"]))
+    assert [name for name, _ in table.rows] == [BLURRED.name, f"r (1 of {len(cases)})"]
 
 
 def test_one_kind_of_blur_can_be_chosen(gopro: Path, tmp_path: Path) -> None:

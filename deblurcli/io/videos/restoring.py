@@ -160,12 +160,14 @@ def restore_steps(
     with write_behind(write, depth) as put:
         for step in steps:
             if step.frame is not None:
-                if done % SEGMENT_FRAMES == 0:
-                    # A later run may begin here: each segment comes out alike whatever was before.
-                    steadier = Steadier(restore)
+                segment, place = divmod(done, SEGMENT_FRAMES)
                 if not segments.has(done):
+                    if place == 0 and segment and segments.has(done - 1):
+                        steadier.load(segments.load_state(segment - 1))
                     blurred = pixels_of(step.frame)
                     shown = steadier(blurred)
+                    if place == SEGMENT_FRAMES - 1:
+                        segments.save_state(segment, steadier.save())
                     if side_by_side:
                         shown = np.hstack((blurred, shown))
                     step.frame = frame_like(step.frame, shown)

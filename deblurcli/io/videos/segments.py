@@ -1,8 +1,8 @@
 """An hour's work survives: what is finished is kept beside the target until all is done.
 
-A video is encoded in segments of so many frames, each steadied and encoded by itself, so that the
-file is the same whether the run was interrupted or not. The packets of each finished segment lie
-in a folder ``TARGET.part`` with a description of the input and the settings. A later run with the
+A video is encoded in segments of so many frames, so that the file is the same whether the run was
+interrupted or not. The packets of each finished segment, and what steadies the next one, lie in a
+folder ``TARGET.part`` with a description of the input and the settings. A later run with the
 same description takes them instead of restoring those frames again.
 """
 
@@ -11,15 +11,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
+from zipfile import BadZipFile
 
 import av
 import filelock
 import numpy as np
+from numpy.typing import NDArray
 
 from deblurcli.errors import logger
 
@@ -85,6 +87,29 @@ class SegmentStore:
             file.flush()
             os.fsync(file.fileno())
         new.replace(self.folder / f"segment-{number:06}")
+
+    def save_state(self, number: int, state: Mapping[str, NDArray[np.float32]]) -> None:
+        """Keeps what the frames after a segment need of those before; only of the last two.
+
+        Raises:
+            OSError: the disk is full, or gone.
+        """
+        if self.folder is None or not self._keeps:
+            return
+        new = self.folder / "new-state"
+        with new.open("wb") as file:
+            np.savez(file, **state)  # type: ignore[arg-type]
+        new.replace(self.folder / f"state-{number:06}")
+        (self.folder / f"state-{number - 2:06}").unlink(missing_ok=True)
+
+    def load_state(self, number: int) -> dict[str, NDArray[np.float32]]:
+        """What `save_state` kept; empty where it is gone."""
+        try:
+            assert self.folder is not None
+            with np.load(self.folder / f"state-{number:06}") as kept:
+                return dict(kept)
+        except (OSError, ValueError, BadZipFile):
+            return {}
 
 
 @contextmanager

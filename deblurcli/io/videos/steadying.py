@@ -9,11 +9,12 @@ unaltered, and where anything moves the network's frame is left as it is, so not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli.io.videos.pixels import Pixels
@@ -73,3 +74,13 @@ class Steadier:
                 restored = steadied[0].permute(1, 2, 0).numpy().astype(blurred.dtype)
         self._change = change
         return restored
+
+    def save(self) -> dict[str, NDArray[np.float32]]:
+        """What has to be kept to go on in another process, after the first frame."""
+        assert self._cells is not None and self._change is not None
+        return {"cells": self._cells.numpy(), "change": self._change.numpy()}
+
+    def load(self, state: Mapping[str, NDArray[np.float32]]) -> None:
+        """Goes on where `save` was called; anew if the state is empty."""
+        tensors = {name: torch.from_numpy(values) for name, values in state.items()}
+        self._cells, self._change = tensors.get("cells"), tensors.get("change")

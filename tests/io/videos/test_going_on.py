@@ -170,6 +170,24 @@ def test_the_pictures_are_right_across_segments(clip: Path, tmp_path: Path) -> N
         assert np.abs(brighter(old).astype(int) - new).mean() < 4
 
 
+def test_what_stands_still_does_so_across_segments(tmp_path: Path) -> None:
+    """The streak is there in every third frame, and at the first of the second segment."""
+    ffmpeg("-f", "lavfi", "-i", "smptebars=size=160x120:rate=25", "-frames:v", 110,
+           "-pix_fmt", "yuv420p", tmp_path / "still.mp4")  # fmt: skip
+    count = iter(range(110))
+
+    def restless(pixels: NDArray[Any]) -> NDArray[Any]:
+        restored = pixels.copy()
+        if next(count) % 3 == 1:
+            restored[40:48] = np.maximum(restored[40:48], 40) - 40
+        return restored
+
+    restore_video(tmp_path / "still.mp4", tmp_path / "out.mp4", restless, crf=4, preset="veryfast")
+    frames = np.asarray(decode(tmp_path / "out.mp4", (160, 120), count=110), float)[:, 40:48]
+    jumps = np.abs(np.diff(frames, axis=0)).mean((1, 2, 3))
+    assert jumps[99] < 10 and jumps[20:].max() < 10
+
+
 @pytest.mark.parametrize("change", ["input", "weights", "crf"])
 def test_another_input_or_setting_begins_anew(
     clip: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: str
