@@ -102,7 +102,8 @@ def _completed(header: Buffer, packed: bytes) -> bytes:
     inflater, pixels = zlib.decompressobj(), bytearray()
     with suppress(zlib.error):
         for start in range(0, len(packed), 256):  # up to where the damage is
-            pixels += inflater.decompress(packed[start : start + 256], whole - len(pixels) + 1)
+            if len(pixels) < whole:
+                pixels += inflater.decompress(packed[start : start + 256], whole - len(pixels))
     idat = chunk_bytes(b"IDAT", zlib.compress(pixels.ljust(whole, b"\0"), 1))
     return b"".join([header, idat, chunk_bytes(b"IEND", b"")])
 

@@ -117,6 +117,15 @@ def test_a_png_of_which_rows_are_missing(rows: int, depth: int, seed: int) -> No
     assert len(kept.notes) == 1
 
 
+def test_a_damaged_png_with_more_rows_than_it_claims() -> None:
+    rows = b"".join(b"\0" + row.tobytes() for row in noise())
+    data = bytearray(png((80, 60), 8, 2, rows + bytes(10_000_000)))
+    data[-13] ^= 1  # the checksum of the pixels
+    kept = read(bytes(data), KEEP)
+    np.testing.assert_array_equal(kept.pixels, noise())
+    assert len(kept.notes) == 1
+
+
 def test_damage_in_the_middle_of_a_png() -> None:
     data = bytearray(saved(Image.fromarray(noise()), "PNG").getvalue())
     data[len(data) // 2] ^= 0x40
