@@ -120,7 +120,8 @@ def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, Samples | None]:
     if photometric == 6 and page.compression != 7:
         file = page.parent.filehandle
         file.seek(0)
-        rgba = imagecodecs.tiff_decode(file.read(), asrgb=True)
+        upright, _ = exif.make_upright(file.read())  # else libtiff would turn it
+        rgba = imagecodecs.tiff_decode(upright, asrgb=True)
         return np.ascontiguousarray(rgba[..., :3]), None
     samples = page.asarray()
     if samples.ndim == 3 and page.axes.startswith("S"):

@@ -368,6 +368,18 @@ def test_tiff_in_ycbcr(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_in_ycbcr_is_turned_as_others(orientation: int) -> None:
+    found = []
+    for mode, photometric in (("YCbCr", 6), ("RGB", 2)):
+        file, image = io.BytesIO(), Image.fromarray(smooth()).convert(mode)
+        turned = (274, 3, 1, orientation)
+        more = [turned, (530, 3, 2, 0x00010001)] if mode == "YCbCr" else [turned]
+        write_tiff(file, 80, 60, image.tobytes(), [8] * 3, photometric, *more)
+        found.append(read(file.getvalue()).pixels.astype(int))
+    assert np.abs(found[0] - found[1]).max() <= 3
+
+
 def test_bmp_with_bit_fields_and_profile() -> None:
     from icc_profiles import ADOBE_RGB, rgb_profile
 
