@@ -32,7 +32,7 @@ _MAX_FIELD_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class Field:
-    """One field: its type's number, its raw bytes and where they lay, or the directory below."""
+    """One field: its type's number, its raw bytes or the directory below, and where they lay."""
 
     type: int
     data: bytes
@@ -131,7 +131,7 @@ def read_tags(file: BinaryIO) -> Tags:
                 found = Field(type_, data[:size], place=place)
                 if tag in _NESTED and depth < 2:
                     (below,) = _integers(order, found)
-                    found = Field(LONG, b"", read_directory(below, depth + 1)[0])
+                    found = Field(LONG, b"", read_directory(below, depth + 1)[0], below)
             except unreadable:
                 continue
             if found.directory is not None or len(found.data) == size:
@@ -201,7 +201,9 @@ def make_upright(data: bytes) -> tuple[bytes, int]:
     blurred picture, is no longer pointed to.
     """
     tags, result = read_tags(io.BytesIO(data)), bytearray(data)
-    if len(data) >= tags.next_pointer + 4:
+    # Some files lack that pointer: there the first field's content lies.
+    places = {item.place for item in tags.fields.values()}
+    if tags.next_pointer not in places and len(data) >= tags.next_pointer + 4:
         struct.pack_into("4x", result, tags.next_pointer)
     if ORIENTATION in tags.fields:
         _set_integer(result, tags.order, tags.fields[ORIENTATION], 1)

@@ -221,6 +221,11 @@ def test_the_thumbnail_of_the_blurred_picture_is_left_out(order: str) -> None:
         assert 0x0201 not in image.getexif().get_ifd(ExifTags.IFD.IFD1)
 
 
+def test_exif_without_a_place_for_a_thumbnail() -> None:
+    data = b"II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 0x010F, 2, 10, 22) + b"Camera Co\0"
+    assert exif_in(written(photos.read(saved("JPEG", exif=data)))) == {0x010F: (2, b"Camera Co\0")}
+
+
 @pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("target", WITH_XMP)
 def test_xmp_comes_along(source: str, target: str) -> None:
