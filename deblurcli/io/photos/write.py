@@ -22,6 +22,7 @@ from deblurcli.io.photos.photo import (
     PhotoError,
     Picture,
     Samples,
+    bands,
     to_uint8,
 )
 
@@ -167,9 +168,12 @@ def _encode(
         warn("HEIC is written with 10 bits a channel: the photo's 16 were rounded")
     if not holds.alpha and picture.alpha is not None:
         if (picture.alpha != 255).any():
-            opacity = picture.alpha[..., None].astype(np.uint16)
-            laid = picture.samples * opacity + 255 * (255 - opacity).astype(np.uint32)
-            picture = replace(picture, samples=((laid + 127) // 255).astype(np.uint8))
+            laid = np.empty_like(picture.samples)
+            for rows in bands(laid):
+                opacity = picture.alpha[rows, :, None].astype(np.uint32)
+                white = 255 * (255 - opacity)
+                laid[rows] = (picture.samples[rows] * opacity + white + 127) // 255
+            picture = replace(picture, samples=laid)
             warn(f"{holds.title} holds no transparency: laid on white")
         picture = replace(picture, alpha=None)
     try:

@@ -6,6 +6,7 @@ import io
 import os
 import struct
 import sys
+import tracemalloc
 import warnings
 import zlib
 from pathlib import Path
@@ -125,6 +126,15 @@ def test_transparency_is_laid_on_white(format_: str, caplog: pytest.LogCaptureFi
     assert again.pixels[:, 0].max() < 5
     assert again.pixels[:, -1].min() > 250
     assert "transparency" in caplog.text
+
+
+def test_laying_on_white_takes_little_memory() -> None:
+    photo = photo_of(np.full((1000, 4000, 4), 100, np.uint8))
+    tracemalloc.start()
+    written(photo, photo.pixels, format="BMP")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 * 4_000_000
 
 
 @pytest.mark.parametrize("mode", ["P", "RGB", "L"])
