@@ -236,10 +236,16 @@ def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 
 def _check_used(recipe: Recipe, begun: Recipe, source: str) -> None:
-    """Refuses what was changed since `begun` and the recipe's network would ignore."""
-    for key in _IGNORED.get(recipe.network, ()):
+    """Refuses what was changed since `begun` and would have no effect."""
+    ignored = dict.fromkeys(
+        _IGNORED.get(recipe.network, ()), f"the network {recipe.network} has no such setting"
+    )
+    if recipe.schedule != "step":
+        ignored["milestones"] = f"the schedule {recipe.schedule} has none"
+    if not recipe.adversarial:
+        ignored["discriminator"] = "without an adversarial loss there is none"
+    for key, reason in ignored.items():
         if getattr(recipe, key) not in (getattr(begun, key), getattr(Recipe(), key)):
-            reason = f"the network {recipe.network} has no such setting"
             raise UsageError(f"{source}{key}", reason, "leave it out")
 
 

@@ -145,6 +145,15 @@ def test_settings_of_another_network_are_refused() -> None:
         change_recipe(RECIPES["default"], ["network=nafnet", "unshuffle=4"])
 
 
+def test_settings_without_an_effect_are_refused() -> None:
+    with pytest.raises(UsageError, match="milestones: the schedule trapezoid has none"):
+        change_recipe(Recipe(), ["milestones=[0.5]"])
+    with pytest.raises(UsageError, match="discriminator: without an adversarial loss"):
+        change_recipe(Recipe(), ["discriminator=paper"])
+    changed = change_recipe(Recipe(), ["schedule=step", "milestones=[0.5]", "adversarial=1e-4"])
+    assert change_recipe(changed, ["discriminator=paper"]).milestones == (0.5,)
+
+
 @pytest.mark.parametrize(("scales", "blocks"), [(1, 59), (2, 29), (3, 19)])
 def test_the_papers_networks_have_120_convolutions(scales: int, blocks: int) -> None:
     with torch.device("meta"):

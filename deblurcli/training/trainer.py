@@ -29,7 +29,7 @@ from deblurcli.data.dataset import (
     TrainingDataset,
     choose_workers,
 )
-from deblurcli.errors import DeblurError, DeviceMemoryError, UsageError
+from deblurcli.errors import DeblurError, DeviceMemoryError, UsageError, WeightsError
 from deblurcli.models.network import RestorationNetwork
 from deblurcli.training.checkpoint import RunFolder
 from deblurcli.training.progress import Stopwatch, TrainingStatus
@@ -44,6 +44,7 @@ that of all: for each picture, its set and its PSNR in dB."""
 
 # A loss this many times the usual isn't saved, and three in a row end the training.
 _EXPLODED = 20.0
+_LOWER_RATE = "go on from the last checkpoint with --resume --set learning_rate=... (a lower one)"
 _SAVE_SECONDS = 600.0  # at least so often, however long validations are apart
 
 
@@ -311,7 +312,7 @@ class Trainer:
         raise DeblurError(
             self.folder.path,
             f"the loss {what} at step {self.step}",
-            "go on from the last checkpoint with --resume --set learning_rate=... (a lower one)",
+            _LOWER_RATE,
         )
 
     def _validate(
@@ -331,6 +332,12 @@ class Trainer:
             torch.distributed.all_gather_object(found, mine, self._group)
         measured: dict[str, list[float]] = {}
         for part in found:
+            if isinstance(part, WeightsError):  # of no use: the last checkpoint stays
+                raise DeblurError(
+                    self.folder.path,
+                    f"the network has come apart by step {self.step}: it makes no pictures now",
+                    _LOWER_RATE,
+                )
             if isinstance(part, DeblurError):
                 self._save(status, measured=False)  # what was learned is kept
                 raise part

@@ -321,6 +321,21 @@ def test_a_validation_that_fails_loses_nothing(sources: list[Source], tmp_path: 
     assert resumed.step == 3
 
 
+def test_a_network_that_makes_no_pictures_is_not_saved(
+    sources: list[Source], tmp_path: Path
+) -> None:
+    trainer = make_trainer(sources, tmp_path, 4, validate_every=2)
+
+    def fail(network: object, rank: int, processes: int) -> list[tuple[str, float]]:
+        if trainer.step == 2:
+            raise WeightsError("unnamed", "far from any picture", "use other weights")
+        return [("a", 20.0)]
+
+    with pytest.raises(DeblurError, match=r"come apart by step 2: .* learning_rate"):
+        trainer.run(fail)
+    assert make_trainer(sources, tmp_path, 4, resume=True).step == 0
+
+
 def test_a_loss_that_rises_for_good_has_exploded(sources: list[Source], tmp_path: Path) -> None:
     trainer = make_trainer(sources, tmp_path, 100, replace(TINY, clip_norm=0.0))
 
