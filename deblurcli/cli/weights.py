@@ -295,7 +295,7 @@ def register_weights(
     default: bool = option(False, "Make it the folder's default."),
     json: options.Json = False,
 ) -> None:
-    """Writes a file's entry in the manifest beside it, as a release of new weights needs it.
+    """Writes a file's entry in the manifest beside it, for a release.
 
     From then on the file is only used while its sha256 is what it is now. Its name is the file's;
     network, scores and licence are taken from the file itself.

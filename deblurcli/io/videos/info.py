@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -123,9 +123,16 @@ def video_stream(container: InputContainer, source: str | os.PathLike[str]) -> V
     if stream.codec_context is None:
         raise DeblurError(source, "its video codec is not known here", "convert it with ffmpeg")
     if not stream.width or not stream.height or stream.format is None:
+        with suppress(av.FFmpegError, StopIteration):
+            if next(container.demux(stream)).has_sidedata("encryption_info"):
+                raise encrypted(source)
         reason = "its video can't be decoded: no picture size in it"
         raise DeblurError(source, reason, "copy it again")
     return stream
+
+
+def encrypted(source: str | os.PathLike[str]) -> DeblurError:
+    return DeblurError(source, "is encrypted against copying", "give a copy that is not")
 
 
 def is_cover(stream: Stream) -> bool:

@@ -17,6 +17,7 @@ from deblurcli.errors import DeblurError, UsageError
 from deblurcli.io.videos.encoding import TRANSPARENT
 from deblurcli.io.videos.info import (
     count_frames,
+    encrypted,
     fraction_of,
     open_video,
     rate_of,
@@ -283,8 +284,7 @@ class VideoReader:
                 self._is_finished = True
                 return
             if packet.has_sidedata("encryption_info"):
-                reason = "is encrypted against copying"
-                raise DeblurError(self._source, reason, "give a copy that is not")
+                raise encrypted(self._source)
             # An empty packet's own index is 0, whatever stream it ends.
             index = packet.stream.index
             self._seen_packets += index == self.stream.index and packet.size > 0
