@@ -191,12 +191,13 @@ def _native_bf16(device: torch.device) -> tuple[bool, str]:
     return False, "bf16 is not native on this CPU (neither AVX-512 BF16 nor AMX)"
 
 
-def memory_budget_bytes(device: torch.device) -> int:
-    """How much memory one forward pass may take on `device`.
+CPU_BUDGET_BYTES = 700 * 2**20
+"""How much memory one forward pass may take on a CPU: it leaves the whole process far below 2 GB,
+and more would not be faster there."""
 
-    On the CPU a fixed amount that leaves the whole process far below 2 GB: more would not be
-    faster there. On CUDA most of what is free now.
-    """
+
+def memory_budget_bytes(device: torch.device) -> int:
+    """How much memory one forward pass may take on `device`; on CUDA most of what is free now."""
     import torch
 
     if device.type == "cuda":
@@ -204,7 +205,7 @@ def memory_budget_bytes(device: torch.device) -> int:
         # What PyTorch holds in reserve is free for us, too.
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(0.6 * free)
-    return (2048 if device.type == "mps" else 700) * 2**20
+    return 2**31 if device.type == "mps" else CPU_BUDGET_BYTES
 
 
 def describe_devices() -> list[dict[str, str | int | None]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurcli.devices import Precision
+from deblurcli.devices import CPU_BUDGET_BYTES, Precision
 from deblurcli.errors import DeviceError, WeightsError, logger, not_installed
 from deblurcli.weights import hub
 from deblurcli.weights.manifest import (
@@ -28,8 +28,6 @@ from deblurcli.weights.manifest import (
     graph_name,
     read_document,
 )
-
-_MEMORY_BYTES = 700 * 2**20  # that one call may take, as on a CPU with PyTorch
 
 
 class OnnxBackend:
@@ -113,7 +111,7 @@ class OnnxBackend:
         return restored
 
     def max_pixels(self) -> int:
-        return int(_MEMORY_BYTES / self._bytes_per_pixel)
+        return int(CPU_BUDGET_BYTES / self._bytes_per_pixel)
 
 
 def find_graph(weights: Path) -> Path:

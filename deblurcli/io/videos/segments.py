@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import av
@@ -81,12 +82,7 @@ class SegmentStore:
             return
         heads = [(p.pts, p.dts, p.duration, p.is_keyframe, len(p.data)) for p in packets]
         data = np.frombuffer(b"".join(p.data for p in packets), np.uint8)
-        new = self.folder / "new"
-        with new.open("wb") as file:
-            np.savez(file, heads=np.array(heads, np.int64), data=data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.folder / f"segment-{number:06}")
+        self._write(f"segment-{number:06}", {"heads": np.array(heads, np.int64), "data": data})
 
     def save_state(self, number: int, state: Mapping[str, NDArray[np.float32]]) -> None:
         """Keeps what the frames after a segment need of those before; only of the last two.
@@ -96,11 +92,17 @@ class SegmentStore:
         """
         if self.folder is None or not self._keeps:
             return
-        new = self.folder / "new-state"
-        with new.open("wb") as file:
-            np.savez(file, **state)  # type: ignore[arg-type]
-        new.replace(self.folder / f"state-{number:06}")
+        self._write(f"state-{number:06}", state)
         (self.folder / f"state-{number - 2:06}").unlink(missing_ok=True)
+
+    def _write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        assert self.folder is not None
+        new = self.folder / f"new-{name}"  # packets and states are written by two threads
+        with new.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.folder / name)
 
     def load_state(self, number: int) -> dict[str, NDArray[np.float32]]:
         """What `save_state` kept; empty where it is gone."""
