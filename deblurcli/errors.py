@@ -152,9 +152,19 @@ def cannot_write(
     return error_class(path, f"can't be written ({error.strerror or error})", remedy)
 
 
-def not_installed(subject: str | os.PathLike[str], package: str, extra: str) -> UsageError:
+def install(extra: str) -> str:
+    """How to install one of our optional extras, from the package index or in a checkout."""
+    return f"pip install 'deblurcli[{extra}]' (in a checkout: pip install '.[{extra}]')"
+
+
+def not_installed(
+    subject: str | os.PathLike[str],
+    package: str,
+    extra: str,
+    error_class: type[DeblurError] = UsageError,
+) -> DeblurError:
     """Makes the error for a missing package of one of our optional extras."""
-    return UsageError(subject, f"needs the package {package}", f"pip install 'deblurcli[{extra}]'")
+    return error_class(subject, f"needs the package {package}", install(extra))
 
 
 def sizes_differ(

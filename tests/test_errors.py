@@ -14,6 +14,7 @@ from deblurcli.errors import (
     already_exists,
     cannot_read,
     cannot_write,
+    not_installed,
     sizes_differ,
 )
 
@@ -68,6 +69,14 @@ def test_class_and_remedy_can_be_chosen(tmp_path: Path) -> None:
         4,
         "set DEBLUR_WEIGHTS_DIR",
     )
+
+
+def test_a_missing_extra_is_installed_from_the_index_or_in_a_checkout() -> None:
+    remedy = "pip install 'deblurcli[onnx]' (in a checkout: pip install '.[onnx]')"
+    error = not_installed("--backend onnx", "onnxruntime", "onnx")
+    assert str(error) == f"--backend onnx: needs the package onnxruntime; {remedy}"
+    assert error.exit_code == 2
+    assert type(not_installed("a", "b", "c", WeightsError)) is WeightsError
 
 
 def test_the_common_sentences() -> None:

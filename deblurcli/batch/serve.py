@@ -2,7 +2,7 @@
 
 Photos are read, restored and written by the functions that the command uses, but in memory:
 nothing is written to disk. What is held is bounded; what does not fit is refused for now, and the
-page tries again. Needs the extra: ``pip install 'deblurcli[serve]'``.
+page tries again. Needs the extra ``serve``.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.cli.options import option, whole_number
-from deblurcli.errors import UsageError, already_exists
+from deblurcli.errors import UsageError, already_exists, install
 
 if TYPE_CHECKING:
     from deblurcli.deblurrer import Image
@@ -99,7 +99,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
     chosen = find_metrics(names)
     if names is None and not has_scikit_image() and not json:
-        console.say("PSNR only; for SSIM and sharpness: pip install 'deblurcli[eval]'")
+        console.say(f"PSNR only; for SSIM and sharpness: {install('eval')}")
     cases: list[Case] = []
     for case in find_cases(data, None if split == "all" else split, blur):
         if not limit or sum(other.set_name == case.set_name for other in cases) < limit:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from deblurcli.cli import console, options
 from deblurcli.cli.options import option, whole_number
-from deblurcli.errors import NothingToDoError, UsageError, logger, not_installed
+from deblurcli.errors import NothingToDoError, UsageError, install, logger, not_installed
 
 if TYPE_CHECKING:
     from deblurcli.config import RunConfig
@@ -223,7 +223,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
         draw_curves(trainer.metrics, output / "curves.png", blurred)
         pictures.append(str(output / "curves.png"))
     except ImportError:  # a run without matplotlib has done its work all the same
-        logger.info("no curves.png without matplotlib: pip install 'deblurcli[train]'")
+        logger.info("no curves.png without matplotlib: %s", install("train"))
     if validate is not None:
         sheet = validate.restore_samples(trainer.networks.ema_model)
         draw_sheet(sheet, output / "samples.png")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deblurcli.errors import DeblurError
+from deblurcli.errors import DeblurError, not_installed
 from deblurcli.io.files import atomic_output
 from deblurcli.models.generator import extend
 from deblurcli.models.network import RestorationNetwork
@@ -58,8 +58,7 @@ def export_onnx(
     target = Path(target)
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
-        reason = f"export needs {', '.join(missing)}"
-        raise DeblurError(target, reason, "pip install 'deblurcli[onnx]'")
+        raise not_installed(target, ", ".join(missing), "onnx", DeblurError)
     import onnxruntime
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of its own insides

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from deblurcli.errors import UsageError, WeightsError
+from deblurcli.errors import UsageError, WeightsError, not_installed
 from deblurcli.io.files import atomic_output
 
 T = TypeVar("T")
@@ -283,8 +283,7 @@ def read_document(path: str | os.PathLike[str]) -> WeightsDocument:
 def check_zoo(subject: str | os.PathLike[str]) -> None:
     """Raises WeightsError where spandrel, which knows other people's networks, is missing."""
     if find_spec("spandrel") is None:
-        reason = "a network of others, which needs spandrel"
-        raise WeightsError(subject, reason, "pip install 'deblurcli[zoo]'")
+        raise not_installed(subject, "spandrel", "zoo", WeightsError)
 
 
 def current_names(parameters: Mapping[str, T]) -> dict[str, T]:
