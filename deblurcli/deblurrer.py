@@ -6,6 +6,7 @@ import gc
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurcli.backends.onnx import OnnxBackend
+from deblurcli.devices import choose_device, choose_precision
 from deblurcli.errors import DeviceMemoryError, UsageError, WeightsError, logger
 from deblurcli.tiling import Values, blend_weights, plan_spans
 from deblurcli.weights import hub
@@ -52,16 +54,12 @@ class Deblurrer:
     tiles, after the device ran out of memory.
 
     Attributes:
-        backend: the network, and what runs it.
         network: the generator, on `device`; None where ONNX Runtime runs it.
         card: what the weights file says of itself.
         weights_path: the file the weights came from; None for a network made in memory.
-        device: where it computes.
-        precision: in what, and why.
-        strength: how much of the change is applied, 0 (none) to 1 (all).
-        ensemble: how many turned and flipped copies the result is the mean of.
+        precision: in what it computes, and why.
         overlap_px: what neighbouring tiles share.
-        tile: ``"auto"``, 0 (never tile) or the tile's side in pixels.
+        tile, strength, ensemble: as for `load`.
         tile_limit_px: what memory was found to allow; None as long as it sufficed.
     """
 
@@ -77,14 +75,9 @@ class Deblurrer:
         ensemble: int = 1,
         weights_path: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Uses a network that is in memory already; `load` is the usual way.
+        """Uses a network that is in memory already, and moves it to `device` in place.
 
-        The network is moved to `device` in place.
-
-        Raises:
-            UsageError: an unknown device or precision, a `tile`, `strength` or `ensemble` out of
-                range.
-            DeviceError: the device or precision is not available here.
+        Takes and raises what `load` does, which is the usual way.
         """
         self.tile = _check_settings(tile, strength, ensemble)
         self.strength, self.ensemble = float(strength), ensemble
@@ -120,16 +113,14 @@ class Deblurrer:
 
         Args:
             weights: ``"default"``, another name that ``deblur weights list`` knows, or a path.
-            device: ``"auto"`` (CUDA, else MPS, else CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``
-                or ``"mps"``.
-            precision: ``"auto"``, ``"fp32"``, ``"bf16"``, ``"fp16"``, or ``"int8"`` (x86 CPUs).
+            device, precision: as for `choose_device` and `choose_precision`.
             backend: ``"torch"``; ``"onnx"``, which needs no PyTorch; or ``"auto"``: ONNX Runtime
                 for .onnx files and where there is no PyTorch.
             tile: ``"auto"`` (tile images that would take too much memory otherwise), a side in
                 pixels (at least `MIN_TILE_PX` is used), or 0: never tile.
             strength: the output is ``blurred + strength * (restored - blurred)``.
-            ensemble: 1, 2, 4 or 8: restore so many flipped and turned copies of the image and
-                take their mean, which is a little better and takes so many times as long.
+            ensemble: 1, 2, 4 or 8: the mean of so many flipped and turned copies' results, which
+                is a little better and takes so many times as long.
             offline: never download.
             show_progress: gives the bar that shows a download.
 
@@ -143,25 +134,25 @@ class Deblurrer:
         is_model = Path(weights).suffix == ".onnx"
         if is_model and backend == "torch":
             raise UsageError(weights, "ONNX Runtime runs it", "give --backend onnx")
-        # The cheap complaints first, before a download.
-        _check_settings(tile, strength, ensemble)
         if is_model or (backend == "auto" and find_spec("torch") is None):
             backend = "onnx"
+        # The cheap complaints first, before a download.
+        _check_settings(tile, strength, ensemble)
         if backend == "onnx":
             OnnxBackend.check(device, precision)
-            path = hub.find(weights, offline=offline, show_progress=show_progress)
-            onnx = OnnxBackend(path)
-            return cls(
-                onnx, onnx.card, tile=tile, strength=strength, ensemble=ensemble, weights_path=path
-            )
-        from deblurcli.devices import choose_device, choose_precision
-        from deblurcli.weights.files import load_weights
-
-        where = choose_device(device)
-        if precision != "auto":  # that is measured with the network's own shape
-            choose_precision(precision, where)
+        else:
+            where = choose_device(device)
+            if precision != "auto":  # that is measured with the network's own shape
+                choose_precision(precision, where)
         path = hub.find(weights, offline=offline, show_progress=show_progress)
-        network, card = load_weights(path)
+        network: RestorationNetwork | OnnxBackend
+        if backend == "onnx":
+            network = OnnxBackend(path)
+            card = network.card
+        else:
+            from deblurcli.weights.files import load_weights
+
+            network, card = load_weights(path)
         return cls(
             network,
             card,
@@ -195,52 +186,43 @@ class Deblurrer:
         if self.strength == 0:
             return image.copy()
         height, width = image.shape[:2]
+
+        def restore_tile(rows: slice, columns: slice) -> Values:
+            return self._forward(to_floats(image[rows, columns])[None]).squeeze(0)
+
         try:
-            output = np.empty((height, width, 3), image.dtype)
+            output, step_px = np.empty((height, width, 3), image.dtype), self.backend.alignment_px
             while True:
                 tile_px = min(self.tile_px(height, width), max(height, width))
                 try:
-                    for rows, strip in restore_strips(
-                        lambda rows, columns: self._restore_tile(image[rows, columns]),
-                        height,
-                        width,
+                    strips = restore_strips(
+                        *(restore_tile, height, width),
                         tile_px=tile_px,
                         overlap_px=self.overlap_px,
-                        alignment_px=self.backend.alignment_px,
+                        alignment_px=step_px,
                         on_tile=on_tile,
-                    ):
+                    )
+                    for rows, strip in strips:
                         output[rows] = self._finish(image[rows], strip)
                         del strip  # before the next row of tiles is held beside it
                     return output
                 except _OutOfMemoryError:
                     pass  # its traceback would keep what the pass held
-                step = self.backend.alignment_px
-                limit_px = tile_px // 2 // step * step
+                device, limit_px = str(self.device), tile_px // 2 // step_px * step_px
                 if limit_px < MIN_TILE_PX:
-                    is_cpu = str(self.device) == "cpu"
-                    raise DeviceMemoryError(
-                        str(self.device),
-                        f"out of memory even with tiles of {MIN_TILE_PX} pixels",
-                        "close other programs" + ("" if is_cpu else ", or use --device cpu"),
-                    )
+                    reason = f"out of memory even with tiles of {MIN_TILE_PX} pixels"
+                    or_cpu = "" if device == "cpu" else ", or use --device cpu"
+                    raise DeviceMemoryError(device, reason, f"close other programs{or_cpu}")
                 logger.warning(
-                    "out of memory on %s: once more with tiles of %d px", self.device, limit_px
+                    "out of memory on %s: once more with tiles of %d px", device, limit_px
                 )
                 self.tile_limit_px = min(limit_px, self.tile_limit_px or limit_px)
                 gc.collect()  # frames of the failed pass may hang in reference cycles
         except MemoryError:
             # Not the network, which would have begun again with smaller tiles.
-            raise DeviceMemoryError(
-                f"image of {width}×{height} pixels",
-                "not enough main memory for the picture itself",
-                "close other programs",
-            ) from None
-
-    def _restore_tile(self, blurred: Image) -> Values:
-        restored = self._try_forward(to_floats(blurred)[None])
-        if restored is None:
-            raise _OutOfMemoryError
-        return restored.squeeze(0)
+            reason = "not enough main memory for the picture itself"
+            what = f"image of {width}×{height} pixels"
+            raise DeviceMemoryError(what, reason, "close other programs") from None
 
     def _finish(self, blurred: Image, restored: Values) -> Image:
         """The change in `strength`, as an image of `blurred`'s dtype."""
@@ -259,20 +241,18 @@ class Deblurrer:
     ) -> list[Image]:
         """Restores several images; on a GPU, small ones of one size and dtype go together.
 
-        Takes and gives what `restore` does, in the same order, with the same result but for
-        rounding. `on_tile` hears of those that go alone.
+        The results are those of `restore` but for rounding. `on_tile` hears of those that go alone.
         """
         for image in images:
             check_image(image)
         results: list[Image] = []
-        for (shape, _), same in groupby(images, lambda image: (image.shape, image.dtype)):
-            left = list(same)
-            while left:
-                limit = self.max_batch(*shape[:2])
-                group, left = left[:limit], left[limit:]
+        for (shape, _), alike in groupby(images, lambda image: (image.shape, image.dtype)):
+            same, limit = list(alike), self.max_batch(*shape[:2])
+            for first in range(0, len(same), limit):
+                group = same[first : first + limit]
                 if len(group) > 1 and self.strength:
-                    restored = self._try_forward(np.stack([to_floats(image) for image in group]))
-                    if restored is not None:
+                    with suppress(_OutOfMemoryError):
+                        restored = self._forward(np.stack([to_floats(image) for image in group]))
                         results += map(self._finish, group, restored)
                         continue
                 # One, which may be large; or too many for the memory.
@@ -281,20 +261,19 @@ class Deblurrer:
 
     def max_batch(self, height: int, width: int) -> int:
         """How many images of this size to restore in one forward pass."""
-        if str(self.device) == "cpu":  # one image keeps all cores busy; more only take memory
-            return 1
-        if max(height, width) > self.tile_px(height, width):  # it has to be cut into tiles
+        has_tiles = max(height, width) > self.tile_px(height, width)
+        if has_tiles or str(self.device) == "cpu":  # there one keeps all cores busy
             return 1
         return max(1, min(32, self.max_pixels() // self._padded_pixels(height, width)))
 
-    def _try_forward(self, blurred: Values) -> Values | None:
-        """``(N, h, w, 3)`` restored, the mean of the ensemble; None when out of memory."""
+    def _forward(self, blurred: Values) -> Values:
+        """``(N, h, w, 3)`` restored, the mean of the ensemble."""
         total: Values | None = None
         for flipped, turned in _COPIES[: self.ensemble]:
             copy = np.flip(blurred.swapaxes(1, 2) if turned else blurred, flipped)
             restored = self.backend.forward(np.ascontiguousarray(copy))
             if restored is None:
-                return None
+                raise _OutOfMemoryError
             restored = np.flip(restored, flipped)
             restored = restored.swapaxes(1, 2) if turned else restored
             total = restored if total is None else total + restored
@@ -303,20 +282,17 @@ class Deblurrer:
             total *= np.float32(1 / self.ensemble)
         low, high = float(total.min()), float(total.max())
         if not (low > -_ABSURD and high < _ABSURD):  # written so that NaN fails, too
-            raise WeightsError(
-                self.weights_path or self.card.name or "network",
-                f"its results are no picture: values from {low:g} to {high:g}, not from 0 to 1",
-                "use other weights",
-            )
+            which = self.weights_path or self.card.name or "network"
+            reason = f"its results are no picture: values from {low:g} to {high:g}, not from 0 to 1"
+            raise WeightsError(which, reason, "use other weights")
         return total
 
     def tile_px(self, height: int, width: int) -> int:
         """The side of the tiles for an image of this size; its own where it isn't cut."""
+        tile_px = max(height, width)
         if self.tile != "auto":
-            tile_px = self.tile or max(height, width)
-        elif self._padded_pixels(height, width) <= (max_pixels := self.max_pixels()):
-            tile_px = max(height, width)
-        else:
+            tile_px = self.tile or tile_px
+        elif self._padded_pixels(height, width) > (max_pixels := self.max_pixels()):
             tile_px = min(math.isqrt(max_pixels), self.backend.max_tile_px)
         return max(min(tile_px, self.tile_limit_px or tile_px), MIN_TILE_PX)
 
@@ -346,15 +322,13 @@ def restore_strips(
     floating point.
 
     Args:
-        restore: called with the rows and columns of one tile; returns that tile's result,
-            ``(h, w, C)`` float32.
-        height_px, width_px: the image's size.
+        restore: gives the result of the tile at these rows and columns, ``(h, w, C)`` float32.
         tile_px, overlap_px, alignment_px: as for `plan_spans`, for both dimensions.
         on_tile: told after each tile how many are done, and how many there are.
 
     Yields:
-        The rows that are finished, and their values ``(rows, width_px, C)``. Together
-        the strips cover every row once. A strip is the receiver's to keep or change.
+        The rows that are finished, and their values ``(rows, width_px, C)``. Together the strips
+        cover every row once. A strip is the receiver's to keep or change.
     """
     row_spans = plan_spans(height_px, tile_px, overlap_px, alignment_px)
     column_spans = plan_spans(width_px, tile_px, overlap_px, alignment_px)
@@ -399,10 +373,8 @@ def check_image(image: Image) -> None:
     if image.dtype.kind == "f":
         low, high = float(image.min()), float(image.max())
         if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails, too
-            raise ValueError(
-                f"float32 values must lie in [0, 1], but go from {low:g} to {high:g}: "
-                "divide by 255 or 65535, or clip"
-            )
+            where = f"must lie in [0, 1], but go from {low:g} to {high:g}"
+            raise ValueError(f"float32 values {where}: divide by 255 or 65535, or clip")
 
 
 def to_floats(image: Image) -> Values:
@@ -420,11 +392,7 @@ def _check_settings(tile: str | int, strength: float, ensemble: int) -> int | Li
         raise UsageError(f"strength {strength}", "out of range", "give a number from 0 to 1")
     if tile == "auto":
         return "auto"
-    try:
-        tile_px = int(tile)
-    except (TypeError, ValueError):
-        tile_px = -1
-    if tile_px < 0:
+    if not str(tile).isdecimal():
         remedy = "give auto, 0 (never tile) or the side of a tile in pixels"
         raise UsageError(f"tile {tile}", "not a size", remedy)
-    return tile_px
+    return int(tile)

@@ -30,8 +30,7 @@ _REMEDY_CPU = "use --device cpu or auto"
 
 
 class ConvolutionShape(NamedTuple):
-    """Of the convolution that stands for a network when precisions are timed; by default the
-    one that holds most parameters of the default network."""
+    """Of the convolution that is timed for a network; by default the largest of `compact`'s."""
 
     in_channels: int = 128
     out_channels: int = 256
@@ -43,9 +42,8 @@ class Precision:
     """In which precision the network's features are computed, and why.
 
     The images and the sums with them stay in fp32; only the features between are in `name`, and
-    beside the convolutions that int8 computes, in `beside_int8`.
-    On 8-bit output bf16 stays within 0.25/255 of fp32 in the mean, at a PSNR between the two
-    of at least 50 dB (held by a test).
+    beside the convolutions that int8 computes, in `beside_int8`. On 8-bit output bf16 differs from
+    fp32 by at most 0.25/255 in the mean, and a PSNR of 50 dB (held by a test).
     """
 
     name: PrecisionName
@@ -57,9 +55,7 @@ class Precision:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device for a name: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-
-    ``auto`` is CUDA where there is one, else Apple's MPS, else the CPU.
+    """The device for ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``: CUDA, else MPS, else CPU.
 
     Raises:
         UsageError: no such kind of device.
@@ -94,7 +90,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_precision(
     name: str, device: torch.device, shape: ConvolutionShape | None = None
 ) -> Precision:
-    """The precision for a name (``auto``, ``fp32``, ``bf16``, ``fp16``, ``int8``) on a device.
+    """The precision for ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8`` (x86 CPUs) on a device.
 
     Args:
         shape: of the network's main convolution, which ``auto`` times on a CPU.
@@ -133,8 +129,7 @@ def choose_precision(
 def bf16_speedup(shape: ConvolutionShape) -> float:
     """How much faster a convolution is on this CPU in bf16 than in fp32.
 
-    Timed once (some 50 ms), then taken from ``precision.json`` in the user's cache, where it is
-    kept by CPU, PyTorch, number of threads and shape.
+    Timed once (some 50 ms), then taken from ``precision.json`` in the user's cache.
     """
     import torch
 
@@ -175,15 +170,10 @@ def _native_bf16(device: torch.device) -> tuple[bool, str]:
         if torch.version.hip is not None:
             return torch.cuda.is_bf16_supported(), "as ROCm reports it"
         major, minor = torch.cuda.get_device_capability(device)
-        native = major >= 8
-        return (
-            native,
-            f"{'' if native else 'bf16 is not '}native at compute capability {major}.{minor}",
-        )
-    for query, name in (
-        ("_is_amx_tile_supported", "AMX"),
-        ("_is_avx512_bf16_supported", "AVX-512 BF16"),
-    ):
+        where = f"native at compute capability {major}.{minor}"
+        return (True, where) if major >= 8 else (False, f"bf16 is not {where}")
+    queries = {"_is_amx_tile_supported": "AMX", "_is_avx512_bf16_supported": "AVX-512 BF16"}
+    for query, name in queries.items():
         # Private to PyTorch and added over several releases; absent means we can't rely on it.
         with suppress(Exception):
             if getattr(torch.cpu, query)():
@@ -192,12 +182,11 @@ def _native_bf16(device: torch.device) -> tuple[bool, str]:
 
 
 CPU_BUDGET_BYTES = 700 * 2**20
-"""How much memory one forward pass may take on a CPU: it leaves the whole process far below 2 GB,
-and more would not be faster there."""
+"""Of one forward pass on a CPU: the whole process stays far below 2 GB, more is not faster."""
 
 
 def memory_budget_bytes(device: torch.device) -> int:
-    """How much memory one forward pass may take on `device`; on CUDA most of what is free now."""
+    """How much memory one forward pass may take; on CUDA most of what is free now."""
     import torch
 
     if device.type == "cuda":
@@ -216,26 +205,22 @@ def describe_devices() -> list[dict[str, str | int | None]]:
     """
     import torch
 
-    found: list[dict[str, str | int | None]] = []
-
-    def add(name: str, model: str, memory_bytes: int | None) -> None:
-        best = choose_precision("auto", torch.device(name))
-        facts = {"name": name, "model": model, "memory_bytes": memory_bytes}
-        found.append({**facts, "precision": best.name, "reason": best.reason})
-
+    found: list[tuple[str, str, int | None]] = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
-        add(f"cuda:{index}", properties.name, properties.total_memory)
-    memory_bytes = None
+        found.append((f"cuda:{index}", properties.name, properties.total_memory))
     if torch.backends.mps.is_available():
-        with suppress(AttributeError, RuntimeError):  # not in every PyTorch
-            memory_bytes = torch.mps.recommended_max_memory()
-        add("mps", "Apple GPU", memory_bytes)
-        memory_bytes = None
+        found.append(("mps", "Apple GPU", torch.mps.recommended_max_memory()))
+    memory_bytes = None
     with suppress(AttributeError, OSError, ValueError):  # not on Windows
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    add("cpu", _cpu_model(), memory_bytes)
-    return found
+    found.append(("cpu", _cpu_model(), memory_bytes))
+    described: list[dict[str, str | int | None]] = []
+    for name, model, memory_bytes in found:
+        best = choose_precision("auto", torch.device(name))
+        facts = {"name": name, "model": model, "memory_bytes": memory_bytes}
+        described.append({**facts, "precision": best.name, "reason": best.reason})
+    return described
 
 
 def _cpu_model() -> str:

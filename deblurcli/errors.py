@@ -1,15 +1,7 @@
-"""Every failure that a user can cause or meet, as one tree.
+"""Every failure that a user can cause or meet, with its exit code.
 
-DeblurError                  exit code 1: this input failed, others go on
-├── DiskFullError            1: and the others would fail, too
-├── UsageError               2: the command contradicts itself
-├── NothingToDoError         3: no input to process
-├── WeightsError             4: weights missing, corrupt, or of another model
-└── DeviceError              5: device not available
-    └── DeviceMemoryError    5: out of memory even at the smallest tile
-
-Each error prints as one line, ``SUBJECT: reason; what to do``. Anything that is not a
-`DeblurError` is a bug of ours and keeps its traceback.
+Each prints as one line, ``SUBJECT: reason; what to do``. Anything that is not a `DeblurError` is a
+bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -26,21 +18,13 @@ logger = logging.getLogger("deblurcli")
 
 # What libraries that decode pictures raise when fed with damaged data.
 DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    RuntimeError,
-    EOFError,
-    struct.error,
-    zlib.error,
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError),
+    *(EOFError, struct.error, zlib.error),
 )
 
 
 class DeblurError(Exception):
-    """An input could not be processed.
+    """An input could not be processed; others go on.
 
     Args:
         subject: what failed, as the user named it: a path, an option, a device.

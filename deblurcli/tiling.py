@@ -11,7 +11,7 @@ Values = NDArray[np.float32]
 
 
 def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int = 1) -> list[slice]:
-    """Covers one dimension with overlapping spans, as few and as equal as possible.
+    """Covers 0 to `length_px` with overlapping spans, as few and as equal as possible, in order.
 
     Every span starts at a multiple of `alignment_px`, so that a network that works on a coarser
     grid sees the same grid in each tile as in the whole image.
@@ -21,9 +21,6 @@ def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int 
             no less than one.
         overlap_px: what neighbours share at least; rounded up to a multiple of `alignment_px`
             and limited to half a tile.
-
-    Returns:
-        Spans in ascending order, from 0 to `length_px`.
 
     Raises:
         ValueError: a length or tile below 1 or a negative overlap.
@@ -47,14 +44,11 @@ def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int 
 
 
 def blend_weights(spans: list[slice]) -> list[Values]:
-    """How much each span counts at each of its pixels.
+    """How much each span counts at each of its pixels, where the weights of all sum to 1.
 
     Of what two neighbours share, the outer quarters belong to one of them alone, because a
     network errs most where its input ends; over the half between, one fades into the other
-    linearly. At every pixel the weights of all spans sum to 1.
-
-    Returns:
-        For each span an array of its length.
+    linearly.
     """
     total = np.zeros(max(span.stop for span in spans), np.float32)
     ramps: list[Values] = []
@@ -68,7 +62,6 @@ def blend_weights(spans: list[slice]) -> list[Values]:
                 ramp = np.minimum(ramp, np.clip((distance - shared / 4) / (shared / 2), 0, 1))
         ramps.append(ramp)
         total[span] += ramp
-    return [
-        np.divide(ramp, total[span], dtype=np.float32)
-        for ramp, span in zip(ramps, spans, strict=True)
-    ]
+    for ramp, span in zip(ramps, spans, strict=True):
+        np.divide(ramp, total[span], out=ramp)
+    return ramps

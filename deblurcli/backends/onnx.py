@@ -1,9 +1,8 @@
 """Networks that ONNX Runtime runs on the CPU, in processes that never import PyTorch.
 
-A graph is a network's ONNX model without its parameters: those stay in the weights file, so that
-one graph serves all weights of a network's configuration. That of the default network comes with
-the package; others are made once, where PyTorch is, and kept. What ``deblur weights export``
-writes holds both.
+A graph is a network's ONNX model without its parameters, so that one serves all weights files of a
+configuration. That of the default network comes with the package; others are made once, where
+PyTorch is, and kept. What ``deblur weights export`` writes holds both.
 """
 
 from __future__ import annotations
@@ -31,11 +30,7 @@ from deblurcli.weights.manifest import (
 
 
 class OnnxBackend:
-    """What a `TorchBackend` is, with ONNX Runtime on the CPU.
-
-    Attributes:
-        card: what the weights say of themselves.
-    """
+    """What a `TorchBackend` is, with ONNX Runtime on the CPU; `card` is the weights' own."""
 
     device = "cpu"
     precision = Precision("fp32", "ONNX Runtime computes networks in nothing else here")
@@ -61,8 +56,7 @@ class OnnxBackend:
         options.enable_cpu_mem_arena = False
         options.log_severity_level = 4  # what it has to say comes as an exception
         model = weights
-        held: dict[str, object] = {}
-        self._parameters = held  # the session computes with the memory of these
+        self._held: dict[str, object] = {}  # parameters, with whose memory the session computes
         if weights.suffix != ".onnx":
             model = find_graph(weights)
             from safetensors.numpy import load_file
@@ -72,8 +66,8 @@ class OnnxBackend:
                 # Not those that take no part, such as what makes a coarser level's picture.
                 if (full_name := f"network.{name}").encode() in graph:
                     values = array.astype(np.float32)
-                    held[full_name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
-            options.add_external_initializers([*held], [*held.values()])
+                    self._held[full_name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
+            options.add_external_initializers([*self._held], [*self._held.values()])
         try:
             self._session = onnxruntime.InferenceSession(
                 os.fspath(model), options, providers=["CPUExecutionProvider"]
@@ -100,14 +94,12 @@ class OnnxBackend:
 
     # As `TorchBackend.forward` and `max_pixels`.
     def forward(self, blurred: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        images = np.ascontiguousarray(blurred.transpose(0, 3, 1, 2))
+        images, restored = np.ascontiguousarray(blurred.transpose(0, 3, 1, 2)), None
         try:
-            (sharp,) = self._session.run(["sharp"], {"blurred": images})
+            restored = self._session.run(["sharp"], {"blurred": images})[0].transpose(0, 2, 3, 1)
         except Exception as error:  # of a class that only onnxruntime's inside names
             if "alloc" not in str(error).lower():
                 raise
-            return None
-        restored: NDArray[np.float32] = sharp.transpose(0, 2, 3, 1)
         return restored
 
     def max_pixels(self) -> int:

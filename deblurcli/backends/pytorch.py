@@ -37,21 +37,14 @@ class TorchBackend:
     """A network, where and in what PyTorch computes it, and what its tiles have to be.
 
     Attributes:
-        network: the generator, on `device`.
-        device: where it computes.
-        precision: in what, and why.
         overlap_px: what neighbouring tiles share.
         alignment_px: tiles start at multiples of it.
         max_tile_px: the side of tiles that are cut unasked.
     """
 
     def __init__(self, network: RestorationNetwork, device: str, precision: str) -> None:
-        """Moves the network to the device in place.
-
-        Raises:
-            UsageError: an unknown device or precision.
-            DeviceError: the device or precision is not available here.
-        """
+        """Moves the network to the device in place; raises what `choose_device` and
+        `choose_precision` do."""
         self._kind = kind_of(network.config)
         self.overlap_px, self.alignment_px = self._kind.overlap_px, network.alignment_px
         self.device = choose_device(device)
