@@ -29,12 +29,7 @@ PIPE = "-"
 
 @dataclass(frozen=True)
 class Job:
-    """One input, and where its result goes.
-
-    Attributes:
-        source: the file to read; None is standard input.
-        target: the file to write; None is standard output.
-    """
+    """One input, and where its result goes; None is standard input and standard output."""
 
     source: Path | None
     target: Path | None
@@ -105,8 +100,7 @@ def plan(
     folder it is a folder, made where missing, in which the input folders' trees are mirrored.
 
     Args:
-        inputs: files, folders, or one ``"-"`` for standard input, as the user wrote them.
-        output: a file, a folder, or ``"-"`` for standard output.
+        inputs, output: as the user wrote them; ``"-"`` is standard input and standard output.
         videos: take the videos in folders too (one named by itself is always taken), animated
             pictures with all their frames, and a folder of numbered frames as one clip.
         to_frames: a video becomes a folder of frames instead of a video; of a single one,
@@ -153,20 +147,13 @@ def plan(
             result.jobs.append(job)
         elif not os.path.lexists(target) and not takes_files(target.parent):
             result.failed.append((job, cannot_write(target, PermissionError())))
-        elif (
-            overwrite
-            or not os.path.lexists(target)
-            or (skip_existing and is_empty(target))  # which is what a killed program leaves
-        ):
-            result.jobs.append(job)
+        elif os.path.lexists(target) and not overwrite and not (skip_existing and is_empty(target)):
+            result.done.append(job)  # an empty one, too, is what a killed program leaves
         else:
-            result.done.append(job)
+            result.jobs.append(job)
     if result.done and not skip_existing:
-        raise already_exists(
-            result.done[0].target_name,
-            "give another -o, --overwrite to replace or --skip-existing to leave out",
-            others=len(result.done) - 1,
-        )
+        remedy = "give another -o, --overwrite to replace or --skip-existing to leave out"
+        raise already_exists(result.done[0].target_name, remedy, others=len(result.done) - 1)
     return result
 
 
@@ -175,16 +162,14 @@ def _plan_pipe(inputs: Sequence[str], output: str | None, suffix: str | None) ->
         raise UsageError(PIPE, "a pipe carries one photo", "give one input")
     if output is None:
         raise UsageError(PIPE, "where to is not said", "add -o - or -o sharp.jpg")
-    source = None if inputs[0] == PIPE else Path(inputs[0])
-    target = None if output == PIPE else Path(output)
-    if source is not None:
-        if _is_folder(source):
-            raise UsageError(source, "a folder does not fit through a pipe", "give one photo")
-        if target is None and media.kind_of(source) == "video":
-            raise UsageError(source, "a video does not fit through a pipe", "give a file with -o")
+    source, target = (None if name == PIPE else Path(name) for name in (inputs[0], output))
+    if source is not None and _is_folder(source):
+        raise UsageError(source, "a folder does not fit through a pipe", "give one photo")
+    if source is not None and media.kind_of(source) == "video":
+        raise UsageError(source, "a video does not fit through a pipe", "give a file with -o")
+    if target is not None and _is_folder(target):
+        raise UsageError(target, "is a folder", "give a file name: -o sharp.jpg")
     if target is not None:
-        if _is_folder(target):
-            raise UsageError(target, "is a folder", "give a file name: -o sharp.jpg")
         _check_file_target(target, "photo", suffix)
     return Job(source, target)
 
@@ -198,24 +183,18 @@ def _plan_files(
     suffix: str | None,
 ) -> list[Job]:
     """A job for each file that is named or lies in a folder that is."""
-    # Results of an earlier run may lie in a folder inside the input's: they are no inputs.
-    outputs = [] if output is None else [Path(output)]
     contents: dict[Path, list[Path]] = {}
     for root in map(Path, inputs):
-        contents[root] = [root]
-        if not _is_folder(root):
-            continue
-        try:
-            paths = media.find(root, recursive=recursive, videos=videos, leave_out=outputs)
-            frames = media.find_clip(root) if videos else []
-        except OSError as error:
-            raise cannot_read(root, error) from error
+        # Results of an earlier run may lie in a folder inside the input's: they are no inputs.
+        outputs = [] if output is None else [Path(output)]
+        contents[root] = _find(root, recursive, videos, outputs)
         # A folder of numbered frames is one clip; but with -r, if there is more in the folders
         # below it, it is not: cameras number their photos too.
-        if not frames or (recursive and paths != frames):
-            contents[root] = paths
-    folders = {root for root, paths in contents.items() if paths != [root] and _is_folder(root)}
-    single = next(iter(contents)) if len(inputs) == 1 and not folders else None
+        frames = media.find_clip(root) if videos and _is_folder(root) else []
+        if frames and (not recursive or contents[root] == frames):
+            contents[root] = [root]
+    first = Path(inputs[0])
+    single = first if len(inputs) == 1 and contents[first] == [first] else None
     into_folder = output is not None and _is_output_folder(output, single, to_frames, inputs)
     found: dict[Path, Job] = {}
     for root, paths in contents.items():
@@ -244,34 +223,33 @@ def _plan_files(
 
 
 def find_photos(inputs: Sequence[str], *, recursive: bool) -> list[Path]:
-    """The photos that are named or lie in folders that are, each once.
-
-    Raises:
-        UsageError: an input is empty, or standard input.
-        NothingToDoError: the folders hold no photos.
-        DeblurError: a folder can't be read.
-    """
+    """The photos that are named or lie in folders that are, each once; raises what `plan` does."""
     found: dict[Path, None] = {}
     for text in inputs:
         if not text or text == PIPE:
             raise UsageError(repr(text), "no file and no folder", "give photos or folders")
-        try:
-            folder = _is_folder(text)
-            paths = media.find(Path(text), recursive=recursive) if folder else [Path(text)]
-        except OSError as error:
-            raise cannot_read(text, error) from error
-        found.update(dict.fromkeys(paths))
+        found.update(dict.fromkeys(_find(Path(text), recursive)))
     if not found:
         raise _no_photos(inputs, recursive)
     return list(found)
 
 
+def _find(
+    root: Path, recursive: bool, videos: bool = False, leave_out: Sequence[Path] = ()
+) -> list[Path]:
+    """What lies in a folder, as `media.find` gives it; anything else by itself."""
+    if not _is_folder(root):
+        return [root]
+    try:
+        return media.find(root, recursive=recursive, videos=videos, leave_out=leave_out)
+    except OSError as error:
+        raise cannot_read(root, error) from error
+
+
 def _no_photos(inputs: Sequence[str], recursive: bool, videos: bool = False) -> NothingToDoError:
-    return NothingToDoError(
-        ", ".join(inputs),
-        "no photos and no videos there" if videos else "no photos there",
-        "give a photo" if recursive else "give a photo, or -r to look into sub-folders",
-    )
+    reason = "no photos and no videos there" if videos else "no photos there"
+    remedy = "give a photo" if recursive else "give a photo, or -r to look into sub-folders"
+    return NothingToDoError(", ".join(inputs), reason, remedy)
 
 
 def _is_folder(path: str | Path) -> bool:
@@ -282,28 +260,24 @@ def _is_output_folder(
     output: str, single: Path | None, to_frames: bool, inputs: Sequence[str]
 ) -> bool:
     """Whether `output` means a folder that the results lie in; `single` is the only input."""
+    if single is not None and to_frames and _kind(single, False) == "video":
+        # The folder is the result: -o frames/ then holds the frames themselves, or did so after an
+        # earlier run.
+        names = os.listdir(output) if _is_folder(output) else None  # noqa: PTH208
+        frame = re.compile(r"frame-\d{6,}\.(png|jpg)")
+        return names is not None and not (names and all(map(frame.fullmatch, names)))
     if _is_folder(output) or output.endswith(tuple(filter(None, (os.sep, os.altsep)))):
-        # Else the folder is the result: -o frames/ then holds the frames themselves, or did so
-        # after an earlier run.
-        is_frames = to_frames and single is not None and _kind(single, False) == "video"
-        return not is_frames or (_is_folder(output) and not _holds_frames(Path(output)))
-    if single is not None:
-        return False
-    if Path(output).suffix.lower() in media.SUFFIXES or os.path.lexists(output):
+        return True
+    if single is None and (
+        Path(output).suffix.lower() in media.SUFFIXES or os.path.lexists(output)
+    ):
         why = "for several inputs" if len(inputs) > 1 else f"but {inputs[0]} is a folder"
         raise UsageError(output, f"names one file, {why}", "give a folder: -o sharp/")
-    return True
-
-
-def _holds_frames(folder: Path) -> bool:
-    """Whether there is nothing in a folder but the frames that ``--frames`` writes."""
-    names = os.listdir(folder)  # noqa: PTH208 - names are all that is wanted
-    return bool(names) and all(re.fullmatch(r"frame-\d{6,}\.(png|jpg)", name) for name in names)
+    return single is None
 
 
 def _kind(source: Path, videos: bool, output: str | None = None) -> media.Kind:
-    """What a file is taken for: by its name, or its content where the name says nothing; an
-    animation may become a video."""
+    """What a file is taken for: by its name, or its content where the name says nothing."""
     to_video = output is not None and Path(output).suffix.lower() in media.VIDEO_SUFFIXES
     if (videos or to_video) and media.is_animated(source):
         return "video" if to_video else "animation"
@@ -352,15 +326,12 @@ def _check_file_target(
         writable = frozenset(ANIMATION_FORMATS if kind == "animation" else CONTAINERS)
     if ending not in writable and (ending or kind != "photo"):
         noun = {"photo": "photos", "animation": "animations"}.get(kind, "videos")
-        raise UsageError(
-            target,
-            f"{ending or 'no ending'} is no format of {noun} that deblur writes",
-            f"end the name in {', '.join(sorted(writable)[:-1])} or {max(writable)}",
-        )
+        reason = f"{ending or 'no ending'} is no format of {noun} that deblur writes"
+        remedy = f"end the name in {', '.join(sorted(writable)[:-1])} or {max(writable)}"
+        raise UsageError(target, reason, remedy)
     if kind == "photo" and suffix and ending and not photos.is_same_format(ending, suffix):
-        raise UsageError(
-            target, f"its ending contradicts --format {suffix[1:]}", "leave one of the two out"
-        )
+        reason = f"its ending contradicts --format {suffix[1:]}"
+        raise UsageError(target, reason, "leave one of the two out")
 
 
 def _check_clashes(jobs: Sequence[Job], overwrite: bool) -> None:
@@ -380,25 +351,16 @@ def _check_clashes(jobs: Sequence[Job], overwrite: bool) -> None:
             continue
         place = key(job.target)
         if place in targets:
-            raise UsageError(
-                job.target,
-                f"would be written twice, for {targets[place]} and {job.source}",
-                "restore them in two runs with different -o",
-            )
+            reason = f"would be written twice, for {targets[place]} and {job.source}"
+            raise UsageError(job.target, reason, "restore them in two runs with different -o")
         targets[place] = job.source
-        if place == key(job.source):
-            if not overwrite:
-                raise UsageError(
-                    job.target,
-                    "input and output are the same file",
-                    "give another -o, or --overwrite to replace it",
-                )
-        elif place in sources:
-            raise UsageError(
-                job.target,
-                f"the output for {job.source} would replace another input",
-                "give another folder with -o",
-            )
+        is_own = place == key(job.source)
+        if is_own and not overwrite:
+            remedy = "give another -o, or --overwrite to replace it"
+            raise UsageError(job.target, "input and output are the same file", remedy)
+        if place in sources and not is_own:
+            reason = f"the output for {job.source} would replace another input"
+            raise UsageError(job.target, reason, "give another folder with -o")
 
 
 def _missing(source: str, given: Sequence[str], error: OSError) -> DeblurError:
@@ -412,11 +374,7 @@ def _missing(source: str, given: Sequence[str], error: OSError) -> DeblurError:
 
 
 def check_options_apply(plan: Plan, options: ClipOptions) -> None:
-    """Refuses wishes for videos where there is none to apply them to.
-
-    Raises:
-        UsageError: an option is given that none of the inputs can take.
-    """
+    """Raises UsageError for wishes for videos where there is none to apply them to."""
     if options.side_by_side and options.to_frames:
         raise UsageError("--side-by-side", "makes a video, --frames none", "leave one of them out")
     encodes, cuts = {"video", "frames"}, {"video"}
