@@ -48,42 +48,32 @@ _PIXELS_ON_THE_WAY = 32_000_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job.
-
-    Attributes:
-        seconds: time spent in the network.
-        notes: what the user should know, though it worked, or why it was skipped.
-    """
+    """What became of one job; `seconds` are those in the network."""
 
     job: Job
     status: Status
     error: DeblurError | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    """What the user should know, though it worked, or why it was skipped."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is read and how results are written.
-
-    Attributes:
-        strip: leave private metadata out of the outputs.
-        format: of what goes to standard output, as `photos.write` takes it; None keeps the
-            input's own. A file's name says its format.
-        reading: which photos are accepted.
-        selection: the part of each photo that is restored; None is all of it.
-        skip_existing: what another run wrote in the meantime is skipped; empty files are
-            replaced.
-    """
+    """What is read and how results are written."""
 
     overwrite: bool = False
     strip: bool = False
+    """Leave private metadata out."""
     format: str | None = None
+    """As `photos.write` takes it, for targets whose names don't say it; None is the input's own."""
     clips: ClipOptions = ClipOptions()  # noqa: RUF009  (frozen)
     reading: photos.ReadOptions = photos.ReadOptions()  # noqa: RUF009  (frozen)
     selection: Selection | None = None
+    """The part of each photo that is restored; None is all of it."""
     skip_sharp: bool = False
     skip_existing: bool = False
+    """Skip what another run wrote in the meantime; empty files are replaced."""
 
 
 def run(
@@ -92,10 +82,10 @@ def run(
     options: RunOptions,
     progress: Callable[[Job, int, int | None], None] | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Does `jobs` in order and yields what became of each.
+    """Does `jobs` in order and yields what became of each; one that fails does not stop the others.
 
-    An input that fails does not stop the others. Closing the iterator early, or an exception,
-    stops the threads; what was being written is finished or removed, never left in halves.
+    Closing the iterator early, or an exception, stops the threads; what was being written is
+    finished or removed, never left in halves.
 
     Args:
         progress: told after each frame of a clip and each tile of a photo: the job, how many
@@ -123,7 +113,7 @@ def _run_photos(
 ) -> Iterator[Outcome]:
     readers = ThreadPoolExecutor(_THREADS, "deblur-read")
     writers = ThreadPoolExecutor(_THREADS, "deblur-write")
-    reading: deque[tuple[Job, Future[photos.Photo]]] = deque()
+    reading: deque[tuple[Job, Future[photos.Photo] | None]] = deque()
     writing: deque[tuple[Outcome, Future[None]]] = deque()
     waiting = iter(jobs)
     ahead = 1
@@ -134,15 +124,13 @@ def _run_photos(
                 # A pipe may keep us waiting for ever, and Ctrl-C only reaches the thread that
                 # calls: that is where pipes are read.
                 is_file = job.source is not None and job.source.is_file()
-                coming = (
-                    readers.submit(read_photo, job, options) if is_file else _read(job, options)
-                )
+                coming = readers.submit(read_photo, job, options) if is_file else None
                 reading.append((job, coming))
             if not reading:
                 break
             job, coming = reading.popleft()
             try:
-                photo = coming.result()
+                photo = coming.result() if coming else read_photo(job, options)
             except Exception as error:
                 yield Outcome(job, "failed", failure_of(job, error))
                 continue
@@ -157,7 +145,8 @@ def _run_photos(
             if str(deblurrer.device) != "cpu" and not options.skip_sharp:
                 while (
                     reading
-                    and (coming := reading[0][1]).done()
+                    and (coming := reading[0][1]) is not None
+                    and coming.done()
                     and coming.exception() is None
                     and coming.result().pixels.shape == photo.pixels.shape
                     and coming.result().pixels.dtype == photo.pixels.dtype
@@ -212,16 +201,6 @@ def failure_of(job: Job, error: Exception) -> DeblurError:
     return DeblurError(job.source_name, f"failed unexpectedly ({what})", "please report it")
 
 
-def _read(job: Job, options: RunOptions) -> Future[photos.Photo]:
-    """The photo, or why there is none, as a reading thread would give it."""
-    future: Future[photos.Photo] = Future()
-    try:
-        future.set_result(read_photo(job, options))
-    except Exception as error:
-        future.set_exception(error)
-    return future
-
-
 def read_photo(job: Job, options: RunOptions) -> photos.Photo:
     source = sys.stdin.buffer if job.source is None else job.source
     photo = photos.read(source, name=job.source_name, options=options.reading)
@@ -231,32 +210,22 @@ def read_photo(job: Job, options: RunOptions) -> photos.Photo:
 
 
 def write_photo(job: Job, photo: photos.Photo, restored: Image, options: RunOptions) -> None:
-    """Writes the result of a job to its file or to standard output.
-
-    Raises:
-        UsageError: the file exists, and `options` don't allow to replace it.
-        DeblurError: it can't be written.
-        BrokenPipeError: who read our standard output has gone.
-    """
+    """Writes the result of a job to its file or to standard output."""
+    out = job.target or sys.stdout.buffer
+    write = partial(photos.write, photo, restored, out, strip=options.strip)
     if job.target is None:
-        out = sys.stdout.buffer
         try:
-            photos.write(photo, restored, out, format=options.format, strip=options.strip)
+            write(format=options.format)
         except BrokenPipeError:
             raise  # who read it went away, and knows
         except OSError as error:
             raise cannot_write("standard output", error) from error
         return
     make_folder_of(job.target)
-    photos.write(
-        photo,
-        restored,
-        job.target,
-        # A name with an ending decides; `plan` has refused one that contradicts the format.
-        format=None if job.target.suffix else options.format,
-        strip=options.strip,
-        overwrite=options.overwrite or (options.skip_existing and is_empty(job.target)),
-    )
+    # A name with an ending decides; `plan` has refused one that contradicts the format.
+    format = None if job.target.suffix else options.format  # noqa: A001
+    overwrite = options.overwrite or (options.skip_existing and is_empty(job.target))
+    write(format=format, overwrite=overwrite)
 
 
 def _run_clip(

@@ -22,21 +22,16 @@ def arrivals(
     suffix: str | None = None,
     settle_seconds: float = 2.0,
 ) -> Iterator[list[Job]]:
-    """Looks into `folder` again and again, without end.
+    """Looks into `folder` again and again, without end; takes and raises what `plan` does.
 
     Looking works on every file system, network disks included, where notices of changes don't.
 
     Args:
-        folder, output, recursive, videos, suffix: as in `plan`.
         settle_seconds: a file counts as completely written when it has not changed for so long.
 
     Yields:
         After each look, the jobs of files that are complete and have no result yet. Each file is
         given once; one that failed again when it changes.
-
-    Raises:
-        DeblurError: `folder` can't be read.
-        UsageError: two files would have one result.
     """
     unchanged_since: dict[Path, tuple[Stamp, float]] = {}
     given: dict[Path, Stamp] = {}
