@@ -41,29 +41,24 @@ _BORDER_PX = 16  # near its edge a part shows the network too little
 
 @dataclass(frozen=True)
 class BlurEstimate:
-    """What the network says of a photo.
-
-    Attributes:
-        change: root mean square of what it changes in the gradients, relative to that of the
-            gradients; about 0.1 for sharp photos, 0.4 to 1.8 for blurred ones.
-        blur_px: the length of motion blur in pixels at which photos change so much; 8 is 8 or
-            more.
-        verdict: in words. Restoring helps what is blurred; what is sharp is best left alone.
-    """
+    """What the network says of a photo."""
 
     change: float
+    """Root mean square of what it changes in the gradients, relative to that of the gradients;
+    about 0.1 for sharp photos, 0.4 to 1.8 for blurred ones."""
     blur_px: float
+    """The length of motion blur in pixels at which photos change so much; 8 is 8 or more."""
 
     @property
     def verdict(self) -> Verdict:
+        """In words. Restoring helps what is blurred; what is sharp is best left alone."""
         if self.change >= BLURRED:
             return "blurred"
         return "slightly blurred" if self.change >= SLIGHT else "sharp"
 
     def to_json(self) -> dict[str, float | str]:
-        """The estimate for programs."""
-        change, blur_px = round(self.change, 3), round(self.blur_px, 1)
-        return {"verdict": self.verdict, "change": change, "blur_px": blur_px}
+        numbers = {"change": round(self.change, 3), "blur_px": round(self.blur_px, 1)}
+        return {"verdict": self.verdict, **numbers}
 
     @property
     def is_sharp(self) -> bool:
@@ -90,9 +85,9 @@ def estimate_blur(deblurrer: Deblurrer, image: Image) -> BlurEstimate:
     rows, columns = min(side, height), min(side, width)
     scale = 255.0 if image.dtype.kind == "f" else 255.0 / np.iinfo(image.dtype).max
     strengths: list[tuple[float, int, int]] = []
-    for top in range(0, height - rows + 1, max(1, rows // 2)):
+    for top in range(0, height - rows + 1, rows // 2):
         across = np.abs(_gradients(image[top : top + rows], scale)).mean(axis=(0, 1))
-        for left in range(0, width - columns + 1, max(1, columns // 2)):
+        for left in range(0, width - columns + 1, columns // 2):
             strengths.append((float(across[left : left + columns].mean()), top, left))
     chosen: list[tuple[int, int]] = []
     for _, top, left in sorted(strengths, reverse=True):
@@ -105,10 +100,8 @@ def estimate_blur(deblurrer: Deblurrer, image: Image) -> BlurEstimate:
         part = image[top : top + rows, left : left + columns]
         blurred = part.astype(np.float32) * np.float32(scale / 255)  # floats are not rounded
         restored = deblurrer.restore(blurred)
-        inner = tuple(
-            slice(_BORDER_PX, -_BORDER_PX) if length > 3 * _BORDER_PX else slice(None)
-            for length in (rows, columns)
-        )
+        border = [_BORDER_PX if length > 3 * _BORDER_PX else 0 for length in (rows, columns)]
+        inner = np.s_[border[0] : rows - border[0], border[1] : columns - border[1]]
         before, after = (_gradients(whole[inner], 255.0) for whole in (blurred, restored))
         # The 1 keeps the noise of empty areas from being taken for edges.
         changes.append(_rms(after - before) / (_rms(before) + 1.0) / (deblurrer.strength or 1.0))

@@ -54,11 +54,7 @@ def _load(network: NetworkChoice) -> Deblurrer:
 def restore_job(
     job: Job, options: RunOptions, network: NetworkChoice
 ) -> list[Outcome] | DeblurError:
-    """Does one job in a worker.
-
-    Returns:
-        What became of it, or the error that every other job would meet too.
-    """
+    """Does one job in a worker: what became of it, or the error that all others would meet too."""
     if job.target is not None:
         # `plan` promised that neither is there: they are of a worker that died at this job,
         # after its work or in the middle of it.
@@ -79,16 +75,11 @@ def run(
     *,
     workers: int | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Does `jobs` on the cluster that ``RAY_ADDRESS`` names, else on a local one.
+    """Does `jobs` on the cluster that ``RAY_ADDRESS`` names, else on a local one, and yields what
+    became of each, in the order in which they end.
 
     Args:
-        jobs: what to do; none may use a pipe.
-        options: as for `deblurcli.batch.run.run`.
-        network: what each worker loads.
         workers: how many at once; by default one for each GPU, or for every 4 CPUs.
-
-    Yields:
-        What became of each job, in the order in which they end.
 
     Raises:
         UsageError: Ray is missing, or a job uses a pipe.
@@ -121,11 +112,8 @@ def run(
             max_retries=MAX_ATTEMPTS - 1,
             max_calls=0,  # a process keeps its network for the next job, on GPUs too
         )(restore_job)
-        died = (
-            ray.exceptions.WorkerCrashedError,
-            ray.exceptions.NodeDiedError,
-            ray.exceptions.OutOfMemoryError,
-        )
+        known = ray.exceptions
+        died = (known.WorkerCrashedError, known.NodeDiedError, known.OutOfMemoryError)
         while waiting or running:
             while waiting and len(running) < count:
                 job = waiting.popleft()

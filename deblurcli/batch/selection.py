@@ -21,28 +21,19 @@ FEATHER_PX = 16
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What of a photo is restored; all else stays as it is, to the bit.
-
-    Attributes:
-        region: left, top, width and height in pixels of the upright photo; None is all of it.
-        mask: ``(H, W)`` uint8 of a photo's size, 255 where it is restored, 0 where it is not;
-            None is everywhere.
-        mask_name: what errors call the mask.
-    """
+    """What of a photo is restored; all else stays as it is, to the bit."""
 
     region: tuple[int, int, int, int] | None = None
+    """Left, top, width and height in pixels of the upright photo; None is all of it."""
     mask: NDArray[np.uint8] | None = None
+    """``(H, W)`` of a photo's size, 255 where it is restored, 0 where it is not."""
     mask_name: str = ""
 
     @staticmethod
     def read(
         mask: Path | None = None, region: tuple[int, int, int, int] | None = None
     ) -> Selection:
-        """Reads a mask from a picture: white is restored, black is not, grey partly.
-
-        Raises:
-            DeblurError: the picture can't be read.
-        """
+        """Reads a mask from a picture: white is restored, black is not, grey partly."""
         if mask is None:
             return Selection(region)
         pixels = photos.read(mask).pixels
@@ -53,9 +44,9 @@ class Selection:
         """Raises DeblurError for a photo that the selection does not fit."""
         height, width = pixels.shape[:2]
         if self.mask is not None and self.mask.shape != (height, width):
-            size = self.mask.shape[1], self.mask.shape[0]
+            rows, columns = self.mask.shape
             remedy = "give a mask of the photo's size"
-            raise sizes_differ(name, (width, height), self.mask_name, size, remedy)
+            raise sizes_differ(name, (width, height), self.mask_name, (columns, rows), remedy)
         if self.region is not None and (self.region[0] >= width or self.region[1] >= height):
             reason = f"the region lies outside of its {width}x{height} pixels"
             raise DeblurError(name, reason, "give another --region")
@@ -73,16 +64,11 @@ class Selection:
             inside[area] = selected[area]
             selected = inside
         output = pixels.copy()
-        rows, columns = (np.flatnonzero(selected.any(axis=axis)) for axis in (1, 0))
-        if not rows.size:
+        if not selected.any():
             return output
-        part = tuple(
-            slice(
-                max(0, int(there[0]) - deblurrer.overlap_px),
-                int(there[-1]) + 1 + deblurrer.overlap_px,
-            )
-            for there in (rows, columns)
-        )
+        margin = deblurrer.overlap_px
+        places = [np.flatnonzero(selected.any(axis=axis)) for axis in (1, 0)]
+        part = tuple(slice(max(0, int(i[0]) - margin), int(i[-1]) + 1 + margin) for i in places)
         blurred, weights = output[part], _feather(selected[part])
         restored = deblurrer.restore(np.ascontiguousarray(blurred))
         for top in range(0, len(blurred), 256):  # in bands, as floats take four times the memory
@@ -94,10 +80,8 @@ class Selection:
 
 
 def _feather(selected: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Weights that rise from the edge of what is selected to 1 over `FEATHER_PX` pixels.
-
-    They are 0 wherever `selected` is. The picture's own edges are no edges of the selection.
-    """
+    """Weights that rise from the edge of what is selected, where they are 0, to 1 over
+    `FEATHER_PX` pixels. The picture's own edges are no edges of the selection."""
     total, eroded = selected.astype(np.uint16), selected
     for _ in range(FEATHER_PX - 1):
         for axis in (0, 1):

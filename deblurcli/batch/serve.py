@@ -36,24 +36,22 @@ PAGE = Path(__file__).with_name("serve.html")
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
 PREVIEW_PX = 2048
 """The longest side of the pictures under the page's slider."""
+TOLD = ("state", "name", "result_name", "seconds", "notes", "error")
+"""What the page hears of an `Upload`."""
 
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What is accepted, and from whom.
-
-    Attributes:
-        token: what requests have to bring; None lets every program of this computer in.
-        max_upload_bytes, max_pixels: of one photo.
-        max_held_bytes: of all uploads and results together.
-        keep_seconds: how long a result waits to be fetched.
-    """
+    """What is accepted, and from whom."""
 
     token: str | None = None
+    """What requests have to bring; None lets every program of this computer in."""
     max_upload_bytes: int = 100 * 2**20
     max_pixels: int = 100_000_000
     max_held_bytes: int = 1 * 2**30
+    """Of all uploads and results together."""
     keep_seconds: float = 900.0
+    """How long a result waits to be fetched."""
 
 
 @dataclass
@@ -82,17 +80,13 @@ class Upload:
         return f"{path.stem}{media.OWN_MARK}{path.suffix}"
 
     def restore(self, deblurrer: Deblurrer, max_pixels: int) -> None:
-        """Puts the result in place of the upload, and adds previews.
-
-        Raises:
-            DeblurError: it is no photo, or has more than `max_pixels`.
-        """
+        """Puts the result in place of the upload, and adds previews."""
         reading = photos.ReadOptions(max_pixels=max_pixels)
         photo = photos.read(io.BytesIO(self.data), name=self.name, options=reading)
         deblurrer.strength = self.strength
         start = time.perf_counter()
         restored = deblurrer.restore(photo.pixels)
-        self.seconds = time.perf_counter() - start
+        self.seconds = round(time.perf_counter() - start, 2)
         result = io.BytesIO()
         photos.write(photo, restored, result)
         for side, pixels in (("before", photo.pixels), ("after", restored)):
@@ -101,8 +95,7 @@ class Upload:
             encoded = io.BytesIO()
             preview.save(encoded, "JPEG", quality=92, subsampling=0)
             self.previews[side] = encoded.getvalue()
-        self.notes = photo.notes
-        self.data = result.getvalue()
+        self.notes, self.data = photo.notes, result.getvalue()
 
 
 class PhotoQueue:
@@ -143,8 +136,7 @@ class PhotoQueue:
                 continue
             upload.state = "working"
             try:
-                if upload.weights not in self._deblurrers:
-                    # One at a time.
+                if upload.weights not in self._deblurrers:  # one at a time
                     self._deblurrers = {upload.weights: self._load(upload.weights)}
                 upload.restore(self._deblurrers[upload.weights], self._options.max_pixels)
                 upload.state = "done"
@@ -161,13 +153,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 def make_app(  # noqa: PLR0915  (all requests on one page)
     load: Callable[[str], Deblurrer], default: str, options: ServeOptions
 ) -> Starlette:
-    """Makes the ASGI application.
-
-    Args:
-        load: gives the network for a name of weights.
-        default: the weights that the page offers first.
-        options: limits, and the token.
-    """
+    """Makes the ASGI application; `load` gives the network for a name, `default` comes first."""
     waiting = PhotoQueue(load, options)
     # The page names weights that lie here, never files.
     here = [listing.entry.name for listing in hub.listings() if listing.state == "intact"]
@@ -219,8 +205,7 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
         if not 0 <= strength <= 1:
             return _refusal(400, "strength: not a number from 0 to 1; give one")
         if weights not in usable:
-            reason = f"{weights}: no such weights here; see 'deblur weights list'"
-            return _refusal(400, reason)
+            return _refusal(400, f"{weights}: no such weights here; see 'deblur weights list'")
         data = bytearray()
         try:
             async for piece in request.stream():
@@ -242,17 +227,8 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
         upload = waiting.uploads.get(request.path_params["id"])
         if upload is None:
             return _refusal(404, "photo: not here any more; upload it again")
-        return JSONResponse(
-            {
-                "state": upload.state,
-                "name": upload.name,
-                "result_name": upload.result_name,
-                "before_it": waiting.position(upload),
-                "seconds": round(upload.seconds, 2),
-                "notes": upload.notes,
-                "error": upload.error,
-            }
-        )
+        facts = {name: getattr(upload, name) for name in TOLD}
+        return JSONResponse(facts | {"before_it": waiting.position(upload)})
 
     async def give(request: Request) -> Response:
         upload = waiting.uploads.get(request.path_params["id"])
@@ -269,17 +245,15 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
         waiting.uploads.pop(request.path_params["id"], None)
         return Response(status_code=204)
 
-    photo = "/api/photos/{id}"
-    return Starlette(
-        routes=[
-            Route("/", guarded(show_page)),
-            Route("/api/weights", guarded(list_weights)),
-            Route("/api/photos", guarded(add_photo), methods=["POST"]),
-            Route(photo, guarded(tell)),
-            Route(photo, guarded(forget), methods=["DELETE"]),
-            Route(photo + "/{part}", guarded(give)),
-        ]
-    )
+    routes: list[tuple[str, str, Handler]] = [
+        ("GET", "/", show_page),
+        ("GET", "/api/weights", list_weights),
+        ("POST", "/api/photos", add_photo),
+        ("GET", "/api/photos/{id}", tell),
+        ("DELETE", "/api/photos/{id}", forget),
+        ("GET", "/api/photos/{id}/{part}", give),
+    ]
+    return Starlette(routes=[Route(path, guarded(f), methods=[verb]) for verb, path, f in routes])
 
 
 def _refusal(status: int, line: str, headers: dict[str, str] | None = None) -> Response:

@@ -20,13 +20,13 @@ def compact_config(
     block: Literal["residual", "gated"] = "gated",
 ) -> GeneratorConfig:
     """The default network: three small U-Nets, coarse to fine."""
-    *wider, _ = channels
+    wider = len(channels) - 1
     return GeneratorConfig(
         body="unet",
         scales=scales,
         channels=channels,
-        encoder_blocks=(*(1 for _ in wider), 3),
-        decoder_blocks=tuple(2 for _ in wider),
+        encoder_blocks=(1,) * wider + (3,),
+        decoder_blocks=(2,) * wider,
         kernel_px=3,
         unshuffle=unshuffle,
         block=block,
@@ -100,8 +100,7 @@ class Int8GatedBlock(nn.Module):
 class UNetLevel(nn.Module):
     """One level of the compact network: a U-Net that predicts the change to its input.
 
-    Its `up_features`, for the next finer level, are its last features, which hold more than the
-    image.
+    What it hands to the next finer level are its last features, which hold more than the image.
     """
 
     pads_mirrored = True  # up to 31 px are added: better picture than streaks
@@ -113,23 +112,21 @@ class UNetLevel(nn.Module):
         channels, k = config.channels[:depths], config.kernel_px
         block = GatedBlock if config.block == "gated" else ResidualBlock
         self.unshuffle = config.unshuffle
+        self.alignment_px: int = config.unshuffle * 2 ** (depths - 1)
         pixels = 3 * config.unshuffle**2
-        self.from_coarser = (
-            None if coarsest else nn.Conv2d(channels[0], 4 * channels[0], k, padding=k // 2)
-        )
-        incoming = pixels if coarsest else pixels + channels[0]
-        self.head = nn.Conv2d(incoming, channels[0], k, padding=k // 2)
-        self.encoders = nn.ModuleList(
-            nn.Sequential(*(block(c, k) for _ in range(n)))
-            for c, n in zip(channels, config.encoder_blocks, strict=False)
-        )
+        first, pad = channels[0], k // 2
+        self.from_coarser = None if coarsest else nn.Conv2d(first, 4 * first, k, padding=pad)
+        self.head = nn.Conv2d(pixels if coarsest else pixels + first, first, k, padding=pad)
+
+        def blocks(counts: tuple[int, ...]) -> nn.ModuleList:
+            each = zip(channels, counts, strict=False)
+            return nn.ModuleList(nn.Sequential(*(block(c, k) for _ in range(n))) for c, n in each)
+
+        self.encoders = blocks(config.encoder_blocks)
         self.downs = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairwise(channels))
         self.ups = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairwise(channels))
-        self.decoders = nn.ModuleList(
-            nn.Sequential(*(block(c, k) for _ in range(n)))
-            for c, n in zip(channels[:-1], config.decoder_blocks, strict=False)
-        )
-        self.tail = nn.Conv2d(channels[0], pixels, k, padding=k // 2)
+        self.decoders = blocks(config.decoder_blocks[: depths - 1])
+        self.tail = nn.Conv2d(first, pixels, k, padding=pad)
         # On the meta device a file will bring the values; and drawing random numbers there makes
         # PyTorch import its compiler and SymPy, which takes a second or two.
         if self.tail.weight.is_meta:
@@ -153,19 +150,12 @@ class UNetLevel(nn.Module):
         # At first the output is nearly the input, which is a good guess already.
         self.tail.weight.data.mul_(0.05)
 
-    @staticmethod
-    def alignment_px(config: GeneratorConfig, level: int) -> int:
-        """How far the level reduces its picture on the inside."""
-        depths = config.depths[level] if config.depths else len(config.channels)
-        return int(config.unshuffle * 2 ** (depths - 1))
-
     def forward(self, blurred: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
         features = F.pixel_unshuffle(blurred, self.unshuffle)
         if self.from_coarser is not None and coarser is not None:
             upscaled = F.pixel_shuffle(self.from_coarser(coarser), 2)
             # The convolution of both concatenated, as the sum of two: nothing is copied.
-            weight, pixels = self.head.weight, features.shape[1]
-            pad = self.head.padding
+            weight, pixels, pad = self.head.weight, features.shape[1], self.head.padding
             features = F.conv2d(features, weight[:, :pixels], self.head.bias, padding=pad)
             features.add_(F.conv2d(upscaled, weight[:, pixels:], padding=pad))
         else:

@@ -12,35 +12,26 @@ from typing import Literal
 class GeneratorConfig:
     """All that is needed to rebuild a `MultiScaleGenerator` before loading its weights.
 
-    Attributes:
-        body: ``"resnet"`` (the paper's) or ``"unet"`` (compact).
-        scales: number of pyramid levels, the paper's K.
-        channels: features per depth. One number for ``resnet``; for ``unet`` one per depth,
-            each depth at half the resolution of the one before.
-        encoder_blocks: residual blocks per depth on the way down (``unet``), or of the whole
-            body (``resnet``, one number).
-        decoder_blocks: residual blocks per depth on the way up, one fewer than depths (``unet``).
-        kernel_px: side of the convolution kernels.
-        unshuffle: the body works on pixel-unshuffled input at 1/unshuffle of its level's
-            resolution (``unet``).
-        block: ``"residual"`` or ``"gated"`` (``unet``).
-        depths: how many of the depths each level uses, finest level first; all where it is
-            empty (``unet``).
-        value_range: the span of pixel values inside the network: 1 for ours, 255 for the
-            weights that the authors publish. The generator's own input and output are always
-            in [0, 1].
+    Only a ``unet`` has `decoder_blocks`, `unshuffle`, `block` and `depths`.
     """
 
     body: Literal["resnet", "unet"]
     scales: int
+    """Number of pyramid levels, the paper's K."""
     channels: tuple[int, ...]
+    """Features at each depth, of half the resolution of the one before; a ``resnet`` has one."""
     encoder_blocks: tuple[int, ...]
+    """Blocks at each depth on the way down."""
     decoder_blocks: tuple[int, ...] = ()
+    """Blocks at each depth on the way up, one number fewer."""
     kernel_px: int = 3
     unshuffle: int = 1
+    """The pixel-unshuffle factor: the body works at 1/unshuffle of its level's resolution."""
     block: Literal["residual", "gated"] = "residual"
     value_range: float = 1.0
+    """The span of pixel values inside: 1 for ours, 255 for the weights that the authors publish."""
     depths: tuple[int, ...] = ()
+    """How many of the depths each level uses, finest level first; all where it is empty."""
 
     def __post_init__(self) -> None:
         """Raises ValueError if the configuration is invalid: it may come from any file."""

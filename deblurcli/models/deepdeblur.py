@@ -26,6 +26,7 @@ class ResNetLevel(nn.Module):
     """One level of the paper's network, with the step that hands its result to the next."""
 
     pads_mirrored = False  # as the authors' release does
+    alignment_px = 1
 
     def __init__(self, config: GeneratorConfig, level: int) -> None:
         super().__init__()
@@ -36,11 +37,6 @@ class ResNetLevel(nn.Module):
         self.head = nn.Conv2d(3 if coarsest else 6, features, k, padding=pad)
         self.blocks = nn.Sequential(*(ResidualBlock(features, k) for _ in range(blocks)))
         self.tail = nn.Conv2d(features, 3, k, padding=pad)
-
-    @staticmethod
-    def alignment_px(config: GeneratorConfig, level: int) -> int:
-        del config, level
-        return 1
 
     def forward(self, blurred: Tensor, coarser: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.from_coarser is not None and coarser is not None:

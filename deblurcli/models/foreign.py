@@ -29,26 +29,19 @@ class UnsuitableNetworkError(ValueError):
 
 @dataclass(frozen=True)
 class ForeignConfig:
-    """What a weights file says of another's network; the rest is in the parameters.
-
-    Attributes:
-        body: the architecture, as spandrel calls it.
-        gmacs: multiply-accumulates for one 256×256 image, in 10⁹.
-    """
+    """What a weights file says of another's network; the rest is in the parameters."""
 
     body: str
+    """The architecture, as spandrel calls it."""
     gmacs: float | None = None
+    """Multiply-accumulates for one 256×256 image, in 10⁹."""
 
     def to_json(self) -> dict[str, object]:
         return asdict(self)
 
 
 class ForeignNetwork(RestorationNetwork):
-    """A network of others: restores RGB images at their own size.
-
-    Attributes:
-        model: the network itself, with its parameters under their own names.
-    """
+    """A network of others, `model`, which restores RGB images at their own size."""
 
     def __init__(self, descriptor: spandrel.ImageModelDescriptor[nn.Module]) -> None:
         super().__init__()
@@ -70,8 +63,7 @@ def load_foreign(parameters: Mapping[str, Tensor]) -> ForeignNetwork:
     """The network that has these parameters, on the CPU in float32, in evaluation mode.
 
     Raises:
-        UnsuitableNetworkError: no known network has them, or one that doesn't restore RGB photos
-            at their own size.
+        UnsuitableNetworkError: no known network has them, or none that deblurs RGB photos.
         ImportError: the extra is not installed.
     """
     spandrel = import_spandrel()

@@ -1,9 +1,6 @@
-"""The networks: one multi-scale generator, two bodies.
-
-Both restore an image coarse to fine, as in Nah, Kim and Lee, "Deep Multi-scale Convolutional
-Neural Network for Dynamic Scene Deblurring" (CVPR 2017, arXiv 1612.02177). The body at each level
-is ``resnet``, the paper's own: with K = 3 levels 11.72 M parameters, 336 GMACs for 256×256 pixels;
-or ``unet``, our compact one for CPUs, about a fortieth of the operations.
+"""The multi-scale generator of Nah, Kim and Lee, "Deep Multi-scale Convolutional Neural Network for
+Dynamic Scene Deblurring" (CVPR 2017, arXiv 1612.02177), coarse to fine, with two bodies: the
+paper's ``resnet``, and ``unet``, our compact one for CPUs, about a fortieth of the operations.
 """
 
 from __future__ import annotations
@@ -22,11 +19,7 @@ from deblurcli.models.network import RestorationNetwork
 
 
 class MultiScaleGenerator(RestorationNetwork):
-    """Restores motion-blurred images coarse to fine. The output is not clamped.
-
-    Attributes:
-        config: rebuilds this network.
-    """
+    """Restores motion-blurred images coarse to fine. The output is not clamped."""
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
@@ -34,8 +27,9 @@ class MultiScaleGenerator(RestorationNetwork):
         self.features_per_pixel = config.channels[0] / config.unshuffle**2
         level = ResNetLevel if config.body == "resnet" else UNetLevel
         # Index 0 is the finest level, as in the authors' release.
-        self.levels = nn.ModuleList(level(config, k) for k in range(config.scales))
-        self.alignment_px = max(level.alignment_px(config, k) * 2**k for k in range(config.scales))
+        levels = [level(config, k) for k in range(config.scales)]
+        self.levels = nn.ModuleList(levels)
+        self.alignment_px = max(each.alignment_px * 2**k for k, each in enumerate(levels))
         self.pads_mirrored = level.pads_mirrored
 
     def forward(self, blurred: Tensor) -> Tensor:
@@ -105,31 +99,25 @@ def _halve(image: Tensor, dim: int) -> Tensor:
     """Smooths and halves along one dimension, 2 (height) or 3 (width)."""
     radius = 3  # int(4 σ + 0.5) for σ = 2/3, as scipy.ndimage truncates
     weights = [math.exp(-0.5 * (i / (2 / 3)) ** 2) for i in range(-radius, radius + 1)]
-    total = sum(weights)
-    weights = [w / total for w in weights]
+    weights = [weight / sum(weights) for weight in weights]
     length = image.shape[dim]
-    image = extend(image, dim, radius, radius)
-    if length % 2:
-        image = _correlate(image, weights, dim, length, step=1)
-        size = [*image.shape[2:]]
-        size[dim - 2] = (length + 1) // 2
-        return F.interpolate(image, size=size, mode="bilinear", align_corners=False)
-    # Bilinear halving of an even length is the mean of pairs: one kernel does both.
-    pairs = [(a + b) / 2 for a, b in zip([*weights, 0.0], [0.0, *weights], strict=True)]
-    return _correlate(image, pairs, dim, length - 1, step=2)
-
-
-def _correlate(image: Tensor, weights: list[float], dim: int, span: int, step: int) -> Tensor:
-    """Σ weights[i] · image shifted by i. On three channels sums of slices are several times
-    faster than depthwise convolutions on a CPU."""
-    terms = (
-        image[:, :, i : i + span : step] if dim == 2 else image[:, :, :, i : i + span : step]
-        for i in range(len(weights))
-    )
+    span, step = length, 1
+    if length % 2 == 0:
+        # Bilinear halving of an even length is the mean of pairs: one kernel does both.
+        weights = [(a + b) / 2 for a, b in zip([*weights, 0.0], [0.0, *weights], strict=True)]
+        span, step = length - 1, 2
+    extended = extend(image, dim, radius, radius)
+    # On three channels sums of slices are several times faster than depthwise convolutions on CPUs.
+    shifted = (slice(i, i + span, step) for i in range(len(weights)))
+    terms = (extended[:, :, s] if dim == 2 else extended[:, :, :, s] for s in shifted)
     result = torch.mul(next(terms), weights[0])
     for weight, term in zip(weights[1:], terms, strict=True):
         result = result.add(term, alpha=weight)
-    return result
+    if length % 2 == 0:
+        return result
+    size = [*result.shape[2:]]
+    size[dim - 2] = (length + 1) // 2
+    return F.interpolate(result, size=size, mode="bilinear", align_corners=False)
 
 
 def extend(image: Tensor, dim: int, before: int, after: int, *, mirrored: bool = True) -> Tensor:

@@ -24,22 +24,18 @@ class RestorationNetwork(nn.Module):
 
     Input and output are ``(N, 3, H, W)`` floating-point tensors of sRGB-encoded values in
     [0, 1], for any H, W ≥ 1; the output has the size and device of the input. Normalisation and
-    padding happen inside. For memory and speed, channels-last tensors are preferred but not
-    required.
-
-    Attributes:
-        config: with the parameters, rebuilds it.
-        alignment_px: crops of one image whose origins are multiples of this see the same pixel
-            grid inside the network as the whole image does; tiles should start there.
-        features_per_pixel: channels of its largest features, for each pixel of the image.
-        pads_mirrored: whether an image is extended to a multiple of `alignment_px` by mirroring
-            it, else by repeating its last row and column.
+    padding happen inside. Channels-last tensors take less memory and time.
     """
 
     config: NetworkConfig
+    """With the parameters, rebuilds it."""
     alignment_px: int
+    """Tiles should start at multiples of this: there they see the pixel grid of the whole image."""
     features_per_pixel: float
+    """Channels of its largest features, for each pixel of the image."""
     pads_mirrored: bool = True
+    """Whether an image is extended to a multiple of `alignment_px` by mirroring it, else by
+    repeating its last row and column."""
 
     def forward(self, blurred: Tensor) -> Tensor:
         """The restored images, ``(N, 3, H, W)`` like `blurred`."""

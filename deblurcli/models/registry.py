@@ -16,17 +16,14 @@ from deblurcli.models.network import NetworkConfig, RestorationNetwork
 
 @dataclass(frozen=True)
 class NetworkKind:
-    """What has to be known of a network to run it.
-
-    Attributes:
-        overlap_px: what neighbouring tiles share.
-        feature_maps: how many of its largest features are alive at once, for the memory.
-        half_precision: whether it computes in bf16 and fp16.
-    """
+    """What has to be known of a network to run it."""
 
     overlap_px: int = 128
+    """What neighbouring tiles share."""
     feature_maps: float = 70
+    """How many of its largest features are alive at once, for the memory."""
     half_precision: bool = True
+    """Whether it computes in bf16 and fp16."""
 
     def bytes_per_pixel(self, network: RestorationNetwork, dtype: torch.dtype) -> float:
         """About how much memory a forward pass takes for each pixel of the image."""
