@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
@@ -104,29 +105,38 @@ def gather(device: str = "auto", precision: str = "auto") -> dict[str, Part]:
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     document["libraries"] = versions
-    with guard("torch"):
-        import torch
+    without_torch = versions["torch"] is None and find_spec("torch") is None
+    if without_torch:
+        remedy = "ONNX Runtime restores photos" if versions["onnxruntime"] else "pip install torch"
+        document["torch"] = f"not installed; {remedy}"
+    else:
+        with guard("torch"):
+            import torch
 
-        cuda, cudnn = torch.version.cuda, torch.backends.cudnn
-        document["torch"] = {
-            "version": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "cuda": cuda,
-            "cudnn": cudnn.version() if cuda else None,  # type: ignore[no-untyped-call]
-            "rocm": torch.version.hip,
-        }
-    with guard("devices"):
-        from deblurcli.devices import describe_devices
+            cuda, cudnn = torch.version.cuda, torch.backends.cudnn
+            document["torch"] = {
+                "version": torch.__version__,
+                "threads": torch.get_num_threads(),
+                "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+                "cuda": cuda,
+                "cudnn": cudnn.version() if cuda else None,  # type: ignore[no-untyped-call]
+                "rocm": torch.version.hip,
+            }
+        with guard("devices"):
+            from deblurcli.devices import describe_devices
 
-        document["devices"] = describe_devices()
+            document["devices"] = describe_devices()
     with guard("chosen"):
+        from deblurcli.backends.onnx import OnnxBackend
         from deblurcli.devices import choose_device, choose_precision
 
-        place = choose_device(device)
-        best = choose_precision(precision, place)
-        facts = {"precision": best.name, "reason": best.reason}
-        document["chosen"] = {"device": str(place), **facts}
+        if without_torch:
+            OnnxBackend.check(device, precision)
+            name, best = OnnxBackend.device, OnnxBackend.precision
+        else:
+            place = choose_device(device)
+            name, best = str(place), choose_precision(precision, place)
+        document["chosen"] = {"device": name, "precision": best.name, "reason": best.reason}
     with guard("weights"):
         default = hub.catalogue().default
         rows: list[Facts] = [

@@ -98,6 +98,14 @@ def test_a_photo_is_restored_without_pytorch(tmp_path: Path, backend: str) -> No
     assert np.abs(np.asarray(Image.open(target)).astype(int) - expected).max() <= 1
 
 
+def test_photos_are_compared_without_pytorch(tmp_path: Path) -> None:
+    Image.fromarray(make_image(60, 80)).save(tmp_path / "photo.png")
+    page = tmp_path / "page.html"
+    run = run_without_torch("compare", tmp_path / "photo.png", tmp_path / "photo.png", "-o", page)
+    assert run.returncode == 0, run.stderr
+    assert "1 slider" in run.stderr
+
+
 def test_a_graph_is_made_once_and_kept(
     own_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,26 @@ def test_a_broken_part_is_named_and_hides_nothing_else(
     assert "torch            error ModuleNotFoundError" in text
     assert "not a manifest" in text
     assert str(environment / "cache") in text
+
+
+def test_where_pytorch_is_not_installed_plain_words_say_what_computes(
+    environment: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = metadata.version
+
+    def version_of_others(name: str) -> str:
+        if name == "torch":
+            raise metadata.PackageNotFoundError(name)
+        return "1.23" if name == "onnxruntime" else version(name)
+
+    monkeypatch.setattr(metadata, "version", version_of_others)
+    monkeypatch.setitem(sys.modules, "torch", None)  # it can't be found either
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert "torch            not installed; ONNX Runtime restores photos\n" in text
+    assert "chosen           device cpu, precision fp32, reason ONNX Runtime" in text
+    assert "Error" not in text
+    assert "ONNX Runtime is used on CPUs" in gather("cuda")["chosen"]["error"]
 
 
 def test_a_device_that_is_not_here_is_said_to_be_so(

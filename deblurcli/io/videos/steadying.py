@@ -10,14 +10,15 @@ unaltered, and where anything moves the network's frame is left as it is, so not
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
-from torch import Tensor
 
 from deblurcli.io.videos.pixels import Pixels
+
+if TYPE_CHECKING:  # pages that compare photos are made without PyTorch, too
+    from torch import Tensor
 
 CELL_PX = 4
 """Motion is looked for between the means of squares of this size: noise hardly changes those."""
@@ -47,6 +48,9 @@ class Steadier:
         Args:
             blurred: (H, W, 3) uint8 or uint16.
         """
+        import torch
+        import torch.nn.functional as F  # noqa: N812
+
         restored = self._restore(blurred)
         if (restored.shape, restored.dtype) != (blurred.shape, blurred.dtype):
             raise TypeError(f"shape and dtype became {restored.shape} {restored.dtype}")
@@ -82,5 +86,7 @@ class Steadier:
 
     def load(self, state: Mapping[str, NDArray[np.float32]]) -> None:
         """Goes on where `save` was called; anew if the state is empty."""
+        import torch
+
         tensors = {name: torch.from_numpy(values) for name, values in state.items()}
         self._cells, self._change = tensors.get("cells"), tensors.get("change")
