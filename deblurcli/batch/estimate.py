@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from deblurcli.batch.plan import ClipOptions, Job
+    from deblurcli.batch.plan import Job
     from deblurcli.deblurrer import Deblurrer, Image
+    from deblurcli.io.options import ClipOptions
 
 Verdict = Literal["sharp", "slightly blurred", "blurred"]
 
@@ -147,17 +148,8 @@ def estimate_clip(deblurrer: Deblurrer, job: Job, wishes: ClipOptions) -> ClipEs
     frame = np.random.default_rng(0).integers(0, 256, (info.height, info.width, 3), np.uint8)
     with tempfile.TemporaryDirectory(prefix="deblur-") as folder:
         sample = Path(folder, f"sample{job.target.suffix}")
-        encoded = videos.restore_video(
-            job.source,
-            sample,
-            lambda pixels: pixels,
-            codec=wishes.codec,
-            crf=wishes.crf,
-            preset=wishes.preset,
-            start=max(begin, middle - 1),
-            end=min(end, middle + 1),
-            side_by_side=wishes.side_by_side,
-        ).frame_count
+        part = replace(wishes, start=max(begin, middle - 1), end=min(end, middle + 1))
+        encoded = videos.restore_video(job.source, sample, lambda frame: frame, part).frame_count
         size_bytes = sample.stat().st_size
     deblurrer.restore(frame)  # the first one also warms up
     start = time.perf_counter()

@@ -22,6 +22,7 @@ from deblurcli.errors import (
 )
 from deblurcli.io import media, photos
 from deblurcli.io.files import is_empty, is_special
+from deblurcli.io.options import ClipOptions
 
 PIPE = "-"
 """How the user names standard input and standard output."""
@@ -42,27 +43,6 @@ class Job:
     @property
     def target_name(self) -> str:
         return str(self.target or "standard output")
-
-
-@dataclass(frozen=True)
-class ClipOptions:
-    """The user's wishes for clips; None leaves the choice to us.
-
-    Attributes:
-        fps: of a folder of numbered frames.
-        start, end: the part to restore, in seconds.
-        to_frames: write a folder of frames, ``".png"`` or ``".jpg"``, instead of a video.
-    """
-
-    fps: float | None = None
-    codec: str | None = None
-    crf: int | None = None
-    preset: str | None = None
-    start: float | None = None
-    end: float | None = None
-    side_by_side: bool = False
-    to_frames: bool = False
-    frame_suffix: str = ".png"
 
 
 @dataclass

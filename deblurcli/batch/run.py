@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 from deblurcli import __version__
 from deblurcli.batch.estimate import estimate_blur
-from deblurcli.batch.plan import ClipOptions, Job
+from deblurcli.batch.plan import Job
 from deblurcli.batch.selection import Selection
 from deblurcli.errors import (
     DeblurError,
@@ -34,13 +34,13 @@ from deblurcli.errors import (
 )
 from deblurcli.io import media, photos
 from deblurcli.io.files import is_empty, make_folder_of
+from deblurcli.io.options import ClipOptions
 
 if TYPE_CHECKING:
     from deblurcli.deblurrer import Deblurrer, Image
 
 Status = Literal["done", "skipped", "failed"]
 
-DEFAULT_FPS = 30.0
 _THREADS = min(4, os.cpu_count() or 1)
 _MAX_AHEAD = 2 * _THREADS
 _PIXELS_ON_THE_WAY = 32_000_000
@@ -240,7 +240,6 @@ def _run_clip(
     if job.source is None or job.target is None:
         raise UsageError(job.source_name, "a video does not fit through a pipe", "give files")
     seconds = 0.0
-    wishes = options.clips
 
     def restore(pixels: Image) -> Image:
         nonlocal seconds
@@ -259,29 +258,20 @@ def _run_clip(
             weights = f"{path.name} of {path.stat().st_size} bytes, {path.stat().st_mtime_ns}"
             how = f"strength {deblurrer.strength:g}, ensemble {deblurrer.ensemble}"
             restored_by = f"deblurcli {__version__}, {weights}, {how}"
+        clips = replace(
+            options.clips,
+            strip=options.strip,
+            overwrite=options.overwrite,
+            progress=show,
+            restored_by=restored_by,
+        )
         if job.kind == "animation":
-            result = videos.restore_animation(
-                job.source,
-                job.target,
-                restore,
-                strip=options.strip,
-                overwrite=options.overwrite,
-                progress=show,
-            )
+            result = videos.restore_animation(job.source, job.target, restore, clips)
         elif job.kind == "frames":
             frames = media.find_clip(job.source)
+            read = partial(photos.read, options=options.reading)
             result = videos.restore_frames(
-                frames,
-                job.target,
-                restore,
-                lambda path: photos.read(path, options=options.reading).pixels,
-                fps=DEFAULT_FPS if wishes.fps is None else wishes.fps,
-                codec=wishes.codec,
-                crf=wishes.crf,
-                preset=wishes.preset,
-                overwrite=options.overwrite,
-                progress=show,
-                restored_by=restored_by,
+                frames, job.target, restore, lambda path: read(path).pixels, clips
             )
             steps = [after - before for before, after in pairwise(media.frame_numbers(frames))]
             gaps = [place for place, step in enumerate(steps) if step != min(steps)]
@@ -289,34 +279,10 @@ def _run_clip(
                 first = frames[gaps[0]].name
                 note = f"numbers are missing in {len(gaps)} place(s), the first after {first}"
                 result = replace(result, notes=(*result.notes, note))
-        elif wishes.to_frames:
-            result = videos.restore_to_frames(
-                job.source,
-                job.target,
-                restore,
-                suffix=wishes.frame_suffix,
-                start=wishes.start,
-                end=wishes.end,
-                overwrite=options.overwrite,
-                progress=show,
-                restored_by=restored_by,
-            )
+        elif clips.to_frames:
+            result = videos.restore_to_frames(job.source, job.target, restore, clips)
         else:
-            result = videos.restore_video(
-                job.source,
-                job.target,
-                restore,
-                codec=wishes.codec,
-                crf=wishes.crf,
-                preset=wishes.preset,
-                start=wishes.start,
-                end=wishes.end,
-                side_by_side=wishes.side_by_side,
-                strip=options.strip,
-                overwrite=options.overwrite,
-                progress=show,
-                restored_by=restored_by,
-            )
+            result = videos.restore_video(job.source, job.target, restore, clips)
     except (DeviceError, DiskFullError, WeightsError):
         raise  # the next job would fail the same way
     except Exception as error:

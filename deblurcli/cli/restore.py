@@ -190,10 +190,11 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
                 "-o -", "would fill the terminal with bytes", "send it on: -o - > sharp.jpg"
             )
 
-    from deblurcli.batch.plan import ClipOptions, check_options_apply, plan
+    from deblurcli.batch.plan import check_options_apply, plan
     from deblurcli.batch.run import RunOptions, run
     from deblurcli.batch.selection import Selection
     from deblurcli.cli.run_report import RunReport
+    from deblurcli.io.options import ClipOptions
     from deblurcli.io.photos import ReadOptions
 
     if clips.preview is not None:
@@ -220,7 +221,7 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
         end=clips.end,
         side_by_side=clips.side_by_side,
         to_frames=clips.frames,
-        frame_suffix=targets.format or ".png",
+        suffix=targets.format or ".png",
     )
     check_options_apply(planned, wishes)
     report = RunReport(planned, json=json)

@@ -16,8 +16,9 @@ from deblurcli.errors import DeblurError
 from deblurcli.io import photos
 
 if TYPE_CHECKING:
-    from deblurcli.batch.plan import ClipOptions, Job, Plan
+    from deblurcli.batch.plan import Job, Plan
     from deblurcli.deblurrer import Deblurrer
+    from deblurcli.io.options import ClipOptions
 
 
 SECONDS_OF_A_LINE = 60.0

@@ -11,7 +11,9 @@ import itertools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -19,9 +21,10 @@ from PIL import Image, UnidentifiedImageError
 
 from deblurcli.errors import DECODER_ERRORS, DeblurError, cannot_read
 from deblurcli.io.files import atomic_output
+from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.info import open_video
 from deblurcli.io.videos.pixels import Pixels
-from deblurcli.io.videos.restoring import Progress, VideoResult
+from deblurcli.io.videos.restoring import VideoResult
 from deblurcli.io.videos.steadying import Restore, Steadier
 
 ANIMATION_FORMATS = {
@@ -45,10 +48,8 @@ def restore_animation(  # noqa: PLR0912, PLR0915 - one page, from file to file
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     restore: Restore,
-    *,
-    strip: bool = False,
-    overwrite: bool = False,
-    progress: Progress | None = None,
+    options: ClipOptions | None = None,
+    **changes: Any,
 ) -> VideoResult:
     """Restores every frame of an animated GIF, WebP, PNG or AVIF.
 
@@ -56,15 +57,15 @@ def restore_animation(  # noqa: PLR0912, PLR0915 - one page, from file to file
         source: the animation.
         target: the file to write, with one of the same endings.
         restore: restores one frame, (H, W, 3) uint8; transparency is kept beside it.
-        strip: leave out all metadata but the colour profile.
-        overwrite: `target` may be replaced.
-        progress: is told about each frame.
+        options, changes: as in `restore_video`, of which `strip` leaves the colour profile,
+            `overwrite` and `progress` apply.
 
     Raises:
         UsageError: `target` exists.
         DeblurError: `source` can't be read, or `target` not written.
     """
     source, target = Path(source), Path(target)
+    options = replace(options or ClipOptions(), **changes)
     if target.suffix.lower() not in ANIMATION_FORMATS:
         known = " ".join(sorted(ANIMATION_FORMATS))
         raise DeblurError(target, "no animation is written with this ending", f"give {known}")
@@ -72,7 +73,7 @@ def restore_animation(  # noqa: PLR0912, PLR0915 - one page, from file to file
     frames: list[Pixels] = []
     durations_ms: list[int] = []
     steadier = Steadier(restore)
-    with atomic_output(target, overwrite=overwrite) as part:
+    with atomic_output(target, overwrite=options.overwrite) as part:
         try:
             data = source.read_bytes()
             with Image.open(source, formats=_READ_FORMATS) as image:
@@ -91,26 +92,26 @@ def restore_animation(  # noqa: PLR0912, PLR0915 - one page, from file to file
             frame[..., :3] = np.where(frame[..., 3:] == 0, frame[..., :3], sharp)
             frames.append(frame)
             durations_ms.append(duration_ms)
-            if progress is not None:
-                progress(len(frames), total)
+            if options.progress is not None:
+                options.progress(len(frames), total)
         if not frames:
             raise DeblurError(source, "not one frame of it can be decoded", "copy it again")
-        kept = {"icc_profile"} | (set() if strip else {"exif", "xmp", "comment"})
-        options = {key: value for key, value in info.items() if key in kept}
-        options |= {"duration": durations_ms, "quality": _LOSSY_QUALITY}
+        kept = {"icc_profile"} | (set() if options.strip else {"exif", "xmp", "comment"})
+        settings = {key: value for key, value in info.items() if key in kept}
+        settings |= {"duration": durations_ms, "quality": _LOSSY_QUALITY}
         if source_format == "WEBP" and b"VP8L" in data[:4096]:
-            options["lossless"] = True
+            settings["lossless"] = True
         transparent = any((frame[..., 3] < 255).any() for frame in frames)
         if output_format == "GIF":
-            options.pop("icc_profile", None)
-            options["disposal"] = 2 if transparent else 0
+            settings.pop("icc_profile", None)
+            settings["disposal"] = 2 if transparent else 0
         if output_format in ("WEBP", "PNG") or "loop" in info:
             # They have no "once" beside a count: there it is 1.
-            options["loop"] = info.get("loop", 1)
+            settings["loop"] = info.get("loop", 1)
         shown = frames if transparent else [frame[..., :3] for frame in frames]
         to_picture = StillPalettes().reduce if output_format == "GIF" else Image.fromarray
         first, *others = map(to_picture, shown)
-        first.save(part, output_format, save_all=True, append_images=others, **options)
+        first.save(part, output_format, save_all=True, append_images=others, **settings)
     notes, damage = [], ""
     if source_format == "PNG" and data[24] == 16:
         notes.append("its 16 bits become 8")

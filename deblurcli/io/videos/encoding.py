@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from av.codec.codec import Codec, UnknownCodecError
+from av.codec.codec import Codec, UnknownCodecError, find_best_pix_fmt_of_list
 from av.video.format import VideoFormat
 from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError, UsageError
+from deblurcli.io.options import ClipOptions
 
 _X26_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
@@ -21,7 +23,6 @@ _ALIASES = {
     **dict.fromkeys(("h265", "x265", "hevc"), "libx265"),
     **{"vp9": "libvpx-vp9", "av1": "libsvtav1", "prores": "prores_ks"},
 }
-TRANSPARENT = "its transparency is left out"
 _LEFT_OUT = {
     "SPHERICAL": "its 360° projection is left out: players show it flat",
     "STEREO3D": "its layout of two eyes is left out: players show it flat",
@@ -40,8 +41,7 @@ class Encoder:
         crf: our quality on the encoder's scale (smaller is better); None where it has none.
         crf_range: of that scale.
         crf_options: names of the options that take it.
-        preset: our choice between speed and size; None where there is none.
-        presets: what may be chosen.
+        preset, presets: our choice between speed and size, and what may be chosen.
         preset_option: name of the option that takes it.
         options: others, always given.
     """
@@ -116,8 +116,7 @@ class Encoding:
     notes: tuple[str, ...] = ()
 
     def with_traits_of(self, stream: VideoStream, side_data: Mapping[str, bytes]) -> Encoding:
-        """Adds what the encoder has to be told of the input, and of the data beside its first
-        frame."""
+        """Adds what the encoder has to be told of the input and the data beside its first frame."""
         options, notes = dict(self.options), list(self.notes)
         # 2 and 4 show the top field first. PyAV 17.1 does not know it: there it is not marked.
         field_order = getattr(stream.codec_context, "field_order", 0)
@@ -151,8 +150,6 @@ class Encoding:
                 options["svtav1-params"] = f"mastering-display={display}{light}"
         elif has_screen:
             notes.append(f"the data of its HDR screen are left out: {self.encoder} holds none")
-        if stream.metadata.get("alpha_mode") == "1":
-            notes.append(TRANSPARENT)
         notes += [words for kind, words in _LEFT_OUT.items() if kind in side_data]
         return replace(self, options=options, notes=tuple(notes))
 
@@ -161,10 +158,7 @@ def choose_encoding(
     container_format: str,
     source_codec: str,
     source_format: VideoFormat,
-    *,
-    codec: str | None = None,
-    crf: int | None = None,
-    preset: str | None = None,
+    options: ClipOptions,
 ) -> Encoding:
     """Chooses what suits the container and the input; the user's wishes go first.
 
@@ -176,21 +170,21 @@ def choose_encoding(
         container_format: FFmpeg's name, such as ``"mp4"``.
         source_codec: FFmpeg's name of the input's codec.
         source_format: pixel format and size of the input.
-        codec: an encoder, or a short name such as ``"h264"``.
-        crf: quality on the encoder's own scale.
-        preset: speed against size, by the encoder's own names.
+        options: of which `codec` is an encoder or a short name such as ``"h264"``, `crf` the
+            quality on its own scale, `preset` speed against size by its own names.
 
     Raises:
         UsageError: no such codec, or `crf` or `preset` are none of its.
         DeblurError: the codec can't take that size.
     """
-    depth = max(component.bits for component in source_format.components)
+    codec, crf = options.codec, options.crf
+    is_deep = any(component.bits > 8 for component in source_format.components)
     if codec is None and container_format == "webm":
-        codec = "libvpx-vp9" if depth <= 8 else "libsvtav1"
+        codec = "libsvtav1" if is_deep else "libvpx-vp9"
     elif codec is None and container_format == "avi":
         codec = "mjpeg" if source_codec == "mjpeg" else "libx264"
     elif codec is None:
-        codec = "libx264" if depth <= 8 else "libx265"
+        codec = "libx265" if is_deep else "libx264"
     name = _ALIASES.get(codec.lower(), codec.lower())
     try:
         found = Codec(name, "w")
@@ -200,9 +194,9 @@ def choose_encoding(
         names = ", ".join(sorted({*_ALIASES, "mpeg4", "mjpeg", "ffv1"} - {"x264", "x265", "avc"}))
         raise UsageError("--codec", f"no video codec {name!r} here", f"give one of: {names}")
     encoder = _ENCODERS.get(name, Encoder(name))
-    options = dict(encoder.options)
+    settings = dict(encoder.options)
     if container_format == "avi":
-        options["bf"] = "0"  # AVI has no room for the order in which B-frames are shown
+        settings["bf"] = "0"  # AVI has no room for the order in which B-frames are shown
     if crf is not None and encoder.crf is None:
         why = "has no such scale" if name in _ENCODERS else "has a scale of its own"
         raise UsageError("--crf", f"{name} {why}", "leave it out")
@@ -211,48 +205,42 @@ def choose_encoding(
         low, high = encoder.crf_range
         if not low <= quality <= high:
             raise UsageError("--crf", f"{crf} is outside {low} to {high} of {name}", "see --help")
-        options |= dict.fromkeys(encoder.crf_options, str(quality))
-    if preset is not None and name in _ENCODERS and preset not in encoder.presets:
+        settings |= dict.fromkeys(encoder.crf_options, str(quality))
+    preset = options.preset or encoder.preset
+    if options.preset is not None and name in _ENCODERS and preset not in encoder.presets:
         known = f"give one of: {', '.join(encoder.presets)}" if encoder.presets else "leave it out"
         raise UsageError("--preset", f"{name} has no preset {preset!r}", known)
-    if chosen := preset or encoder.preset:
-        options[encoder.preset_option] = chosen
-    # What few players show matters more to those who make a video of an animation.
-    prefers_420 = source_codec in ("gif", "apng")
-    pixel_format, notes = _choose_pixel_format(found, source_format, depth, prefers_420)
+    if preset:
+        settings[encoder.preset_option] = preset
+    pixel_format, notes = _choose_pixel_format(found, source_format, source_codec)
     tag = "hvc1" if name == "libx265" and container_format in ("mp4", "mov") else None
-    return Encoding(container_format, name, pixel_format, options, tag, tuple(notes))
+    return Encoding(container_format, name, pixel_format, settings, tag, tuple(notes))
 
 
 def _choose_pixel_format(
-    encoder: Codec, source: VideoFormat, depth: int, prefers_420: bool
+    encoder: Codec, source: VideoFormat, source_codec: str
 ) -> tuple[str, list[str]]:
-    """The format nearest to `source` that `encoder` takes, and notes of what is lost."""
-    chroma = "444"
-    if prefers_420 or source.has_palette or len(source.components) < 3:
-        chroma = "420"
-    elif not source.is_rgb:
-        halved = source.chroma_width(4), source.chroma_height(4)
-        chroma = {(4, 4): "444", (2, 4): "422", (4, 2): "444"}.get(halved, "420")
-    notes = []
-    odd_width, odd_height = source.width % 2, source.height % 2
+    """The planar YUV format nearest to `source` that `encoder` takes, and what is lost by it."""
+    depth = max(component.bits for component in source.components)
+    wanted = source.name
+    # What few players show matters more to those who make a video of an animation.
+    if source_codec in ("gif", "apng") or source.has_palette or len(source.components) < 3:
+        wanted = "yuv420p" if depth <= 8 else "yuv420p12le"
+    supported = [f.name for f in encoder.video_formats or ()] or ["yuv420p"]
+    planar = [name for name in supported if re.fullmatch(r"yuv4\d\dp(1[024]le)?", name)]
+    chosen = find_best_pix_fmt_of_list(planar or supported, wanted)[0]
+    assert chosen is not None  # as the list is not empty
+    name, notes = chosen.name, []
+    size, is_odd = f"{source.width}x{source.height}", source.width % 2 or source.height % 2
     if encoder.name in ("libx264", "libx265"):
-        if (chroma == "420" and (odd_width or odd_height)) or (chroma == "422" and odd_width):
-            chroma = "444"
+        if ("420" in name and is_odd) or ("422" in name and source.width % 2):
+            name = name.replace("420", "444").replace("422", "444")
             notes.append(
-                f"its size {source.width}x{source.height} is odd: written with full chroma, "
-                "which some players can't show"
+                f"its size {size} is odd: written with full chroma, which some players can't show"
             )
-    elif encoder.name == "libsvtav1" and (odd_width or odd_height):
-        reason = f"{encoder.name} takes even sizes only, not {source.width}x{source.height}"
+    elif encoder.name == "libsvtav1" and is_odd:
+        reason = f"{encoder.name} takes even sizes only, not {size}"
         raise DeblurError("--codec", reason, "give --codec vp9 or h264")
-    depths = [10] if 8 < depth <= 10 else [12, 10, 14, 16] if depth > 10 else []
-    wanted = [f"yuv{c}p{d}le" for c in (chroma, "444", "422", "420") for d in depths]
-    wanted += [f"yuv{c}p" for c in (chroma, "444", "422", "420")]
-    if not depths:
-        wanted += [f"yuv{c}p10le" for c in (chroma, "422", "444", "420")]
-    supported = [f.name for f in encoder.video_formats or ()] or wanted
-    chosen = next((f for f in wanted if f in supported), supported[0])
-    if depths and not any(f"p{d}le" in chosen for d in (10, 12, 14, 16)):
+    if depth > 8 and chosen.components[0].bits == 8:
         notes.append(f"its {depth} bits become 8: {encoder.name} holds no more")
-    return chosen, notes
+    return name, notes

@@ -9,24 +9,27 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
 from av.video.format import VideoFormat
 from PIL import Image
 
-from deblurcli.errors import DeblurError, UsageError, already_exists, cannot_write, sizes_differ
+from deblurcli.errors import UsageError, already_exists, cannot_write, sizes_differ
+from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of
 from deblurcli.io.videos.overlap import depth_for, read_ahead
 from deblurcli.io.videos.pixels import RGB16, Colour, Pixels, frame_of, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.restoring import Progress, VideoResult, restore_steps
-from deblurcli.io.videos.segments import SEGMENT_FRAMES, open_segments
+from deblurcli.io.videos.restoring import VideoResult, restore_steps
+from deblurcli.io.videos.segments import SEGMENT_FRAMES, open_segments, part_folder_of
 from deblurcli.io.videos.steadying import Restore
-from deblurcli.io.videos.writing import Picture, VideoWriter, video_output
+from deblurcli.io.videos.writing import Picture, open_writer
 
 # FFmpeg's numbers of BT.2020 and the P3 gamuts, and of the curves PQ and HLG.
 _WIDE_GAMUTS, _HDR = (9, 11, 12), (16, 18)
@@ -38,31 +41,23 @@ def restore_frames(
     target: str | os.PathLike[str],
     restore: Restore,
     read: Callable[[Path], Pixels],
-    *,
-    fps: float = 30.0,
-    codec: str | None = None,
-    crf: int | None = None,
-    preset: str | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    restored_by: str | None = None,
+    options: ClipOptions | None = None,
+    **changes: Any,
 ) -> VideoResult:
     """Restores numbered pictures and writes them as one video.
 
     Args:
         sources: the pictures, in order; all of one size.
-        target: the file to write; its ending says which container.
-        restore: restores one frame.
         read: reads one picture: (H, W, 3) uint8 or uint16 sRGB.
-        fps: frames per second of the video.
-        codec, crf, preset, overwrite, progress, restored_by: as in `restore_video`.
+        target, restore, options, changes: as in `restore_video`.
 
     Raises:
         UsageError: `target` exists, or the options don't fit each other.
         DeblurError: a picture can't be read or has another size, or `target` can't be written.
     """
-    target = Path(target)
-    container_of(target)  # what must fail fails now
+    target, options = Path(target), replace(options or ClipOptions(), **changes)
+    container_format = container_of(target)
+    fps = 30.0 if options.fps is None else options.fps
     if not 0 < fps <= 1000:
         raise UsageError("--fps", f"{fps:g} is no frame rate", "give frames per second, as 30")
     rate = exact_rate(fps)
@@ -84,20 +79,12 @@ def restore_frames(
         width, height = first.frame.width, first.frame.height
         bits = "10le" if first.frame.format.name == RGB16 else ""
         kind = VideoFormat(f"yuv420p{bits}", width, height)
-        encoding = choose_encoding(
-            container_of(target), "png", kind, codec=codec, crf=crf, preset=preset
-        )
+        encoding = choose_encoding(container_format, "png", kind, options)
         picture = Picture(width, height, _BT709, 1 / rate, rate)
-        output = [repr(encoding), repr(picture)]
-        with (
-            video_output(target, overwrite=overwrite) as part,
-            open_segments(sources, target, restored_by, output) as segments,
-            closing(VideoWriter(part, encoding, picture, segments)) as writer,
-        ):
+        with open_writer(sources, target, encoding, picture, options) as writer:
             steps = itertools.chain([first], others)
             depth, total = depth_for(width, height), len(sources)
-            restore_steps(steps, writer.write, restore, segments, depth, progress, total)
-            writer.finish()
+            restore_steps(steps, writer.write, restore, writer.segments, options, depth, total)
     return VideoResult(len(sources), encoding.notes)
 
 
@@ -112,13 +99,8 @@ def restore_to_frames(
     source: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     restore: Restore,
-    *,
-    suffix: str = ".png",
-    start: float | None = None,
-    end: float | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    restored_by: str | None = None,
+    options: ClipOptions | None = None,
+    **changes: Any,
 ) -> VideoResult:
     """Restores a video and writes its frames, upright, as pictures into `folder`.
 
@@ -127,26 +109,26 @@ def restore_to_frames(
 
     Args:
         source: a video file.
-        folder: is made; with `overwrite` replaced if it holds only such frames.
-        suffix: ``".png"``, or ``".jpg"`` (of high quality).
-        restore, start, end, overwrite, progress, restored_by: as in `restore_video`.
+        folder: is made; if it may be overwritten, replaced if it holds only such frames.
+        restore, options, changes: as in `restore_video`.
 
     Raises:
         UsageError: `folder` exists, the format is another, or there is no such part.
         DeblurError: `source` holds no video that can be decoded, or `folder` can't be written.
     """
     source, folder = Path(source), Path(folder)
+    options = replace(options or ClipOptions(), **changes)
+    suffix = options.suffix
     if suffix not in (".png", ".jpg", ".jpeg"):
         raise UsageError("--format", "frames are written as png or jpg", "give one of them")
     if os.path.lexists(folder):
-        if not overwrite:
+        if not options.overwrite:
             raise already_exists(folder)
         if not folder.is_dir() or any(not p.match("frame-*.*") for p in folder.iterdir()):
             raise UsageError(folder, "holds other things than frames", "give another -o")
-    unfinished = folder.with_name(f"{folder.name}.part") / "frames"
-    with closing(VideoReader(source, start, end, upright=True)) as reader:
+    with closing(VideoReader(source, options.start, options.end, upright=True)) as reader:
         depth = depth_for(reader.stream.width, reader.stream.height)
-        colour = Colour.of(reader.stream.codec_context)
+        colour = Colour.of(reader.stream)
         numbers = itertools.count()
 
         def write(step: Step) -> None:
@@ -167,20 +149,20 @@ def restore_to_frames(
                 segments.save(number // SEGMENT_FRAMES, ())
 
         try:
-            unfinished.parent.mkdir(exist_ok=True)  # what must fail fails now
-            output = [suffix, repr(reader.part)]
-            with open_segments([source], folder, restored_by, output) as segments:
-                if segments.folder is None:
-                    raise DeblurError(folder, "is being written by another run", "wait for it")
+            real, output = Path(os.path.realpath(folder)), [suffix, repr(reader.part)]
+            with open_segments(
+                [source], folder, options.restored_by, output, needs_folder=True
+            ) as segments:
+                unfinished = part_folder_of(folder) / "frames"
                 if not segments.count:
                     shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir(exist_ok=True)
                 with closing(read_ahead(reader.steps(), depth)) as steps:
                     total = reader.frame_count
-                    count = restore_steps(steps, write, restore, segments, depth, progress, total)
-                if folder.exists():
-                    shutil.rmtree(folder)
-                unfinished.rename(folder)
+                    count = restore_steps(steps, write, restore, segments, options, depth, total)
+                if real.exists():
+                    shutil.rmtree(real)
+                unfinished.rename(real)
         except OSError as error:
             raise cannot_write(folder, error) from error
         return VideoResult(count, tuple(reader.notes), reader.damage())

@@ -1,22 +1,24 @@
 """From decoded frames to RGB for the network, and back to what the encoder takes.
 
-Both ways go through swscale with full chroma interpolation and accurate rounding: without
-these flags a frame that nobody changed comes back up to 2 levels darker. The matrix is the
-video's own (BT.601, BT.709, BT.2020); where it is not said, by the rule of most players: BT.709
-for HD, BT.601 below. The same one is used both ways, so that a wrong guess does no harm.
+Both ways go through swscale with full chroma interpolation and accurate rounding: without these
+flags a frame that nobody changed comes back up to 2 levels darker. The matrix is the video's own;
+where it is not said, by the rule of most players BT.709 for HD, BT.601 below. The same one is used
+both ways, so that a wrong guess does no harm.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from av.buffer import Buffer
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 Pixels = NDArray[Any]
@@ -51,54 +53,39 @@ class Colour:
     primaries: int
 
     @classmethod
-    def of(cls, context: VideoCodecContext) -> Colour:
-        return cls(
-            context.colorspace, context.color_range, context.color_trc, context.color_primaries
-        )
+    def of(cls, stream: VideoStream) -> Colour:
+        tags = stream.codec_context
+        return cls(tags.colorspace, tags.color_range, tags.color_trc, tags.color_primaries)
 
 
-class PixelReader:
-    """Turns decoded frames into RGB frames of 8 or 16 bits. For one thread."""
+def to_rgb(frame: VideoFrame, bits: int, reformatter: VideoReformatter) -> VideoFrame:
+    """The frame in RGB of 8 or 16 bits, the caller's own; time stamps and side data come along.
 
-    def __init__(self, bits: int) -> None:
-        self._format = RGB16 if bits > 8 else "rgb24"
-        self._reformatter = VideoReformatter()
-
-    def to_rgb(self, frame: VideoFrame) -> VideoFrame:
-        """The frame in RGB, the caller's own; time stamps and side data come along."""
-        if frame.format.name == self._format:
-            # Nothing to convert; but the decoder may still need its frame as it is.
-            copied = frame_of(frame.to_ndarray())
-            copied.pts, copied.time_base, copied.duration = (
-                frame.pts,
-                frame.time_base,
-                frame.duration,
-            )
-            return copied
-        return self._reformatter.reformat(
-            frame,
-            format=self._format,
-            interpolation=_FLAGS,
-            src_colorspace=matrix_of(frame),
-            src_color_range=_range_of(frame),
-            dst_color_range=_FULL,
-        )
+    `reformatter` is for one thread, and quick where frames are alike.
+    """
+    matrix = matrix_of(frame.colorspace, frame.width, frame.height)
+    rgb = reformatter.reformat(
+        frame,
+        format=RGB16 if bits > 8 else "rgb24",
+        interpolation=_FLAGS,
+        src_colorspace=None if frame.format.is_rgb else matrix,
+        src_color_range=_range_of(frame),
+        dst_color_range=_FULL,
+    )
+    rgb.make_writable()  # a frame that needed no conversion may still be the decoder's own
+    return rgb
 
 
 class PixelWriter:
-    """Turns RGB frames into frames for an encoder. For one thread."""
+    """Turns RGB frames into those of an encoder, of its size and format. For one thread.
+
+    `colour` are the tags of the output; the unspecified ones are guessed as on reading.
+    """
 
     def __init__(self, width: int, height: int, pixel_format: str, colour: Colour) -> None:
-        """
-        Args:
-            width, height: of the encoder's frames.
-            pixel_format: the encoder's.
-            colour: tags of the output; the unspecified ones are guessed as on reading.
-        """
         self._width, self._height, self._format = width, height, pixel_format
-        self._colour = colour
-        self._matrix = _MATRICES.get(colour.matrix) or _guess_matrix(width, height)
-        self._reformatter = VideoReformatter()
+        self._colour, self._reformatter = colour, VideoReformatter()
+        self._matrix = matrix_of(colour.matrix, width, height)
 
     def from_rgb(self, frame: VideoFrame, original: VideoFrame | None = None) -> VideoFrame:
         """The frame as the encoder takes it.
@@ -115,17 +102,16 @@ class PixelWriter:
             and len(converted.planes) == 3
             and self._colour.range != _FULL
         ):
-            held = self._convert(PixelReader(original.format.components[0].bits).to_rgb(original))
+            bits = original.format.components[0].bits
+            held = self._convert(to_rgb(original, bits, VideoReformatter()))
             whole = self._convert(original)
             top = (1 << converted.format.components[0].bits) - 1
             for number in range(3):
                 samples = samples_of(converted, number)
                 lost = samples_of(whole, number).astype(np.int32) - samples_of(held, number)
                 samples[:] = np.clip(samples + lost, 0, top)
-        converted.colorspace = self._colour.matrix
-        converted.color_range = self._colour.range
-        # Else the encoder would repeat the input's choice of key frames.
-        converted.pict_type = 0
+        converted.colorspace, converted.color_range = self._colour.matrix, self._colour.range
+        converted.pict_type = 0  # else the encoder would repeat the input's choice of key frames
         return converted
 
     def _convert(self, frame: VideoFrame) -> VideoFrame:
@@ -188,14 +174,10 @@ def frame_like(frame: VideoFrame, pixels: Pixels) -> VideoFrame:
     return frame
 
 
-def matrix_of(frame: VideoFrame) -> int:
-    """swscale's number of the YUV matrix of a frame, guessed where it is not said."""
-    return _MATRICES.get(frame.colorspace) or _guess_matrix(frame.width, frame.height)
-
-
-def _guess_matrix(width: int, height: int) -> int:
-    """swscale's number of BT.709 for HD and of BT.601 below."""
-    return 1 if width >= 1280 or height > 576 else 5
+def matrix_of(colorspace: int, width: int, height: int) -> int:
+    """swscale's number of a YUV matrix, by FFmpeg's; where that says nothing, BT.709's for HD and
+    BT.601's below."""
+    return _MATRICES.get(colorspace) or (1 if width >= 1280 or height > 576 else 5)
 
 
 def _range_of(frame: VideoFrame) -> int:
@@ -215,11 +197,10 @@ def side_data_of(frame: VideoFrame) -> dict[str, bytes]:
     return found
 
 
-def display_matrix_of(frame: VideoFrame) -> DisplayMatrix | None:
-    """How a player shall turn the frame; None for not at all."""
-    data = side_data_of(frame).get("DISPLAYMATRIX")
-    if data is not None:
-        numbers = tuple(int(n) for n in np.frombuffer(data, np.int32))
+def display_matrix_of(frame: VideoFrame, side_data: Mapping[str, bytes]) -> DisplayMatrix | None:
+    """How a player shall turn the frame that has this `side_data`; None for not at all."""
+    if "DISPLAYMATRIX" in side_data:
+        numbers: DisplayMatrix = struct.unpack("=9i", side_data["DISPLAYMATRIX"])
     else:
         # All that is known of it where other side data have no name; phones don't mirror.
         across, down = ((1, 0), (0, -1), (-1, 0), (0, 1))[round(frame.rotation / 90) % 4]
@@ -232,13 +213,6 @@ def turn_upright(pixels: Pixels, display_matrix: DisplayMatrix | None) -> Pixels
     if display_matrix is None:
         return pixels
     a, b, _, c, d = display_matrix[:5]
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        across, down = a, d
-    else:
-        pixels = pixels.swapaxes(0, 1)
-        across, down = c, b
-    if across < 0:
-        pixels = pixels[:, ::-1]
-    if down < 0:
-        pixels = pixels[::-1]
-    return np.ascontiguousarray(pixels)
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -7,14 +7,15 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import inf
 
 import av
 from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 
 from deblurcli.errors import DeblurError, UsageError
-from deblurcli.io.videos.encoding import TRANSPARENT
 from deblurcli.io.videos.info import (
     count_frames,
     encrypted,
@@ -28,13 +29,13 @@ from deblurcli.io.videos.info import (
 )
 from deblurcli.io.videos.pixels import (
     DisplayMatrix,
-    PixelReader,
     display_matrix_of,
     exceeds_rgb,
     frame_like,
     is_transparent,
     pixels_of,
     side_data_of,
+    to_rgb,
     turn_upright,
 )
 from deblurcli.io.videos.streams import TimeRange, move_packet
@@ -44,6 +45,7 @@ _STRAGGLE_SECONDS = 5
 # Where a file has no index, a jump may end behind the wanted time or between key frames: then
 # the next one goes back further, and the last to the beginning (None).
 _SECONDS_BACK = (0, 3, 20, 120, None)
+_TRANSPARENT = "its transparency is left out"
 _INTERLACED = "is interlaced: its fields are restored together, deinterlace it first for more"
 
 
@@ -95,19 +97,20 @@ class VideoReader:
             UsageError: no file has such a part.
             DeblurError: `source` holds no video that can be decoded, or ends before `start`.
         """
-        if start is not None and start < 0:
+        begin = start or 0.0
+        if begin < 0:
             raise UsageError("--start", "is negative", "give seconds from the beginning")
-        if end is not None and end <= (start or 0):
+        if end is not None and end <= begin:
             raise UsageError("--end", "is not after the start", "give a later time in seconds")
         self.notes: list[str] = []
         self.side_data: dict[str, bytes] = {}
         self.display_matrix: DisplayMatrix | None = None
         self._source, self._upright = source, upright
         self.container = open_video(source)
+        seconds = seconds_of(self.container) or 0.0
         try:
             self.stream = video_stream(self.container, source)
-            seconds = seconds_of(self.container)
-            if start is not None and seconds is not None and start >= seconds:
+            if seconds and start is not None and start >= seconds:
                 reason = f"ends at {seconds:.2f} s, before --start"
                 raise DeblurError(source, reason, "give less")
         except DeblurError:
@@ -116,7 +119,7 @@ class VideoReader:
         self.aspect = fraction_of(self.stream.sample_aspect_ratio)
         self.frame_count = count_frames(self.container, self.stream)
         if self.frame_count is not None and seconds and (start is not None or end is not None):
-            share = (min(seconds if end is None else end, seconds) - (start or 0)) / seconds
+            share = (min(seconds if end is None else end, seconds) - begin) / seconds
             self.frame_count = max(1, round(self.frame_count * share))
         self._origin = start_seconds_of(self.container)
         first, last = (
@@ -149,36 +152,37 @@ class VideoReader:
         # Decoding several frames at once would lose good frames beside a damaged one.
         self.stream.thread_type = "SLICE"
         bits = max((component.bits for component in self.stream.format.components), default=8)
-        pixels, tick, number, turn = PixelReader(bits), tick_of(self.stream), 0, None
-        for item, packets in self._wanted(copied):
+        has_alpha = self.stream.metadata.get("alpha_mode") == "1"  # which its decoder does not give
+        reformatter, tick, turn = VideoReformatter(), tick_of(self.stream), None
+        size: tuple[int, int] | None = None
+        for number, (item, packets) in enumerate(self._wanted(copied), 1):
             if item is None:
-                if number:
+                if number > 1:
                     yield Step(None, packets)
                 break
-            number += 1
-            if number == 1:
-                size, self.side_data = (item.width, item.height), side_data_of(item)
-                self.display_matrix = display_matrix_of(item)
+            if size is None:
+                self.side_data = side_data_of(item)
+                self.display_matrix = display_matrix_of(item, self.side_data)
                 if self._upright and self.display_matrix is not None:
                     turn, self.display_matrix = self.display_matrix, None
                     if not turn[0] and self.aspect:  # a quarter turn
                         self.aspect = 1 / self.aspect
             elif size != (item.width, item.height):
-                size = (item.width, item.height)
-                change = f"its size changes to {size[0]}x{size[1]} at frame {number}"
+                change = f"its size changes to {item.width}x{item.height} at frame {number}"
                 self.notes.append(f"{change}: a video keeps the first")
+            size = (item.width, item.height)
             if item.interlaced_frame and _INTERLACED not in self.notes:
                 self.notes.append(_INTERLACED)
-            if TRANSPARENT not in self.notes and is_transparent(item):
-                self.notes.append(TRANSPARENT)
+            if _TRANSPARENT not in self.notes and (has_alpha or is_transparent(item)):
+                self.notes.append(_TRANSPARENT)
             item.pts = (item.pts or 0) - self.part.shift_ticks(tick)
             item.time_base = tick
-            frame = pixels.to_rgb(item)
+            frame = to_rgb(item, bits, reformatter)
             if turn is not None:
                 frame = frame_like(frame, turn_upright(pixels_of(frame), turn))
             original = item if turn is None and exceeds_rgb(item) else None
             yield Step(frame, packets, original)
-        if not number:
+        if size is None:
             detail = "" if self._cause is None else f" ({type(self._cause).__name__})"
             reason, remedy = f"not one frame of it can be decoded{detail}", "copy it again"
             if self.part.start is not None or self.part.end is not None:
@@ -221,14 +225,14 @@ class VideoReader:
         is_avi = self.container.format.name == "avi"
         if self.part.start is None or (is_avi and self.stream.codec_context.has_b_frames):
             return
-        if seconds_back is None and self._is_broadcast:
+        if seconds_back is not None:
+            to = max(self._origin, self.part.start - seconds_back)
+            self.container.seek(int(to * 1_000_000))
+        elif self._is_broadcast:
             # FFmpeg searches these for times, and finds none at the very beginning.
             self.container.seek(0, unsupported_byte_offset=True)
-            return
-        to = self._origin
-        if seconds_back is not None:
-            to = max(to, self.part.start - seconds_back)
-        self.container.seek(int(to * 1_000_000))
+        else:
+            self.container.seek(int(self._origin * 1_000_000))
 
     def _decode(self, copied: Collection[int]) -> Iterator[Packet[Stream] | VideoFrame]:
         """The frames from here to the end of the part, with a time each, and the packets of the
@@ -278,7 +282,7 @@ class VideoReader:
                 packet = next(demuxed, None)
             except av.FFmpegError as error:
                 self._cause = error
-                self._bad.append((self._end_seconds, float("inf")))
+                self._bad.append((self._end_seconds, inf))
                 break
             if packet is None:
                 self._is_finished = True
@@ -314,10 +318,8 @@ class VideoReader:
         told = []
         for begin, end in spans:
             until = "" if end - begin < 0.01 else f" to {end - origin:.2f}"
-            if end == float("inf"):
-                told.append(f"damaged from {begin - origin:.2f} s on")
-            else:
-                told.append(f"damaged at {begin - origin:.2f}{until} s")
+            at = f"at {begin - origin:.2f}{until} s"
+            told.append(f"damaged {at if end < inf else f'from {begin - origin:.2f} s on'}")
         seconds, read = seconds_of(self.container) or 0.0, self._end_seconds - origin
         if not self._is_finished or self.part.end is not None:
             is_cut_off = False

@@ -8,21 +8,20 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of
 from deblurcli.io.videos.overlap import depth_for, read_ahead, write_behind
 from deblurcli.io.videos.pixels import frame_like, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.segments import SEGMENT_FRAMES, SegmentStore, open_segments
+from deblurcli.io.videos.segments import SEGMENT_FRAMES, SegmentStore
 from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.streams import choose_copied_streams
-from deblurcli.io.videos.writing import Picture, VideoWriter, unusual_tags, video_output
-
-Progress = Callable[[int, int | None], None]
-"""Told after each frame how many are done, and how many there are if that is known."""
+from deblurcli.io.videos.writing import Picture, open_writer, unusual_tags
 
 # The others have no place for a rotation: there the frames themselves are turned.
 _ROTATION_HOLDERS = ("mp4", "mov", "matroska")
@@ -50,17 +49,8 @@ def restore_video(
     source: str | os.PathLike[str],
     target: str | os.PathLike[str],
     restore: Restore,
-    *,
-    codec: str | None = None,
-    crf: int | None = None,
-    preset: str | None = None,
-    start: float | None = None,
-    end: float | None = None,
-    side_by_side: bool = False,
-    strip: bool = False,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-    restored_by: str | None = None,
+    options: ClipOptions | None = None,
+    **changes: Any,
 ) -> VideoResult:
     """Restores the frames of `source` and writes them, with all else it holds, to `target`.
 
@@ -73,39 +63,26 @@ def restore_video(
         source: a video file.
         target: the file to write; its ending says which container.
         restore: restores one frame; must not change what it is given.
-        codec, crf, preset: of the encoder; see `choose_encoding`.
-        start, end: the part to restore, in seconds of playing time.
-        side_by_side: write each frame twice as wide: as it was, and restored; upright.
-        strip: leave out tags (but languages), telemetry and cover pictures.
-        overwrite: `target` may be replaced.
-        progress: is told about each frame.
-        restored_by: names all that decides what `restore` gives, such as weights and strength.
-            Where it is given, a run that ends early keeps what it has done in a folder
-            ``TARGET.part``, and the same call goes on from there.
+        options: `ClipOptions`, which can also be given one by one, as ``crf=18``: `changes`.
 
     Raises:
         UsageError: `target` exists, or the options don't fit each other.
         DeblurError: `source` holds no video that can be decoded, or `target` can't be written.
     """
     source, target = Path(source), Path(target)
+    options = replace(options or ClipOptions(), **changes)
     container_format = container_of(target)
-    reader = VideoReader(
-        source,
-        start,
-        end,
-        keep_origin=container_format == "mpegts",
-        upright=side_by_side or container_format not in _ROTATION_HOLDERS,
-    )
+    keep_origin = container_format == "mpegts"
+    upright = options.side_by_side or container_format not in _ROTATION_HOLDERS
+    part = (options.start, options.end)
+    reader = VideoReader(source, *part, keep_origin=keep_origin, upright=upright)
     with closing(reader):
         stream, tags = reader.stream, reader.container.metadata
-        copied = choose_copied_streams(reader.container, stream, container_format, strip=strip)
+        copied = choose_copied_streams(
+            reader.container, stream, container_format, strip=options.strip
+        )
         encoding = choose_encoding(
-            container_format,
-            stream.codec_context.name,
-            stream.format,
-            codec=codec,
-            crf=crf,
-            preset=preset,
+            container_format, stream.codec_context.name, stream.format, options
         )
         depth = depth_for(stream.width, stream.height)
         with closing(read_ahead(reader.steps(copied.streams), depth)) as others:
@@ -113,10 +90,10 @@ def restore_video(
             assert first.frame is not None
             encoding = encoding.with_traits_of(stream, reader.side_data)
             picture = Picture.of(reader, first.frame, encoding.encoder)
-            if side_by_side:
+            if options.side_by_side:
                 picture = replace(picture, width=2 * picture.width)
             notes = [*copied.notes, *encoding.notes]
-            unusual = [] if strip else unusual_tags(container_format, tags)
+            unusual = [] if options.strip else unusual_tags(container_format, tags)
             if unusual and copied.has_cover:
                 left_out = ", ".join(unusual)
                 notes.append(f"tags left out beside a cover in {container_format}: {left_out}")
@@ -126,19 +103,15 @@ def restore_video(
                     f"its pixels are {picture.aspect} as wide as high, which {encoding.encoder} "
                     f"in {container_format} can't say here: .mp4 would"
                 )
-            output = [repr(encoding), repr(picture), repr(reader.part)]
             any_tag = bool(unusual) and not copied.has_cover
-            with (
-                video_output(target, overwrite=overwrite) as part,
-                open_segments([source], target, restored_by, output) as segments,
-                closing(VideoWriter(part, encoding, picture, segments, any_tag=any_tag)) as writer,
-            ):
-                writer.copy_from(reader, copied, strip=strip)
+            with open_writer(
+                [source], target, encoding, picture, options, part=reader.part, any_tag=any_tag
+            ) as writer:
+                writer.copy_from(reader, copied, strip=options.strip)
                 steps, total = itertools.chain([first], others), reader.frame_count
                 count = restore_steps(
-                    steps, writer.write, restore, segments, depth, progress, total, side_by_side
+                    steps, writer.write, restore, writer.segments, options, depth, total
                 )
-                writer.finish()
         return VideoResult(count, (*notes, *reader.notes), reader.damage())
 
 
@@ -147,10 +120,9 @@ def restore_steps(
     write: Callable[[Step], None],
     restore: Restore,
     segments: SegmentStore,
+    options: ClipOptions,
     depth: int,
-    progress: Progress | None,
     total: int | None,
-    side_by_side: bool = False,
 ) -> int:
     """Restores the frames of `steps` and hands all steps to `write`, in a thread of its own.
 
@@ -168,11 +140,11 @@ def restore_steps(
                     shown = steadier(blurred)
                     if place == SEGMENT_FRAMES - 1:
                         segments.save_state(segment, steadier.save())
-                    if side_by_side:
+                    if options.side_by_side:
                         shown = np.hstack((blurred, shown))
                     step.frame = frame_like(step.frame, shown)
                 done += 1
-                if progress is not None:
-                    progress(done, total)
+                if options.progress is not None:
+                    options.progress(done, total)
             put(step)
     return done

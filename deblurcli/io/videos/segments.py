@@ -8,6 +8,7 @@ same description takes them instead of restoring those frames again.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurcli.errors import logger
+from deblurcli.errors import DeblurError, cannot_write, logger
 
 SEGMENT_FRAMES = 250
 """Frames of a segment: what a run loses at most. H.264 and HEVC begin anew as often by themselves:
@@ -46,14 +47,13 @@ class SegmentStore:
     """The finished segments of one output, in a folder beside it.
 
     Attributes:
-        folder: where they lie; None where there can be none.
         count: how many an earlier run has finished.
     """
 
-    def __init__(self, folder: Path | None = None, *, keeps: bool = False) -> None:
-        """Without `keeps` nothing is saved."""
-        self.folder, self._keeps = folder, keeps
-        self.count = len(list(folder.glob("segment-??????"))) if folder and keeps else 0
+    def __init__(self, folder: Path | None = None) -> None:
+        """Without a folder nothing is kept."""
+        self._folder = folder
+        self.count = len(list(folder.glob("segment-??????"))) if folder else 0
 
     def has(self, frame_number: int) -> bool:
         """Whether that frame, counted from 0, lies in a segment of an earlier run."""
@@ -61,25 +61,16 @@ class SegmentStore:
 
     def load(self, number: int) -> list[EncodedPacket]:
         """The packets of a finished segment, in the order of the encoder."""
-        assert self.folder is not None
-        with np.load(self.folder / f"segment-{number:06}") as kept:
-            heads, data = kept["heads"], kept["data"].tobytes()
-        ends = np.cumsum(heads[:, 4])
+        assert self._folder is not None
+        with np.load(self._folder / f"segment-{number:06}") as kept:
+            heads, data = kept["heads"].tolist(), io.BytesIO(kept["data"])
         return [
-            EncodedPacket(pts, dts, duration, bool(is_keyframe), data[end - size : end])
-            for (pts, dts, duration, is_keyframe, size), end in zip(
-                heads.tolist(), ends.tolist(), strict=True
-            )
+            EncodedPacket(pts, dts, duration, bool(is_keyframe), data.read(size))
+            for pts, dts, duration, is_keyframe, size in heads
         ]
 
     def save(self, number: int, packets: Sequence[EncodedPacket]) -> None:
-        """Keeps a segment; on the disk before it gets its name.
-
-        Raises:
-            OSError: the disk is full, or gone.
-        """
-        if self.folder is None or not self._keeps:
-            return
+        """Keeps a segment. Raises OSError where the disk is full, or gone."""
         heads = [(p.pts, p.dts, p.duration, p.is_keyframe, len(p.data)) for p in packets]
         data = np.frombuffer(b"".join(p.data for p in packets), np.uint8)
         self._write(f"segment-{number:06}", {"heads": np.array(heads, np.int64), "data": data})
@@ -87,57 +78,74 @@ class SegmentStore:
     def save_state(self, number: int, state: Mapping[str, NDArray[np.float32]]) -> None:
         """Keeps what the frames after a segment need of those before; only of the last two.
 
-        Raises:
-            OSError: the disk is full, or gone.
+        Raises OSError where the disk is full, or gone.
         """
-        if self.folder is None or not self._keeps:
-            return
         self._write(f"state-{number:06}", state)
-        (self.folder / f"state-{number - 2:06}").unlink(missing_ok=True)
-
-    def _write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-        assert self.folder is not None
-        new = self.folder / f"new-{name}"  # packets and states are written by two threads
-        with new.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.folder / name)
+        if self._folder is not None:
+            (self._folder / f"state-{number - 2:06}").unlink(missing_ok=True)
 
     def load_state(self, number: int) -> dict[str, NDArray[np.float32]]:
         """What `save_state` kept; empty where it is gone."""
+        assert self._folder is not None
         try:
-            assert self.folder is not None
-            with np.load(self.folder / f"state-{number:06}") as kept:
+            with np.load(self._folder / f"state-{number:06}") as kept:
                 return dict(kept)
         except (OSError, ValueError, BadZipFile):
             return {}
 
+    def _write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Writes a file that is on the disk before it gets its name."""
+        if self._folder is None:
+            return
+        new = self._folder / f"new-{name}"  # packets and states are written by two threads
+        with new.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self._folder / name)
+
+
+def part_folder_of(target: Path) -> Path:
+    """The folder beside `target`, or beside what that links to, in which unfinished work lies."""
+    real = Path(os.path.realpath(target))
+    return real.with_name(f"{real.name}.part")
+
 
 @contextmanager
 def open_segments(
-    sources: Sequence[Path], target: Path, restored_by: str | None, output: Sequence[str]
+    sources: Sequence[Path],
+    target: Path,
+    restored_by: str | None,
+    output: Sequence[str],
+    *,
+    needs_folder: bool = False,
 ) -> Iterator[SegmentStore]:
     """Gives the store beside `target`, with what an earlier run of the same description left.
 
     What another description left, or a run that was killed, is removed, the former with a warning.
-    On success the folder goes; on any exception it stays if there is a segment in it.
+    On success the folder goes; on any exception it stays if there is a segment in it. Where another
+    run is writing the same target, or no folder can be made or locked, nothing is kept.
 
     Args:
         sources, target: the files that are restored, and the file or folder that is written.
         restored_by, output: name all that decides how the frames are restored and written; with
             None nothing is kept.
+        needs_folder: frames lie in the folder, too, so that it must be ours.
 
-    Yields:
-        The store; without a folder where another run is writing the same target, or none can be
-        made.
+    Raises:
+        DeblurError: with `needs_folder`, another run is writing the same target, or the folder
+            can't be made or locked.
     """
-    folder = target.with_name(f"{target.name}.part")
+    folder = part_folder_of(target)
     lock, note = filelock.FileLock(folder / "lock"), folder / "description.json"
     try:
         folder.mkdir(exist_ok=True)
         lock.acquire(timeout=0)
-    except (OSError, filelock.Timeout):
+    except (OSError, NotImplementedError) as error:  # the latter where there are no locks
+        if isinstance(error, filelock.Timeout) and needs_folder:
+            raise DeblurError(target, "is being written by another run", "wait for it") from error
+        if needs_folder:
+            raise cannot_write(target, OSError(*error.args)) from error
         yield SegmentStore()
         return
     is_done = False
@@ -151,17 +159,18 @@ def open_segments(
                 stale = []
         if stale:
             logger.warning("%s: begins anew: the input or the settings changed", target)
-        for path in (*stale, *target.parent.glob(f"{escape(target.name)}.[0-9]*-[0-9]*.part")):
+        parts = f"{escape(folder.stem)}.[0-9]*-[0-9]*.part"  # as `atomic_output` calls them
+        for path in (*stale, *folder.parent.glob(parts)):
             path.unlink(missing_ok=True)
         note.write_text(wanted, "utf-8")
-        store = SegmentStore(folder, keeps=restored_by is not None)
+        store = SegmentStore(folder if restored_by is not None else None)
         if store.count:
             frames = store.count * SEGMENT_FRAMES
             logger.warning("%s: goes on after %d frames of an earlier run", target, frames)
         yield store
         is_done = True
     finally:
-        is_empty = not any(folder.glob("segment-*"))
+        has_segments = any(folder.glob("segment-*"))
         lock.release()
-        if is_done or is_empty:
+        if is_done or not has_segments:
             shutil.rmtree(folder, ignore_errors=True)

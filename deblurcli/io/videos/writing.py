@@ -7,7 +7,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -24,19 +24,21 @@ from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError, UsageError, logger
 from deblurcli.io.files import atomic_output
+from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.encoding import Encoding
 from deblurcli.io.videos.info import fraction_of, rate_of, start_seconds_of, tick_of
-from deblurcli.io.videos.pixels import (
-    Colour,
-    DisplayMatrix,
-    PixelWriter,
-    matrix_of,
-)
+from deblurcli.io.videos.pixels import Colour, DisplayMatrix, PixelWriter, matrix_of
 from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.segments import SEGMENT_FRAMES, EncodedPacket, SegmentStore
+from deblurcli.io.videos.segments import (
+    SEGMENT_FRAMES,
+    EncodedPacket,
+    SegmentStore,
+    open_segments,
+)
 from deblurcli.io.videos.streams import (
     CopiedStreams,
     StreamCopy,
+    TimeRange,
     add_streams,
     clean_tags,
     copy_chapters,
@@ -74,32 +76,52 @@ class Picture:
     @classmethod
     def of(cls, reader: VideoReader, first: VideoFrame, encoder: str) -> Picture:
         """What the frames are like that follow the `first` of a reader."""
-        stream, colour = reader.stream, Colour.of(reader.stream.codec_context)
+        stream, colour = reader.stream, Colour.of(reader.stream)
         if stream.format.is_rgb or colour.matrix == 0:
             # The output is YUV: its matrix must be named, and limited range plays everywhere.
-            colour = replace(colour, matrix=matrix_of(first), range=1)
+            matrix = matrix_of(first.colorspace, first.width, first.height)
+            colour = replace(colour, matrix=matrix, range=1)
         elif "yuvj" in stream.format.name:
             colour = replace(colour, range=2)
         if encoder == "mjpeg":
             colour = replace(colour, range=2, matrix=5)  # what JPEG is by definition
-        time_base, rate = tick_of(stream), rate_of(stream)
-        matrix, aspect = reader.display_matrix, reader.aspect
-        return cls(first.width, first.height, colour, time_base, rate, matrix, aspect)
+        times = (tick_of(stream), rate_of(stream))
+        shape = (reader.display_matrix, reader.aspect)
+        return cls(first.width, first.height, colour, *times, *shape)
 
 
 @contextmanager
-def video_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """As `atomic_output`; what FFmpeg's encoders and muxers object to becomes one line, too.
+def open_writer(
+    sources: Sequence[Path],
+    target: Path,
+    encoding: Encoding,
+    picture: Picture,
+    options: ClipOptions,
+    *,
+    part: TimeRange | None = None,
+    any_tag: bool = False,
+) -> Iterator[VideoWriter]:
+    """Gives the writer of `target`, a video that is made of `sources` or `part` of one; what an
+    earlier run of the same description has finished is taken over.
+
+    With `any_tag`, MP4 takes tags of any name, where not all players look for them.
 
     Raises:
-        UsageError: `target` exists, and `overwrite` is false.
+        UsageError: `target` exists and may not be overwritten, its container can't hold the
+            codec, or the encoder can't be used.
         DeblurError: `target` can't be written.
     """
-    with atomic_output(target, overwrite=overwrite) as part:
+    output = [repr(encoding), repr(picture), *([] if part is None else [repr(part)])]
+    with atomic_output(target, overwrite=options.overwrite) as path:
         try:
-            yield part
+            with (
+                open_segments(sources, target, options.restored_by, output) as segments,
+                closing(VideoWriter(path, encoding, picture, segments, any_tag)) as writer,
+            ):
+                yield writer
+                writer.finish()
         except av.FFmpegError as error:
-            if isinstance(error, OSError) and error.filename in (None, os.fspath(part.absolute())):
+            if isinstance(error, OSError) and error.filename in (None, os.fspath(path.absolute())):
                 raise  # what the disk objects to
             reason = f"FFmpeg can't write that ({error.strerror or error})"
             remedy = "give another ending, such as .mkv, or another --codec"
@@ -107,10 +129,13 @@ def video_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 class VideoWriter:
-    """Writes one video file, for one thread at a time; to be finished, and closed.
+    """Writes one video file, for one thread at a time; `open_writer` makes it.
 
     Packets of copied streams wait until the encoder has reached their time, so that the file is
     well interleaved however far the encoder is behind.
+
+    Attributes:
+        segments: keeps what is finished, and has what an earlier run finished.
     """
 
     def __init__(
@@ -119,18 +144,8 @@ class VideoWriter:
         encoding: Encoding,
         picture: Picture,
         segments: SegmentStore,
-        *,
-        any_tag: bool = False,
+        any_tag: bool,
     ) -> None:
-        """
-        Args:
-            segments: keeps what is finished, and has what an earlier run finished.
-            any_tag: MP4 takes tags of any name, where not all players look for them.
-
-        Raises:
-            UsageError: the container can't hold the codec, or the encoder can't be used.
-            OSError: the file can't be made.
-        """
         options, rate = {}, picture.rate
         if encoding.container == "avi":
             # Its times are frame numbers: shifting all by the lead of an audio codec, as is done
@@ -177,7 +192,7 @@ class VideoWriter:
         self._durations: dict[int, int] = {}
         self._last_pts: int | None = None
         self._last_dts: int | None = None
-        self._segments, self._frame_count = segments, 0
+        self.segments, self._frame_count = segments, 0
         self._loaded: deque[EncodedPacket] = deque()
         # Of the segment at hand: its encoder, its packets so far, its first time.
         self._encoder: VideoCodecContext | None = None
@@ -222,9 +237,9 @@ class VideoWriter:
         number = self._frame_count
         self._frame_count += 1
         segment, place = divmod(number, SEGMENT_FRAMES)
-        if self._segments.has(number):
+        if self.segments.has(number):
             if place == 0:
-                self._loaded.extend(self._segments.load(segment))
+                self._loaded.extend(self.segments.load(segment))
             # A packet a frame, so that the copied ones come between them as in a whole run.
             while self._loaded:
                 encoded = self._loaded.popleft()
@@ -235,7 +250,7 @@ class VideoWriter:
             return
         if self._encoder is not None and place == 0:
             self._take(self._encoder.encode(None))
-            self._segments.save(segment - 1, self._finished)
+            self.segments.save(segment - 1, self._finished)
             self._encoder, self._finished = None, []
         frame = self._pixels.from_rgb(step.frame, step.original)
         per_tick = (fraction_of(step.frame.time_base) or self._time_base) / self._time_base

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg, run
+from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg, run, same
 
 from deblurcli.cli import main
+from deblurcli.errors import DeblurError
 from deblurcli.io.videos import (
     frame_files,
     restore_frames,
@@ -160,6 +164,44 @@ def test_frames_of_a_killed_run_are_cleared_away(clip: Path, tmp_path: Path) -> 
     with pytest.raises(KeyboardInterrupt):
         restore_to_frames(clip, tmp_path / "out", Restorer(20), restored_by="weights")
     assert not list(tmp_path.iterdir())  # a start that is too short to be kept
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EACCES, "no permission to write there"),
+        (errno.ENOLCK, "can't be written (No locks available)"),
+        (None, "is being written by another run"),
+    ],
+)
+def test_why_frames_cannot_be_written_is_said(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int | None, words: str
+) -> None:
+    """Another run holds the lock, or the folder or its file system takes none."""
+
+    def acquire(self: filelock.FileLock, timeout: float) -> None:
+        assert number is not None
+        raise OSError(number, os.strerror(number), self.lock_file)
+
+    if number is not None:
+        monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    (tmp_path / "out.part").mkdir()
+    other_run = nullcontext() if number else filelock.FileLock(tmp_path / "out.part" / "lock")
+    with other_run, pytest.raises(DeblurError, match=re.escape(words)):
+        restore_to_frames(clip, tmp_path / "out", same, end=0.1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_run_left_beside_the_target_of_a_link_goes(
+    clip: Path, tmp_path: Path
+) -> None:
+    target, link = tmp_path / "disk" / "film.mp4", tmp_path / "out.mp4"
+    target.parent.mkdir()
+    (tmp_path / "disk" / "film.mp4.4711-0.part").write_bytes(b"half")
+    link.symlink_to(target)
+    restore_video(clip, link, same, end=0.1, overwrite=True, restored_by="weights")
+    assert [path.name for path in target.parent.iterdir()] == ["film.mp4"]
+    assert {path.name for path in tmp_path.iterdir()} == {"disk", "out.mp4"} and link.is_symlink()
 
 
 def test_the_pictures_are_right_across_segments(clip: Path, tmp_path: Path) -> None:
