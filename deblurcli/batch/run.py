@@ -258,21 +258,17 @@ def _run_clip(
             weights = f"{path.name} of {path.stat().st_size} bytes, {path.stat().st_mtime_ns}"
             how = f"strength {deblurrer.strength:g}, ensemble {deblurrer.ensemble}"
             restored_by = f"deblurcli {__version__}, {weights}, {how}"
-        clips = replace(
-            options.clips,
-            strip=options.strip,
-            overwrite=options.overwrite,
-            progress=show,
-            restored_by=restored_by,
-        )
+        clips = replace(options.clips, strip=options.strip, overwrite=options.overwrite)
+        clips = replace(clips, progress=show, restored_by=restored_by)
         if job.kind == "animation":
             result = videos.restore_animation(job.source, job.target, restore, clips)
         elif job.kind == "frames":
             frames = media.find_clip(job.source)
-            read = partial(photos.read, options=options.reading)
-            result = videos.restore_frames(
-                frames, job.target, restore, lambda path: read(path).pixels, clips
-            )
+
+            def read(path: Path) -> Image:
+                return photos.read(path, options=options.reading).pixels
+
+            result = videos.restore_frames(frames, job.target, restore, read, clips)
             steps = [after - before for before, after in pairwise(media.frame_numbers(frames))]
             gaps = [place for place, step in enumerate(steps) if step != min(steps)]
             if gaps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,15 +24,10 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
     as it was. The content is on the disk before the name is. The final file has the mode of a
     normally created one, or that of the file it replaces, and, where that is permitted, its
     owner and, on Linux, its ACL and extended attributes. Where `target` is a link, the file that
-    it points to is replaced and the link stays.
-    A device or named pipe is written to directly.
-
-    Args:
-        target: where the finished file shall lie.
-        overwrite: whether an existing `target` may be replaced.
+    it points to is replaced and the link stays. A device or named pipe is written to directly.
 
     Raises:
-        UsageError: `target` exists and `overwrite` is false, or it is a folder.
+        UsageError: `target` exists and may not be overwritten, or it is a folder.
         DeblurError: the folder is missing or not writable, or the disk is full, be it only
             noticed on closing; OSErrors that the body raises about the part file, or about no
             file in particular, are turned into this.
@@ -56,16 +52,14 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
         mode = (replaced or part.stat()).st_mode
         part.unlink()
         yield part
+        if replaced is not None:
+            with suppress(OSError, AttributeError):  # only root may give files away
+                os.chown(part, replaced.st_uid, replaced.st_gid)
+            with suppress(OSError):  # extended attributes, of which the ACL is one
+                shutil.copystat(real, part)
+            os.utime(part)
         if part.stat().st_mode != mode:  # some libraries write private files
             part.chmod(stat.S_IMODE(mode))
-        if replaced is not None and hasattr(os, "chown"):
-            with suppress(OSError):  # only root may give files away
-                os.chown(part, replaced.st_uid, replaced.st_gid)
-                part.chmod(stat.S_IMODE(mode))  # which giving away may have changed
-            with suppress(OSError, AttributeError):  # Linux; its ACLs are such attributes, too
-                for name in os.listxattr(real):
-                    if name.startswith(("user.", "system.posix_acl_")):
-                        os.setxattr(part, name, os.getxattr(real, name))
         _sync(part)
         if not overwrite:  # a link is refused where the name is taken meanwhile, a move is not
             try:

@@ -28,10 +28,7 @@ OWN_MARK = "-sharp"
 
 
 def kind_of(path: Path) -> Kind:
-    """What `path` is taken for by its name: a video if it ends like one, else a photo.
-
-    `usual_suffix` looks at the content, `is_animated` finds animated pictures.
-    """
+    """What `path` is taken for by its name: a video if it ends like one, else a photo."""
     return "video" if path.suffix.lower() in VIDEO_SUFFIXES else "photo"
 
 
@@ -54,12 +51,8 @@ def usual_suffix(path: Path) -> str | None:
 
 
 def find_clip(folder: Path) -> list[Path]:
-    """The numbered frames of `folder`, in natural order, if it holds those and no video;
-    otherwise none.
-
-    Raises:
-        OSError: `folder` can't be read.
-    """
+    """The numbered frames of `folder`, in natural order, if it holds those and no video; otherwise
+    none. Raises OSError where it can't be read."""
     found = find(folder, videos=True)
     return found if frame_numbers(found) and kind_of(found[0]) == "photo" else []
 
@@ -123,20 +116,17 @@ def frame_numbers(photos: Sequence[Path]) -> list[int]:
     parts = [re.split(r"(\d+)", path.stem) for path in photos]
     if len({len(part) for part in parts}) > 1:
         return []
-    columns = [
-        [int(t) if t.isdecimal() else t for t in texts] for texts in zip(*parts, strict=True)
-    ]
-    differing = [index for index, column in enumerate(columns) if len(set(column)) > 1]
-    if len(differing) != 1 or differing[0] % 2 == 0:  # every other part is a number
+    # Every other part is a number; "01" and "1" are the same.
+    alike = [[int(text) if n % 2 else text for n, text in enumerate(part)] for part in parts]
+    differing = [n for n, texts in enumerate(zip(*alike, strict=True)) if len(set(texts)) > 1]
+    if len(differing) != 1 or differing[0] % 2 == 0:
         return []
     return [int(part[differing[0]]) for part in parts]
 
 
 def is_animated(path: Path) -> bool:
-    """Whether `path` is a GIF, WebP, PNG or AVIF file with more than one frame.
-
-    False where it is anything else or can't be read; costs no decoding.
-    """
+    """Whether `path` is a readable GIF, WebP, PNG or AVIF file with more than one frame; costs no
+    decoding."""
     if path.suffix.lower() not in {".gif", ".webp", ".png", ".apng", ".avif"}:
         return False
     from PIL import Image

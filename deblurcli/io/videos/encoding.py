@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 from av.codec.codec import Codec, UnknownCodecError, find_best_pix_fmt_of_list
 from av.video.format import VideoFormat
-from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.io.options import ClipOptions
+from deblurcli.io.videos.reading import VideoReader
 
 _X26_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
@@ -23,6 +23,9 @@ _ALIASES = {
     **dict.fromkeys(("h265", "x265", "hevc"), "libx265"),
     **{"vp9": "libvpx-vp9", "av1": "libsvtav1", "prores": "prores_ks"},
 }
+# These write the shape of pixels into their own data; MP4 and MOV have a place for it beside
+# them, Matroska too, but PyAV can't fill that one.
+_ASPECT_HOLDERS = ("libx264", "libx265", "mpeg4", "mjpeg", "mpeg2video")
 _LEFT_OUT = {
     "SPHERICAL": "its 360° projection is left out: players show it flat",
     "STEREO3D": "its layout of two eyes is left out: players show it flat",
@@ -34,61 +37,47 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder, its quality scale and our choice on it.
+    """An encoder, and our choice of quality and speed on its scales.
 
     Attributes:
         name: FFmpeg's name.
-        crf: our quality on the encoder's scale (smaller is better); None where it has none.
-        crf_range: of that scale.
-        crf_options: names of the options that take it.
-        preset, presets: our choice between speed and size, and what may be chosen.
-        preset_option: name of the option that takes it.
-        options: others, always given.
+        crf, crf_range: our quality (smaller is better), None where there is no scale, and its ends.
+        options: always given.
+        preset, presets: our speed, None where there is no choice, and what may be chosen.
+        crf_options, preset_option: names of the options that take quality and speed.
     """
 
     name: str
     crf: int | None = None
     crf_range: tuple[int, int] = (0, 51)
-    crf_options: tuple[str, ...] = ("crf",)
+    options: dict[str, str] = field(default_factory=dict)
     preset: str | None = None
     presets: tuple[str, ...] = ()
+    crf_options: tuple[str, ...] = ("crf",)
     preset_option: str = "preset"
-    options: dict[str, str] = field(default_factory=dict)
 
 
-_QMIN_QMAX = ("qmin", "qmax")
+_QUANTIZER = ("qmin", "qmax")
+_VP9 = {"b": "0", "deadline": "good", "row-mt": "1"}
 _ENCODERS = {
     encoder.name: encoder
     for encoder in (
-        Encoder("libx264", 16, preset="medium", presets=_X26_PRESETS),
-        Encoder(
-            "libx265",
-            18,
-            preset="fast",
-            presets=_X26_PRESETS,
-            options={"x265-params": "log-level=error"},
-        ),
-        Encoder(
-            "libvpx-vp9",
-            22,
-            (0, 63),
-            preset="4",
-            presets=tuple("012345678"),
-            preset_option="cpu-used",
-            options={"b": "0", "deadline": "good", "row-mt": "1"},
-        ),
-        Encoder("libsvtav1", 20, (0, 63), preset="8", presets=tuple(str(n) for n in range(14))),
+        Encoder("libx264", 16, (0, 51), {}, "medium", _X26_PRESETS),
+        Encoder("libx265", 18, (0, 51), {"x265-params": "log-level=error"}, "fast", _X26_PRESETS),
+        Encoder("libvpx-vp9", 22, (0, 63), _VP9, "4", tuple("012345678"), preset_option="cpu-used"),
+        Encoder("libsvtav1", 20, (0, 63), {}, "8", tuple(str(n) for n in range(14))),
         # VP8 aims at a rate all the same: one that is never reached leaves the quality to crf.
-        Encoder("libvpx", 6, (4, 63), options={"b": "100M", "deadline": "good", "cpu-used": "2"}),
-        Encoder("mpeg4", 2, (1, 31), _QMIN_QMAX),
-        Encoder("mpeg2video", 2, (1, 31), _QMIN_QMAX, options={"b": "100M"}),
-        Encoder("mpeg1video", 2, (1, 31), _QMIN_QMAX, options={"b": "100M"}),
+        Encoder("libvpx", 6, (4, 63), {"b": "100M", "deadline": "good", "cpu-used": "2"}),
+        Encoder("mpeg4", 2, (1, 31), crf_options=_QUANTIZER),
+        Encoder("mpeg2video", 2, (1, 31), {"b": "100M"}, crf_options=_QUANTIZER),
+        Encoder("mpeg1video", 2, (1, 31), {"b": "100M"}, crf_options=_QUANTIZER),
         *(
-            Encoder(f"{codec}_nvenc", 17, (0, 51), ("cq",), options={"rc": "vbr", "b": "0"})
+            Encoder(f"{codec}_nvenc", 17, options={"rc": "vbr", "b": "0"}, crf_options=("cq",))
             for codec in ("h264", "hevc", "av1")
         ),
-        *(Encoder(f"{codec}_qsv", 17, (1, 51), ("global_quality",)) for codec in ("h264", "hevc")),
-        Encoder("mjpeg", 2, (2, 31), _QMIN_QMAX),
+        Encoder("h264_qsv", 17, (1, 51), crf_options=("global_quality",)),
+        Encoder("hevc_qsv", 17, (1, 51), crf_options=("global_quality",)),
+        Encoder("mjpeg", 2, (2, 31), crf_options=_QUANTIZER),
         Encoder("ffv1", options={"level": "3", "slicecrc": "1"}),
         Encoder("prores_ks", options={"profile": "3"}),
     )
@@ -100,10 +89,8 @@ class Encoding:
     """How a video is encoded.
 
     Attributes:
-        container: FFmpeg's name of the file format.
-        encoder: FFmpeg's name.
-        pixel_format: FFmpeg's name of what the encoder gets.
-        options: for the encoder.
+        container, encoder, pixel_format: FFmpeg's names.
+        options, container_options: for the encoder, and for what writes the file.
         tag: four letters by which players know the codec in MP4; None is FFmpeg's choice.
         notes: what differs from the input and could matter.
     """
@@ -112,12 +99,17 @@ class Encoding:
     encoder: str
     pixel_format: str
     options: dict[str, str]
+    container_options: dict[str, str]
     tag: str | None = None
     notes: tuple[str, ...] = ()
 
-    def with_traits_of(self, stream: VideoStream, side_data: Mapping[str, bytes]) -> Encoding:
-        """Adds what the encoder has to be told of the input and the data beside its first frame."""
-        options, notes = dict(self.options), list(self.notes)
+    def with_traits_of(self, reader: VideoReader, any_tag: bool) -> Encoding:
+        """Adds what has to be told of the input, once its first frame is read; with `any_tag`,
+        MP4 takes tags of any name, where not all players look for them."""
+        stream, side_data = reader.stream, reader.side_data
+        options, notes, flags = dict(self.options), list(self.notes), dict(self.container_options)
+        if any_tag:
+            flags["movflags"] += "+use_metadata_tags"
         # 2 and 4 show the top field first. PyAV 17.1 does not know it: there it is not marked.
         field_order = getattr(stream.codec_context, "field_order", 0)
         if field_order >= 2:
@@ -130,28 +122,30 @@ class Encoding:
                 notes.append(f"is interlaced, which {self.encoder} does not say here")
         # The screen that a video was mastered on (SMPTE ST 2086), and its light (CTA-861.3).
         data = side_data.get("MASTERING_DISPLAY_METADATA", bytes(88))
-        screen = struct.unpack_from("=22i", data)
-        has_screen = all(screen[20:]) and 0 not in screen[1:20:2]
+        screen = np.frombuffer(data, np.int32)[:22]
+        has_screen = all(screen[20:]) and all(screen[1:20:2])
         if has_screen and self.encoder in ("libx265", "libsvtav1"):
-            values = [
-                top / bottom for top, bottom in zip(screen[:20:2], screen[1:20:2], strict=True)
-            ]
-            if self.encoder == "libx265":  # in steps of 0.00002, and of 0.0001 candela
-                steps = (50_000,) * 8 + (10_000,) * 2
-                values = [round(v * step) for v, step in zip(values, steps, strict=True)]
-            display = "G({2},{3})B({4},{5})R({0},{1})WP({6},{7})L({9},{8})".format(*values)
+            values = screen[:20:2] / screen[1:20:2]
             level = side_data.get("CONTENT_LIGHT_LEVEL")
             light = "" if level is None else "{},{}".format(*struct.unpack_from("=2I", level))
-            if self.encoder == "libx265":
-                light = f":max-cll={light}" if light else ""
-                options["x265-params"] += f":hdr10=1:master-display={display}{light}"
+            form = "G({2},{3})B({4},{5})R({0},{1})WP({6},{7})L({9},{8})"
+            if self.encoder == "libx265":  # in steps of 0.00002, and of 0.0001 candela
+                steps = np.rint(values * ([50_000] * 8 + [10_000] * 2)).astype(int).tolist()
+                params = f":hdr10=1:master-display={form.format(*steps)}"
+                options["x265-params"] += params + (f":max-cll={light}" if light else "")
             else:
-                light = f":content-light={light}" if light else ""
-                options["svtav1-params"] = f"mastering-display={display}{light}"
+                params = f"mastering-display={form.format(*values.tolist())}"
+                options["svtav1-params"] = params + (f":content-light={light}" if light else "")
         elif has_screen:
             notes.append(f"the data of its HDR screen are left out: {self.encoder} holds none")
         notes += [words for kind, words in _LEFT_OUT.items() if kind in side_data]
-        return replace(self, options=options, notes=tuple(notes))
+        holds_aspect = self.container in ("mp4", "mov") or self.encoder in _ASPECT_HOLDERS
+        if reader.aspect not in (None, 1) and not holds_aspect:
+            notes.append(
+                f"its pixels are {reader.aspect} as wide as high, which {self.encoder} "
+                f"in {self.container} can't say here: .mp4 would"
+            )
+        return replace(self, options=options, notes=tuple(notes), container_options=flags)
 
 
 def choose_encoding(
@@ -167,11 +161,10 @@ def choose_encoding(
     and HEVC can't hold odd sizes with it and get full chroma instead.
 
     Args:
-        container_format: FFmpeg's name, such as ``"mp4"``.
-        source_codec: FFmpeg's name of the input's codec.
+        container_format, source_codec: FFmpeg's names, such as ``"mp4"``.
         source_format: pixel format and size of the input.
-        options: of which `codec` is an encoder or a short name such as ``"h264"``, `crf` the
-            quality on its own scale, `preset` speed against size by its own names.
+        options: `codec` is FFmpeg's name of an encoder, or a short one such as ``"h264"``; `crf`
+            and `preset` are on its own scales.
 
     Raises:
         UsageError: no such codec, or `crf` or `preset` are none of its.
@@ -194,9 +187,15 @@ def choose_encoding(
         names = ", ".join(sorted({*_ALIASES, "mpeg4", "mjpeg", "ffv1"} - {"x264", "x265", "avc"}))
         raise UsageError("--codec", f"no video codec {name!r} here", f"give one of: {names}")
     encoder = _ENCODERS.get(name, Encoder(name))
-    settings = dict(encoder.options)
+    settings, container_options = dict(encoder.options), {}
     if container_format == "avi":
         settings["bf"] = "0"  # AVI has no room for the order in which B-frames are shown
+        # Its times are frame numbers: shifting all by the lead of an audio codec, as is done
+        # elsewhere, would be a frame too many.
+        container_options["avoid_negative_ts"] = "disabled"
+    elif container_format in ("mp4", "mov"):
+        # The table of frames first, so that players can start before they have the whole file.
+        container_options["movflags"] = "+faststart"
     if crf is not None and encoder.crf is None:
         why = "has no such scale" if name in _ENCODERS else "has a scale of its own"
         raise UsageError("--crf", f"{name} {why}", "leave it out")
@@ -214,7 +213,8 @@ def choose_encoding(
         settings[encoder.preset_option] = preset
     pixel_format, notes = _choose_pixel_format(found, source_format, source_codec)
     tag = "hvc1" if name == "libx265" and container_format in ("mp4", "mov") else None
-    return Encoding(container_format, name, pixel_format, settings, tag, tuple(notes))
+    how = (name, pixel_format, settings, container_options)
+    return Encoding(container_format, *how, tag, tuple(notes))
 
 
 def _choose_pixel_format(

@@ -23,7 +23,6 @@ from deblurcli.errors import UsageError, already_exists, cannot_write, sizes_dif
 from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of
-from deblurcli.io.videos.overlap import depth_for, read_ahead
 from deblurcli.io.videos.pixels import RGB16, Colour, Pixels, frame_of, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
 from deblurcli.io.videos.restoring import VideoResult, restore_steps
@@ -56,7 +55,7 @@ def restore_frames(
         DeblurError: a picture can't be read or has another size, or `target` can't be written.
     """
     target, options = Path(target), replace(options or ClipOptions(), **changes)
-    container_format = container_of(target)
+    container = container_of(target)
     fps = 30.0 if options.fps is None else options.fps
     if not 0 < fps <= 1000:
         raise UsageError("--fps", f"{fps:g} is no frame rate", "give frames per second, as 30")
@@ -73,19 +72,17 @@ def restore_frames(
                 raise sizes_differ(path, (frame.width, frame.height), sources[0], size, remedy)
             yield Step(frame)
 
-    with closing(read_ahead(read_steps(), 2)) as others:
-        first = next(others)
-        assert first.frame is not None
-        width, height = first.frame.width, first.frame.height
-        bits = "10le" if first.frame.format.name == RGB16 else ""
-        kind = VideoFormat(f"yuv420p{bits}", width, height)
-        encoding = choose_encoding(container_format, "png", kind, options)
-        picture = Picture(width, height, _BT709, 1 / rate, rate)
-        with open_writer(sources, target, encoding, picture, options) as writer:
-            steps = itertools.chain([first], others)
-            depth, total = depth_for(width, height), len(sources)
-            restore_steps(steps, writer.write, restore, writer.segments, options, depth, total)
-    return VideoResult(len(sources), encoding.notes)
+    steps, total = read_steps(), len(sources)
+    first = next(steps)
+    assert first.frame is not None
+    size = (first.frame.width, first.frame.height)
+    kind = "yuv420p10le" if first.frame.format.name == RGB16 else "yuv420p"
+    encoding = choose_encoding(container, "png", VideoFormat(kind, *size), options)
+    picture = Picture(*size, _BT709, 1 / rate, rate)
+    with open_writer(sources, target, encoding, picture, options) as writer:
+        steps, put, kept = itertools.chain([first], steps), writer.write, writer.segments
+        restore_steps(steps, put, restore, kept, options, size, total)
+    return VideoResult(total, encoding.notes)
 
 
 def exact_rate(fps: float) -> Fraction:
@@ -127,8 +124,8 @@ def restore_to_frames(
         if not folder.is_dir() or any(not p.match("frame-*.*") for p in folder.iterdir()):
             raise UsageError(folder, "holds other things than frames", "give another -o")
     with closing(VideoReader(source, options.start, options.end, upright=True)) as reader:
-        depth = depth_for(reader.stream.width, reader.stream.height)
-        colour = Colour.of(reader.stream)
+        size, total = (reader.stream.width, reader.stream.height), reader.frame_count
+        colour = Colour.of(reader.stream, "png")
         numbers = itertools.count()
 
         def write(step: Step) -> None:
@@ -149,17 +146,15 @@ def restore_to_frames(
                 segments.save(number // SEGMENT_FRAMES, ())
 
         try:
-            real, output = Path(os.path.realpath(folder)), [suffix, repr(reader.part)]
-            with open_segments(
-                [source], folder, options.restored_by, output, needs_folder=True
-            ) as segments:
+            real, by = Path(os.path.realpath(folder)), options.restored_by
+            output = [suffix, repr(reader.part)]
+            with open_segments([source], folder, by, output, needs_folder=True) as segments:
                 unfinished = part_folder_of(folder) / "frames"
                 if not segments.count:
                     shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir(exist_ok=True)
-                with closing(read_ahead(reader.steps(), depth)) as steps:
-                    total = reader.frame_count
-                    count = restore_steps(steps, write, restore, segments, options, depth, total)
+                steps = reader.steps()
+                count = restore_steps(steps, write, restore, segments, options, size, total)
                 if real.exists():
                     shutil.rmtree(real)
                 unfinished.rename(real)

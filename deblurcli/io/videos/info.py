@@ -19,15 +19,8 @@ from PIL import Image, ImageSequence
 from deblurcli.errors import DeblurError, cannot_read
 
 CONTAINERS = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".avi": "avi",
-    ".ts": "mpegts",
-    ".mts": "mpegts",
-    ".m2ts": "mpegts",
+    **{".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"},
+    **{".avi": "avi", ".ts": "mpegts", ".mts": "mpegts", ".m2ts": "mpegts"},
 }
 """Containers that are written, by the ending of the output."""
 
@@ -36,12 +29,12 @@ _MICROSECONDS = 1_000_000
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video is, by its header; nothing of it is decoded.
+    """What a video is, by its header; None is what that does not say.
 
     Attributes:
         width, height: pixels as they are stored, before any rotation.
-        fps: frames per second in the mean, or None where it is not said.
-        seconds: length of the whole file, or None where it is not said.
+        fps: frames per second in the mean.
+        seconds: length of the whole file.
         frame_count: as `count_frames` gives it.
         codec: FFmpeg's name of the codec, such as ``"h264"``.
     """
@@ -62,28 +55,22 @@ def probe(source: str | os.PathLike[str]) -> VideoInfo:
     """
     with closing(open_video(source)) as container:
         stream = video_stream(container, source)
-        return VideoInfo(
-            stream.width,
-            stream.height,
-            fraction_of(stream.average_rate) or fraction_of(stream.guessed_rate),
-            seconds_of(container),
-            count_frames(container, stream),
-            stream.codec_context.name,
-        )
+        fps = fraction_of(stream.average_rate) or fraction_of(stream.guessed_rate)
+        lengths = (seconds_of(container), count_frames(container, stream))
+        return VideoInfo(stream.width, stream.height, fps, *lengths, stream.codec_context.name)
 
 
 def open_video(source: str | os.PathLike[str]) -> InputContainer:
     """Opens `source` for reading; the caller closes it.
 
-    Raises:
-        DeblurError: the file is missing, not readable, no video, or damaged in its header.
+    Raises DeblurError where it is missing, not readable, no video, or damaged in its header.
     """
     path = Path(source)
     # The full path keeps a name such as "a:b.mp4" from being taken for a network address.
     name = os.fspath(path.absolute())
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(12)
         if not head:
             raise DeblurError(path, "is empty", "copy or record it again")
         if head[8:12] == b"WEBP":  # FFmpeg knows only those that stand still
@@ -96,14 +83,11 @@ def open_video(source: str | os.PathLike[str]) -> InputContainer:
         # Older ones have to be told not to fail at tags that are no UTF-8.
         return av.open(name, "r", metadata_errors="replace")
     except av.FFmpegError as error:
+        reason, remedy = "is not a video, or is damaged in its header", "check the file"
         if head[4:8] in (b"ftyp", b"wide", b"mdat", b"moov", b"free", b"skip"):
-            raise DeblurError(
-                path,
-                "is cut off: the table of its frames is missing, so that nothing can be read",
-                "copy it again, or repair it with a tool such as untrunc",
-            ) from error
-        reason = "is not a video, or is damaged in its header"
-        raise DeblurError(path, reason, "check the file") from error
+            reason = "is cut off: the table of its frames is missing, so that nothing can be read"
+            remedy = "copy it again, or repair it with a tool such as untrunc"
+        raise DeblurError(path, reason, remedy) from error
     except OSError as error:
         raise cannot_read(path, error) from error
 
@@ -111,8 +95,7 @@ def open_video(source: str | os.PathLike[str]) -> InputContainer:
 def video_stream(container: InputContainer, source: str | os.PathLike[str]) -> VideoStream:
     """The stream to restore: the first video that is not merely a cover picture.
 
-    Raises:
-        DeblurError: there is none, or its codec is unknown.
+    Raises DeblurError where there is none, or its codec is unknown.
     """
     streams = [s for s in container.streams.video if not is_cover(s)]
     if not streams:
@@ -174,16 +157,12 @@ def tick_of(stream: Stream) -> Fraction:
 
 
 def rate_of(stream: VideoStream) -> Fraction:
-    """Frames per second in the mean, as far as the file says."""
+    """Frames per second as they were meant, as far as the file says."""
     return fraction_of(stream.guessed_rate) or fraction_of(stream.average_rate) or Fraction(25)
 
 
 def container_of(target: Path) -> str:
-    """FFmpeg's name of the container that `target` asks for.
-
-    Raises:
-        DeblurError: no such container is written.
-    """
+    """FFmpeg's name of the container that `target` asks for; DeblurError where we write none."""
     known = CONTAINERS.get(target.suffix.lower())
     if known is None:
         remedy = f"give one of {' '.join(CONTAINERS)}"

@@ -1,7 +1,6 @@
 """Reading ahead and writing behind in threads, a bounded number of items.
 
-Decoding, computing and encoding overlap, while no more than a few frames are ever held: a fast
-reader waits for the network, and the network waits for a slow disk.
+Decoding, computing and encoding overlap, while no more than a few frames are ever held.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ T = TypeVar("T")
 
 
 def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Yields `items`, which a thread produces up to `depth` items ahead.
+    """Yields `items`, which a thread produces up to `depth` ahead; closing ends the thread.
 
-    An exception of `items` is raised here, after the items before it. Closing the generator
-    stops the thread and waits for it.
+    An exception of `items` is raised here, after the items before it.
     """
     source, end = iter(items), object()
     thread = ThreadPoolExecutor(1, "deblur-decode")
@@ -40,8 +38,8 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
 def write_behind(write: Callable[[T], None], depth: int) -> Iterator[Callable[[T], None]]:
     """Gives a function that hands items to `write` in a thread, in order.
 
-    It waits while `depth` of them are waiting, and raises what `write` raised. On leaving, all
-    is written; what waits is thrown away if the body raised.
+    It waits while `depth` of them are waiting, and raises what `write` raised. On leaving, all is
+    written; what waits is thrown away if the body raised.
     """
     thread = ThreadPoolExecutor(1, "deblur-encode")
     waiting: deque[Future[None]] = deque()
@@ -57,8 +55,3 @@ def write_behind(write: Callable[[T], None], depth: int) -> Iterator[Callable[[T
             waiting.popleft().result()
     finally:
         thread.shutdown(cancel_futures=True)
-
-
-def depth_for(width: int, height: int) -> int:
-    """How many frames of that size may wait in one queue."""
-    return max(1, min(6, 32_000_000 // (width * height)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -53,9 +53,19 @@ class Colour:
     primaries: int
 
     @classmethod
-    def of(cls, stream: VideoStream) -> Colour:
+    def of(cls, stream: VideoStream, encoder: str) -> Colour:
+        """The tags for what `encoder` makes of a stream."""
         tags = stream.codec_context
-        return cls(tags.colorspace, tags.color_range, tags.color_trc, tags.color_primaries)
+        colour = cls(tags.colorspace, tags.color_range, tags.color_trc, tags.color_primaries)
+        if stream.format.is_rgb or colour.matrix == 0:
+            # The output is YUV: its matrix must be named, and limited range plays everywhere.
+            matrix = matrix_of(colour.matrix, stream.width, stream.height)
+            colour = replace(colour, matrix=matrix, range=_LIMITED)
+        elif "yuvj" in stream.format.name:
+            colour = replace(colour, range=_FULL)
+        if encoder == "mjpeg":
+            colour = replace(colour, range=_FULL, matrix=5)  # what JPEG is by definition
+        return colour
 
 
 def to_rgb(frame: VideoFrame, bits: int, reformatter: VideoReformatter) -> VideoFrame:
@@ -63,15 +73,12 @@ def to_rgb(frame: VideoFrame, bits: int, reformatter: VideoReformatter) -> Video
 
     `reformatter` is for one thread, and quick where frames are alike.
     """
-    matrix = matrix_of(frame.colorspace, frame.width, frame.height)
-    rgb = reformatter.reformat(
-        frame,
-        format=RGB16 if bits > 8 else "rgb24",
-        interpolation=_FLAGS,
-        src_colorspace=None if frame.format.is_rgb else matrix,
-        src_color_range=_range_of(frame),
-        dst_color_range=_FULL,
-    )
+    size, matrix = (frame.width, frame.height), None
+    if not frame.format.is_rgb:
+        matrix = matrix_of(frame.colorspace, *size)
+    kind = RGB16 if bits > 8 else "rgb24"
+    ranges = (_range_of(frame), _FULL)
+    rgb = reformatter.reformat(frame, *size, kind, matrix, None, _FLAGS, *ranges)
     rgb.make_writable()  # a frame that needed no conversion may still be the decoder's own
     return rgb
 
@@ -88,12 +95,10 @@ class PixelWriter:
         self._matrix = matrix_of(colour.matrix, width, height)
 
     def from_rgb(self, frame: VideoFrame, original: VideoFrame | None = None) -> VideoFrame:
-        """The frame as the encoder takes it.
+        """The restored RGB `frame` as the encoder takes it.
 
-        Args:
-            frame: restored, in RGB.
-            original: the decoded frame, where `exceeds_rgb`: what RGB could not hold of it is
-                added again. Left out of account where the output has another size or range.
+        What RGB could not hold of the `original`, as it was decoded, is added again; not where the
+        output has another size or range.
         """
         converted = self._convert(frame)
         if (
@@ -116,17 +121,10 @@ class PixelWriter:
 
     def _convert(self, frame: VideoFrame) -> VideoFrame:
         """The frame, RGB or YUV, in the encoder's size and format."""
-        return self._reformatter.reformat(
-            frame,
-            width=self._width,
-            height=self._height,
-            format=self._format,
-            interpolation=_FLAGS,
-            src_colorspace=None if frame.format.is_rgb else self._matrix,
-            dst_colorspace=self._matrix,
-            src_color_range=_range_of(frame),
-            dst_color_range=_FULL if self._colour.range == _FULL else _LIMITED,
-        )
+        size, matrix = (self._width, self._height), self._matrix
+        matrices = (None if frame.format.is_rgb else matrix, matrix)
+        ranges = (_range_of(frame), _FULL if self._colour.range == _FULL else _LIMITED)
+        return self._reformatter.reformat(frame, *size, self._format, *matrices, _FLAGS, *ranges)
 
 
 def exceeds_rgb(frame: VideoFrame) -> bool:

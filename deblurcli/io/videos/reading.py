@@ -16,28 +16,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from deblurcli.errors import DeblurError, UsageError
-from deblurcli.io.videos.info import (
-    count_frames,
-    encrypted,
-    fraction_of,
-    open_video,
-    rate_of,
-    seconds_of,
-    start_seconds_of,
-    tick_of,
-    video_stream,
-)
-from deblurcli.io.videos.pixels import (
-    DisplayMatrix,
-    display_matrix_of,
-    exceeds_rgb,
-    frame_like,
-    is_transparent,
-    pixels_of,
-    side_data_of,
-    to_rgb,
-    turn_upright,
-)
+from deblurcli.io.videos import info, pixels
 from deblurcli.io.videos.streams import TimeRange, move_packet
 
 # Packets of one time lie at most so far apart in a file, in terms of time.
@@ -51,13 +30,8 @@ _INTERLACED = "is interlaced: its fields are restored together, deinterlace it f
 
 @dataclass
 class Step:
-    """One frame, or none at the end, and the copied packets that lay before it in the file; all
-    with their times in the output.
-
-    Attributes:
-        frame: in RGB.
-        original: the frame as it was decoded, where RGB can't hold all of it.
-    """
+    """One frame in RGB, or none at the end, and the copied packets that lay before it in the file,
+    with their times in the output; and the frame as it was decoded, where RGB can't hold all."""
 
     frame: VideoFrame | None
     packets: list[Packet[Stream]] = field(default_factory=list)
@@ -71,8 +45,8 @@ class VideoReader:
         container, stream: the open file, and the stream in it that is decoded.
         part: what is wanted of it.
         frame_count: the number of frames to expect in that part; None if unknown.
-        side_data: what lies beside the pixels of the first frame, once it is read.
-        display_matrix: how players shall turn the frames, once the first is read; None for not.
+        side_data, display_matrix: what lies beside the pixels of the first frame, once it is read,
+            and how players shall turn all of them; None for not.
         aspect: width of a pixel of the frames over its height; None where it is not said.
         notes: what the user should know of the frames, after they were read.
     """
@@ -86,10 +60,9 @@ class VideoReader:
         keep_origin: bool = False,
         upright: bool = False,
     ) -> None:
-        """
+        """Opens `source`, to read what lies from `start` to `end` seconds of playing time.
+
         Args:
-            source: a video file.
-            start, end: the part that is wanted, in seconds of playing time; None is all.
             keep_origin: broadcast streams keep the time of day at which they begin.
             upright: turn the frames as players would.
 
@@ -104,33 +77,32 @@ class VideoReader:
             raise UsageError("--end", "is not after the start", "give a later time in seconds")
         self.notes: list[str] = []
         self.side_data: dict[str, bytes] = {}
-        self.display_matrix: DisplayMatrix | None = None
+        self.display_matrix: pixels.DisplayMatrix | None = None
         self._source, self._upright = source, upright
-        self.container = open_video(source)
-        seconds = seconds_of(self.container) or 0.0
+        self.container = info.open_video(source)
+        seconds = info.seconds_of(self.container) or 0.0
         try:
-            self.stream = video_stream(self.container, source)
+            self.stream = info.video_stream(self.container, source)
             if seconds and start is not None and start >= seconds:
                 reason = f"ends at {seconds:.2f} s, before --start"
                 raise DeblurError(source, reason, "give less")
         except DeblurError:
             self.container.close()
             raise
-        self.aspect = fraction_of(self.stream.sample_aspect_ratio)
-        self.frame_count = count_frames(self.container, self.stream)
+        self.aspect = info.fraction_of(self.stream.sample_aspect_ratio)
+        self.frame_count = info.count_frames(self.container, self.stream)
         if self.frame_count is not None and seconds and (start is not None or end is not None):
             share = (min(seconds if end is None else end, seconds) - begin) / seconds
             self.frame_count = max(1, round(self.frame_count * share))
-        self._origin = start_seconds_of(self.container)
-        first, last = (
-            None if time is None else self._origin + Fraction(time).limit_denominator(1_000_000)
-            for time in (start, end)
-        )
+        self._origin = info.start_seconds_of(self.container)
         # Broadcast streams begin at any time of day; files for playing begin at 0, and a stream
         # that begins later than the others there does so on purpose.
         self._is_broadcast = self.container.format.name in ("mpegts", "mpeg")
         shift = self._origin if self._is_broadcast and not keep_origin else Fraction(0)
-        self.part = TimeRange(first, last, shift if first is None else first)
+        first = self._origin + Fraction(begin).limit_denominator(1_000_000)
+        last = inf if end is None else self._origin + Fraction(end).limit_denominator(1_000_000)
+        whole = TimeRange(-inf, last, shift)
+        self.part = whole if start is None else TimeRange(first, last, first)
         self._bad: list[tuple[float, float]] = []
         self._cause: BaseException | None = None
         self._seen_packets = 0
@@ -141,19 +113,16 @@ class VideoReader:
         self.container.close()
 
     def steps(self, copied: Collection[int] = ()) -> Iterator[Step]:
-        """Yields the frames in the order of their times, and a last step without one.
+        """Yields the frames in the order of their times, and a last step without one; beside them
+        the packets of the streams with the `copied` indices.
 
-        Args:
-            copied: indices of the streams whose packets are given beside the frames.
-
-        Raises:
-            DeblurError: not one frame can be decoded, or the file is encrypted.
+        Raises DeblurError where not one frame can be decoded, or the file is encrypted.
         """
         # Decoding several frames at once would lose good frames beside a damaged one.
         self.stream.thread_type = "SLICE"
         bits = max((component.bits for component in self.stream.format.components), default=8)
         has_alpha = self.stream.metadata.get("alpha_mode") == "1"  # which its decoder does not give
-        reformatter, tick, turn = VideoReformatter(), tick_of(self.stream), None
+        reformatter, tick, turn = VideoReformatter(), info.tick_of(self.stream), None
         size: tuple[int, int] | None = None
         for number, (item, packets) in enumerate(self._wanted(copied), 1):
             if item is None:
@@ -161,8 +130,8 @@ class VideoReader:
                     yield Step(None, packets)
                 break
             if size is None:
-                self.side_data = side_data_of(item)
-                self.display_matrix = display_matrix_of(item, self.side_data)
+                self.side_data = pixels.side_data_of(item)
+                self.display_matrix = pixels.display_matrix_of(item, self.side_data)
                 if self._upright and self.display_matrix is not None:
                     turn, self.display_matrix = self.display_matrix, None
                     if not turn[0] and self.aspect:  # a quarter turn
@@ -173,19 +142,19 @@ class VideoReader:
             size = (item.width, item.height)
             if item.interlaced_frame and _INTERLACED not in self.notes:
                 self.notes.append(_INTERLACED)
-            if _TRANSPARENT not in self.notes and (has_alpha or is_transparent(item)):
+            if _TRANSPARENT not in self.notes and (has_alpha or pixels.is_transparent(item)):
                 self.notes.append(_TRANSPARENT)
             item.pts = (item.pts or 0) - self.part.shift_ticks(tick)
             item.time_base = tick
-            frame = to_rgb(item, bits, reformatter)
+            frame = pixels.to_rgb(item, bits, reformatter)
             if turn is not None:
-                frame = frame_like(frame, turn_upright(pixels_of(frame), turn))
-            original = item if turn is None and exceeds_rgb(item) else None
+                frame = pixels.frame_like(frame, pixels.turn_upright(pixels.pixels_of(frame), turn))
+            original = item if turn is None and pixels.exceeds_rgb(item) else None
             yield Step(frame, packets, original)
         if size is None:
             detail = "" if self._cause is None else f" ({type(self._cause).__name__})"
             reason, remedy = f"not one frame of it can be decoded{detail}", "copy it again"
-            if self.part.start is not None or self.part.end is not None:
+            if self.part != TimeRange(-inf, inf, self.part.shift):
                 reason, remedy = "has no frame in that part", "change --start or --end"
             raise DeblurError(self._source, reason, remedy)
 
@@ -193,9 +162,9 @@ class VideoReader:
         self, copied: Collection[int]
     ) -> Iterator[tuple[VideoFrame | None, list[Packet[Stream]]]]:
         """The frames of the part, at the end none, each with the copied packets before it."""
-        tick, part = tick_of(self.stream), self.part
+        tick, part = info.tick_of(self.stream), self.part
         packets: list[Packet[Stream]] = []
-        for back in _SECONDS_BACK if part.start is not None else (None,):
+        for back in _SECONDS_BACK if part.start > -inf else (None,):
             packets.clear()
             has_landed = back is None
             self._seek(back)
@@ -205,7 +174,7 @@ class VideoReader:
                         packets.append(item)
                     continue
                 seconds = (item.pts or 0) * tick
-                if not has_landed and part.start is not None:
+                if not has_landed:
                     if seconds > part.start:
                         break
                     has_landed = item.key_frame
@@ -223,7 +192,7 @@ class VideoReader:
         self._bad.clear()
         # Which frame comes out first after a jump into AVI with B-frames can't be known.
         is_avi = self.container.format.name == "avi"
-        if self.part.start is None or (is_avi and self.stream.codec_context.has_b_frames):
+        if self.part.start == -inf or (is_avi and self.stream.codec_context.has_b_frames):
             return
         if seconds_back is not None:
             to = max(self._origin, self.part.start - seconds_back)
@@ -237,8 +206,8 @@ class VideoReader:
     def _decode(self, copied: Collection[int]) -> Iterator[Packet[Stream] | VideoFrame]:
         """The frames from here to the end of the part, with a time each, and the packets of the
         copied streams between them."""
-        video, tick = self.stream, tick_of(self.stream)
-        frame_ticks = max(1, round(1 / (rate_of(video) * tick)))
+        video, tick = self.stream, info.tick_of(self.stream)
+        frame_ticks = max(1, round(1 / (info.rate_of(video) * tick)))
         # As frames leave the decoder in the order of showing, times of decoding are given to
         # them in turn where there are no others. AVI says only when a frame is decoded; what
         # FFmpeg guesses from it may go back.
@@ -249,7 +218,6 @@ class VideoReader:
             if packet.stream.index != video.index:
                 yield packet
                 continue
-            time = packet.dts if packet.dts is not None else packet.pts
             no_pts = packet.pts is None or has_dts_only
             if packet.size and packet.dts is not None and no_pts:
                 unshown.append(packet.dts)
@@ -258,10 +226,8 @@ class VideoReader:
             except EOFError:
                 continue
             except av.FFmpegError as error:
-                self._cause = error
-                if not no_pts:
-                    time = packet.pts
-                elif unshown:
+                self._cause, time = error, packet.dts if no_pts else packet.pts
+                if no_pts and unshown:
                     unshown.popleft()
                 seconds = self._end_seconds if time is None else float(time * tick)
                 self._bad.append((seconds, seconds))
@@ -288,12 +254,12 @@ class VideoReader:
                 self._is_finished = True
                 return
             if packet.has_sidedata("encryption_info"):
-                raise encrypted(self._source)
+                raise info.encrypted(self._source)
             # An empty packet's own index is 0, whatever stream it ends.
             index = packet.stream.index
             self._seen_packets += index == self.stream.index and packet.size > 0
             time = packet.dts if packet.dts is not None else packet.pts
-            tick = fraction_of(packet.time_base)
+            tick = info.fraction_of(packet.time_base)
             if time is not None and tick:
                 end_seconds = float((time + (packet.duration or 0)) * tick)
                 self._end_seconds = max(self._end_seconds, end_seconds)
@@ -320,10 +286,10 @@ class VideoReader:
             until = "" if end - begin < 0.01 else f" to {end - origin:.2f}"
             at = f"at {begin - origin:.2f}{until} s"
             told.append(f"damaged {at if end < inf else f'from {begin - origin:.2f} s on'}")
-        seconds, read = seconds_of(self.container) or 0.0, self._end_seconds - origin
-        if not self._is_finished or self.part.end is not None:
+        seconds, read = info.seconds_of(self.container) or 0.0, self._end_seconds - origin
+        if not self._is_finished or self.part.end < inf:
             is_cut_off = False
-        elif self.stream.frames and self.part.start is None and "mov" in self.container.format.name:
+        elif self.stream.frames and self.part.start == -inf and "mov" in self.container.format.name:
             is_cut_off = self._seen_packets < self.stream.frames
         else:  # the length of broadcast streams is an estimate
             is_cut_off = not self._is_broadcast and read < seconds - max(0.5, 0.01 * seconds)

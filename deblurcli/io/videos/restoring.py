@@ -14,20 +14,17 @@ import numpy as np
 
 from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.encoding import choose_encoding
-from deblurcli.io.videos.info import container_of
-from deblurcli.io.videos.overlap import depth_for, read_ahead, write_behind
-from deblurcli.io.videos.pixels import frame_like, pixels_of
+from deblurcli.io.videos.info import container_of, rate_of, tick_of
+from deblurcli.io.videos.overlap import read_ahead, write_behind
+from deblurcli.io.videos.pixels import Colour, frame_like, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
 from deblurcli.io.videos.segments import SEGMENT_FRAMES, SegmentStore
 from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.streams import choose_copied_streams
-from deblurcli.io.videos.writing import Picture, open_writer, unusual_tags
+from deblurcli.io.videos.writing import Picture, open_writer
 
 # The others have no place for a rotation: there the frames themselves are turned.
 _ROTATION_HOLDERS = ("mp4", "mov", "matroska")
-# These write the shape of pixels into their own data; MP4 and MOV have a place for it beside
-# them, Matroska too, but PyAV can't fill that one.
-_ASPECT_HOLDERS = ("libx264", "libx265", "mpeg4", "mjpeg", "mpeg2video")
 
 
 @dataclass(frozen=True)
@@ -71,48 +68,28 @@ def restore_video(
     """
     source, target = Path(source), Path(target)
     options = replace(options or ClipOptions(), **changes)
-    container_format = container_of(target)
-    keep_origin = container_format == "mpegts"
-    upright = options.side_by_side or container_format not in _ROTATION_HOLDERS
-    part = (options.start, options.end)
+    container = container_of(target)
+    upright = options.side_by_side or container not in _ROTATION_HOLDERS
+    part, keep_origin = (options.start, options.end), container == "mpegts"
     reader = VideoReader(source, *part, keep_origin=keep_origin, upright=upright)
     with closing(reader):
-        stream, tags = reader.stream, reader.container.metadata
-        copied = choose_copied_streams(
-            reader.container, stream, container_format, strip=options.strip
-        )
-        encoding = choose_encoding(
-            container_format, stream.codec_context.name, stream.format, options
-        )
-        depth = depth_for(stream.width, stream.height)
-        with closing(read_ahead(reader.steps(copied.streams), depth)) as others:
-            first = next(others)
-            assert first.frame is not None
-            encoding = encoding.with_traits_of(stream, reader.side_data)
-            picture = Picture.of(reader, first.frame, encoding.encoder)
-            if options.side_by_side:
-                picture = replace(picture, width=2 * picture.width)
-            notes = [*copied.notes, *encoding.notes]
-            unusual = [] if options.strip else unusual_tags(container_format, tags)
-            if unusual and copied.has_cover:
-                left_out = ", ".join(unusual)
-                notes.append(f"tags left out beside a cover in {container_format}: {left_out}")
-            holds_aspect = container_format in ("mp4", "mov") or encoding.encoder in _ASPECT_HOLDERS
-            if picture.aspect not in (None, 1) and not holds_aspect:
-                notes.append(
-                    f"its pixels are {picture.aspect} as wide as high, which {encoding.encoder} "
-                    f"in {container_format} can't say here: .mp4 would"
-                )
-            any_tag = bool(unusual) and not copied.has_cover
-            with open_writer(
-                [source], target, encoding, picture, options, part=reader.part, any_tag=any_tag
-            ) as writer:
-                writer.copy_from(reader, copied, strip=options.strip)
-                steps, total = itertools.chain([first], others), reader.frame_count
-                count = restore_steps(
-                    steps, writer.write, restore, writer.segments, options, depth, total
-                )
-        return VideoResult(count, (*notes, *reader.notes), reader.damage())
+        stream = reader.stream
+        copied = choose_copied_streams(reader.container, stream, container, strip=options.strip)
+        encoding = choose_encoding(container, stream.codec_context.name, stream.format, options)
+        steps = reader.steps(copied.streams)
+        first = next(steps)
+        assert first.frame is not None
+        encoding = encoding.with_traits_of(reader, copied.any_tag)
+        size = (first.frame.width * (2 if options.side_by_side else 1), first.frame.height)
+        colour, times = Colour.of(stream, encoding.encoder), (tick_of(stream), rate_of(stream))
+        picture = Picture(*size, colour, *times, reader.display_matrix, reader.aspect)
+        with open_writer([source], target, encoding, picture, options, reader.part) as writer:
+            writer.copy_from(reader, copied, strip=options.strip)
+            steps, total = itertools.chain([first], steps), reader.frame_count
+            put, kept = writer.write, writer.segments
+            count = restore_steps(steps, put, restore, kept, options, size, total)
+        notes = (*copied.notes, *encoding.notes, *reader.notes)
+        return VideoResult(count, notes, reader.damage())
 
 
 def restore_steps(
@@ -121,16 +98,16 @@ def restore_steps(
     restore: Restore,
     segments: SegmentStore,
     options: ClipOptions,
-    depth: int,
+    size: tuple[int, int],
     total: int | None,
 ) -> int:
-    """Restores the frames of `steps` and hands all steps to `write`, in a thread of its own.
-
-    Frames of which `segments` has the result stay as they are. Gives the number of frames.
-    """
+    """Restores the frames of `steps`, which one thread reads, and another hands all steps to
+    `write`; frames of which `segments` has the result stay as they are. Gives their number."""
     done, steadier = 0, Steadier(restore)
-    with write_behind(write, depth) as put:
-        for step in steps:
+    # How many frames of that size may wait in one queue.
+    depth = max(1, min(6, 32_000_000 // (size[0] * size[1])))
+    with closing(read_ahead(steps, depth)) as ahead, write_behind(write, depth) as put:
+        for step in ahead:
             if step.frame is not None:
                 segment, place = divmod(done, SEGMENT_FRAMES)
                 if not segments.has(done):

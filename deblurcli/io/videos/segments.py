@@ -2,8 +2,7 @@
 
 A video is encoded in segments of so many frames, so that the file is the same whether the run was
 interrupted or not. The packets of each finished segment, and what steadies the next one, lie in a
-folder ``TARGET.part`` with a description of the input and the settings. A later run with the
-same description takes them instead of restoring those frames again.
+folder ``TARGET.part``; a later run of the same input and settings takes them.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import av
@@ -32,8 +30,7 @@ SEGMENT_FRAMES = 250
 shorter ones would cost bytes (100 frames 14 % on a quiet clip)."""
 
 
-@dataclass(frozen=True)
-class EncodedPacket:
+class EncodedPacket(NamedTuple):
     """A packet of the encoder, with times in ticks of the output's video."""
 
     pts: int
@@ -44,14 +41,12 @@ class EncodedPacket:
 
 
 class SegmentStore:
-    """The finished segments of one output, in a folder beside it.
+    """The finished segments of one output, in a folder beside it; without a folder none are kept.
 
-    Attributes:
-        count: how many an earlier run has finished.
+    `count` says how many an earlier run has finished.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        """Without a folder nothing is kept."""
         self._folder = folder
         self.count = len(list(folder.glob("segment-??????"))) if folder else 0
 
@@ -70,16 +65,13 @@ class SegmentStore:
         ]
 
     def save(self, number: int, packets: Sequence[EncodedPacket]) -> None:
-        """Keeps a segment. Raises OSError where the disk is full, or gone."""
-        heads = [(p.pts, p.dts, p.duration, p.is_keyframe, len(p.data)) for p in packets]
+        """Keeps a segment; raises OSError where the disk is full, or gone."""
+        heads = [(*packet[:4], len(packet.data)) for packet in packets]
         data = np.frombuffer(b"".join(p.data for p in packets), np.uint8)
         self._write(f"segment-{number:06}", {"heads": np.array(heads, np.int64), "data": data})
 
     def save_state(self, number: int, state: Mapping[str, NDArray[np.float32]]) -> None:
-        """Keeps what the frames after a segment need of those before; only of the last two.
-
-        Raises OSError where the disk is full, or gone.
-        """
+        """Keeps what the frames after a segment need of those before; only of the last two."""
         self._write(f"state-{number:06}", state)
         if self._folder is not None:
             (self._folder / f"state-{number - 2:06}").unlink(missing_ok=True)
@@ -124,17 +116,13 @@ def open_segments(
 
     What another description left, or a run that was killed, is removed, the former with a warning.
     On success the folder goes; on any exception it stays if there is a segment in it. Where another
-    run is writing the same target, or no folder can be made or locked, nothing is kept.
+    run is writing the same target, or no folder can be made or locked, nothing is kept; with
+    `needs_folder`, as frames lie in it too, that is a DeblurError.
 
     Args:
         sources, target: the files that are restored, and the file or folder that is written.
         restored_by, output: name all that decides how the frames are restored and written; with
             None nothing is kept.
-        needs_folder: frames lie in the folder, too, so that it must be ours.
-
-    Raises:
-        DeblurError: with `needs_folder`, another run is writing the same target, or the folder
-            can't be made or locked.
     """
     folder = part_folder_of(target)
     lock, note = filelock.FileLock(folder / "lock"), folder / "description.json"

@@ -36,18 +36,13 @@ class Steadier:
     """Restores the frames of one clip, in their order, each with a view to the ones before."""
 
     def __init__(self, restore: Restore) -> None:
-        """`restore` restores one frame by itself."""
         self._restore = restore
         # Of the last input frame, and what was added to it: (1, 3, H, W), levels of 255.
         self._cells: Tensor | None = None
         self._change: Tensor | None = None
 
     def __call__(self, blurred: Pixels) -> Pixels:
-        """The restored frame, its change steadied where the input stands still.
-
-        Args:
-            blurred: (H, W, 3) uint8 or uint16.
-        """
+        """The restored frame, its change steadied where the input stands still."""
         import torch
         import torch.nn.functional as F  # noqa: N812
 

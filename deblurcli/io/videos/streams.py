@@ -7,10 +7,12 @@ is left out with a note.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, cast
 
 import av
@@ -31,32 +33,23 @@ _STALE_TAGS = frozenset(
     | {"alpha_mode"}
 )
 _STALE_PREFIXES = ("number_of_", "_statistics_", "bps")
-
-
-@dataclass(frozen=True)
-class Holdings:
-    """What a container holds beside a video.
-
-    Attributes:
-        kinds: of streams that are worth trying to copy.
-        audio_encoder: for sound that it can't hold as it is.
-        text_encoder: for subtitles of text; those of pictures can't become anything else.
-    """
-
-    kinds: frozenset[str]
-    audio_encoder: str = "aac"
-    text_encoder: str | None = None
-
-
-_MP4_KINDS = frozenset({"audio", "subtitle", "data", "video"})
-_HOLDINGS = {
-    "mp4": Holdings(_MP4_KINDS, text_encoder="mov_text"),
-    "mov": Holdings(_MP4_KINDS, text_encoder="mov_text"),
-    "matroska": Holdings(frozenset({"audio", "subtitle", "attachment"}), text_encoder="subrip"),
-    "webm": Holdings(frozenset({"audio", "subtitle"}), "libopus", "webvtt"),
-    "avi": Holdings(frozenset({"audio"}), "libmp3lame"),
-    "mpegts": Holdings(frozenset({"audio", "subtitle"})),
+# Which kinds of streams beside the video are worth trying to copy into a container…
+_KINDS = {
+    **dict.fromkeys(("mp4", "mov"), ("audio", "subtitle", "data", "video")),
+    "matroska": ("audio", "subtitle", "attachment"),
+    **dict.fromkeys(("webm", "mpegts"), ("audio", "subtitle")),
+    "avi": ("audio",),
 }
+# …and what becomes there of sound (else AAC) and of subtitles of text that it can't hold as they
+# are; those of pictures can't become anything else.
+_SOUND_ENCODERS = {"webm": "libopus", "avi": "libmp3lame"}
+_TEXT_ENCODERS = {"mp4": "mov_text", "mov": "mov_text", "matroska": "subrip", "webm": "webvtt"}
+# Tags that MP4 has a place for, and all players look there.
+_MOV_TAGS = frozenset(
+    {"title", "artist", "album_artist", "album", "composer", "date", "comment", "genre", "track"}
+    | {"copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id"}
+    | {"network", "keywords", "creation_time", "location"}
+)
 _TEXT_CODECS = frozenset({"mov_text", "subrip", "ass", "webvtt", "text"})
 # What MPEG-TS has a type for. Its muxer takes anything else too, as data that nobody plays: so do
 # Blu-ray's subtitles (PGS), but for a variant of the format that has no AAC.
@@ -75,21 +68,19 @@ class TimeRange:
     """The part of a video that is wanted, and how its times become the output's.
 
     Attributes:
-        start: time stamp in seconds at which the output begins; None is the file's beginning.
-        end: time stamp in seconds before which it ends; None is the file's end.
+        start, end: time stamps in seconds at which, and before which, it lies; infinite for all.
         shift: seconds to subtract from every time stamp.
     """
 
-    start: Fraction | None
-    end: Fraction | None
+    start: Fraction | float
+    end: Fraction | float
     shift: Fraction
 
     def holds(self, seconds: Fraction) -> bool:
-        has_begun = self.start is None or seconds >= self.start - _ROUNDING
-        return has_begun and not self.is_over(seconds)
+        return seconds >= self.start - _ROUNDING and not self.is_over(seconds)
 
     def is_over(self, seconds: Fraction) -> bool:
-        return self.end is not None and seconds >= self.end - _ROUNDING
+        return seconds >= self.end - _ROUNDING
 
     def shift_ticks(self, time_base: Fraction) -> int:
         return round(self.shift / time_base)
@@ -100,20 +91,17 @@ class CopiedStreams:
     """The streams that are copied beside the restored video.
 
     Attributes:
-        streams: those of the input, with the stream index they have in the input.
-        encoders: by that index, of the sound and text that have to be encoded again.
+        streams: those of the input by their index there, each with the encoder that sound or text
+            has to go through, or None.
         attachments: cover pictures, for containers that have no streams of these.
+        any_tag: there are tags for which MP4 has no place of its own, but a place for any.
         notes: what can't come along, and why.
     """
 
-    streams: dict[int, Stream] = field(default_factory=dict)
-    encoders: dict[int, str] = field(default_factory=dict)
+    streams: dict[int, tuple[Stream, str | None]] = field(default_factory=dict)
     attachments: list[Stream] = field(default_factory=list)
+    any_tag: bool = False
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def has_cover(self) -> bool:
-        return any(map(is_cover, self.streams.values()))
 
 
 def choose_copied_streams(
@@ -123,36 +111,42 @@ def choose_copied_streams(
 
     With `strip`, telemetry (places, mostly) and cover pictures stay behind.
     """
-    copied, holdings = CopiedStreams(), _HOLDINGS[container_format]
+    copied = CopiedStreams()
     for stream in container.streams:
-        codec = _codec_of(stream)
-        if stream.index == video.index or (strip and (stream.type == "data" or is_cover(stream))):
+        codec, has_cover = _codec_of(stream), is_cover(stream)
+        # A time code is a tag of the video too: the muxer makes the stream anew.
+        is_timecode = stream.type == "data" and "timecode" in stream.metadata and codec is None
+        is_private = strip and (stream.type == "data" or has_cover)
+        if stream.index == video.index or is_timecode or is_private:
             continue
-        if stream.type == "data" and "timecode" in stream.metadata and codec is None:
-            continue  # the time code is a tag of the video too: the muxer makes the stream anew
-        if is_cover(stream) and container_format == "matroska":
+        if has_cover and container_format == "matroska":
             copied.attachments.append(stream)
             continue
-        kind = "cover picture" if is_cover(stream) else f"{stream.type} stream"
+        kind = "cover picture" if has_cover else f"{stream.type} stream"
         label = f"{kind} {stream.index} ({codec or 'unknown'})"
-        encoder = None
-        if isinstance(stream, AudioStream) and stream.codec_context is not None:
-            encoder = holdings.audio_encoder
-        elif isinstance(stream, SubtitleStream) and codec in _TEXT_CODECS:
-            encoder = holdings.text_encoder
-        if stream.type == "video" and not is_cover(stream):
+        is_sound = stream.type == "audio" and stream.codec_context is not None
+        encoder = _SOUND_ENCODERS.get(container_format, "aac") if is_sound else None
+        if stream.type == "subtitle" and codec in _TEXT_CODECS:
+            encoder = _TEXT_ENCODERS.get(container_format)
+        if kind == "video stream":
             copied.notes.append(f"{label} left out: only one video is restored")
-        elif stream.type in holdings.kinds and _fits(stream, container_format):
-            copied.streams[stream.index] = stream
+        elif stream.type in _KINDS[container_format] and _fits(stream, codec, container_format):
+            copied.streams[stream.index] = (stream, None)
         elif codec == "bin_data" and container.chapters():
             pass  # the titles of the chapters, which are copied as chapters
         elif encoder is not None:
-            copied.streams[stream.index] = stream
-            copied.encoders[stream.index] = encoder
+            copied.streams[stream.index] = (stream, encoder)
             copied.notes.append(f"{label} encoded again: {container_format} can't hold it")
         else:
             hint = "" if stream.type == "data" or codec is None else "; .mkv would"
             copied.notes.append(f"{label} left out: {container_format} can't hold it{hint}")
+    if container_format in ("mp4", "mov"):
+        tags = {} if strip else clean_tags(container.metadata)
+        unusual = sorted(tag for tag in tags if tag.partition("-")[0] not in _MOV_TAGS)
+        copied.any_tag = bool(unusual) and not any(is_cover(s) for s, _ in copied.streams.values())
+        if unusual and not copied.any_tag:
+            left_out = f"tags left out beside a cover in {container_format}: {', '.join(unusual)}"
+            copied.notes.append(left_out)
     return copied
 
 
@@ -163,81 +157,38 @@ def _codec_of(stream: Stream) -> str | None:
     return getattr(stream, "name", None)  # PyAV raises where there is none
 
 
-def _fits(stream: Stream, container_format: str) -> bool:
+def _fits(stream: Stream, codec: str | None, container_format: str) -> bool:
     """Whether a muxer takes the stream, found by trying: its header is written to memory."""
-    codec = _codec_of(stream)
     if codec is None or (container_format == "mpegts" and codec not in _MPEGTS_CODECS):
         return False
     try:
-        trial = av.open(io.BytesIO(), "w", format=container_format)
-        trial.add_stream_from_template(stream)
-        trial.start_encoding()
-        trial.close()
+        with av.open(io.BytesIO(), "w", format=container_format) as trial:
+            trial.add_stream_from_template(stream)
+            trial.start_encoding()
     except (av.FFmpegError, ValueError):
         return False
     return True
 
 
-@dataclass(frozen=True)
-class StreamCopy:
-    """A stream of the output that is made from one of the input.
-
-    Attributes:
-        target: of the output.
-        decoded: of the input, where it is encoded again; None where its packets are copied.
-    """
-
-    target: Stream
-    decoded: AudioStream | SubtitleStream | None = None
-
-    def take(self, packet: Packet[Stream] | None) -> list[Packet[Stream]]:
-        """The packets to write for one of the input's, None being the end."""
-        packets: list[Packet[Stream]] = []
-        if self.decoded is None and packet is not None:
-            packet.stream = self.target
-            packets.append(packet)
-        elif isinstance(self.decoded, AudioStream) and isinstance(self.target, AudioStream):
-            with suppress(av.FFmpegError):  # damaged sound is left out
-                for frame in self.decoded.decode(packet):
-                    packets += self.target.encode(frame)
-            if packet is None:
-                packets += self.target.encode(None)
-        elif (
-            isinstance(self.decoded, SubtitleStream)
-            and isinstance(self.target, SubtitleStream)
-            and packet is not None
-        ):
-            with suppress(av.FFmpegError):
-                lines = self.decoded.codec_context.decode2(packet)
-                if lines:  # MP4 has empty ones for the times between
-                    encoded = self.target.codec_context.encode_subtitle(lines)
-                    encoded.pts = encoded.dts = packet.pts
-                    encoded.duration, encoded.time_base = packet.duration, packet.time_base
-                    encoded.stream = self.target
-                    packets.append(encoded)
-        return packets
+Copy = Callable[["Packet[Stream] | None"], "list[Packet[Stream]]"]
+"""Makes the packets to write of one that was read, None being the end."""
 
 
 def add_streams(
     output: OutputContainer, copied: CopiedStreams, *, strip: bool = False
-) -> dict[int, StreamCopy]:
-    """Adds a stream to `output` for each copied one: index in the input -> the copy."""
-    copies: dict[int, StreamCopy] = {}
-    for index, stream in copied.streams.items():
-        encoder = copied.encoders.get(index)
+) -> dict[int, Copy]:
+    """Adds a stream to `output` for each copied one: index in the input -> what fills it."""
+    copies: dict[int, Copy] = {}
+    for index, (stream, encoder) in copied.streams.items():
         if encoder is None:
             target: Stream = output.add_stream_from_template(stream)
             if stream.time_base and not isinstance(stream, AttachmentStream):
                 target.time_base = stream.time_base
-            if (
-                isinstance(stream, AudioStream)
-                and isinstance(target, AudioStream)
-                and stream.layout.name.endswith("channels")
-                and stream.channels in _LAYOUTS
-            ):
+            if isinstance(stream, AudioStream) and stream.layout.name.endswith("channels"):
                 # AVI names no layout, and MP4 takes none without a name.
-                target.codec_context.layout = _LAYOUTS[stream.channels]
-            copies[index] = StreamCopy(target)
+                layout = _LAYOUTS.get(stream.channels, stream.layout)
+                cast(AudioStream, target).codec_context.layout = layout
+            copies[index] = partial(_copy, target)
         elif isinstance(stream, AudioStream):
             rate = 48_000 if encoder == "libopus" else min(stream.rate, 48_000)
             target = sound = cast(AudioStream, output.add_stream(encoder, rate=rate))
@@ -246,13 +197,13 @@ def add_streams(
             channels = min(stream.channels, 2) if encoder == "libmp3lame" else stream.channels
             sound.codec_context.layout = _LAYOUTS.get(channels, stream.layout)
             sound.codec_context.bit_rate = 96_000 * channels
-            copies[index] = StreamCopy(sound, stream)
+            copies[index] = partial(_encode_sound, stream, sound)
         else:
             text = cast(SubtitleStream, stream)
             target = written = cast(SubtitleStream, output.add_stream(encoder))
             text.codec_context.open()  # which makes the header that the encoder needs
             written.codec_context.subtitle_header = text.codec_context.subtitle_header
-            copies[index] = StreamCopy(written, text)
+            copies[index] = partial(_encode_text, text, written)
         target.metadata.clear()
         target.metadata.update(clean_tags(stream.metadata, strip=strip))
         target.disposition = stream.disposition
@@ -262,6 +213,36 @@ def add_streams(
             packet = next(container.demux(container.streams[cover.index]))
             output.add_attachment(f"cover.{suffix}", f"image/{kind}", bytes(packet))
     return copies
+
+
+def _copy(target: Stream, packet: Packet[Stream] | None) -> list[Packet[Stream]]:
+    if packet is None:
+        return []
+    packet.stream = target
+    return [packet]
+
+
+def _encode_sound(
+    source: AudioStream, target: AudioStream, packet: Packet[Stream] | None
+) -> list[Packet[Stream]]:
+    packets: list[Packet[Stream]] = []
+    with suppress(av.FFmpegError):  # damaged sound is left out
+        for frame in source.decode(packet):
+            packets += target.encode(frame)
+    return packets if packet is not None else [*packets, *target.encode(None)]
+
+
+def _encode_text(
+    source: SubtitleStream, target: SubtitleStream, packet: Packet[Stream] | None
+) -> list[Packet[Stream]]:
+    with suppress(av.FFmpegError):
+        # MP4 has empty ones for the times between.
+        if packet is not None and (lines := source.codec_context.decode2(packet)):
+            encoded = target.codec_context.encode_subtitle(lines)
+            encoded.pts = encoded.dts = packet.pts
+            encoded.duration, encoded.time_base = packet.duration, packet.time_base
+            return _copy(target, encoded)
+    return []
 
 
 def clean_tags(tags: Mapping[str, str], *, strip: bool = False) -> dict[str, str]:
@@ -281,9 +262,8 @@ def copy_chapters(source: Container, output: Container, time_range: TimeRange) -
     chapters: list[Chapter] = []
     for chapter in source.chapters():
         tick = fraction_of(chapter["time_base"]) or Fraction(1, 1_000_000)
-        start, end = chapter["start"] * tick, chapter["end"] * tick
-        start = max(start, time_range.start) if time_range.start is not None else start
-        end = min(end, time_range.end) if time_range.end is not None else end
+        start = max(chapter["start"] * tick, time_range.start)
+        end = min(chapter["end"] * tick, time_range.end)
         if start < end:
             chapter["start"] = max(0, round((start - time_range.shift) / tick))
             chapter["end"] = round((end - time_range.shift) / tick)
@@ -301,14 +281,14 @@ def move_packet(packet: Packet[Stream], time_range: TimeRange) -> bool:
         return True
     if not tick or time_range.is_over(time * tick):
         return False
-    if time_range.start is not None and time * tick < time_range.start:
+    if time * tick < time_range.start:
         end = time + (packet.duration or 0)
         if packet.stream.type != "subtitle" or end * tick <= time_range.start:
             return False
         # A line of text that is being shown where the part begins.
         packet.pts = packet.dts = round(time_range.start / tick)
         packet.duration = end - packet.pts
-    if time_range.end is not None and packet.stream.type == "data" and packet.duration:
+    if time_range.end < inf and packet.stream.type == "data" and packet.duration:
         # A second of telemetry would make the file longer than its video.
         packet.duration = min(packet.duration, max(1, round(time_range.end / tick) - time))
     ticks = time_range.shift_ticks(tick)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -19,37 +20,17 @@ from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError, UsageError, logger
 from deblurcli.io.files import atomic_output
 from deblurcli.io.options import ClipOptions
+from deblurcli.io.videos import info, streams
 from deblurcli.io.videos.encoding import Encoding
-from deblurcli.io.videos.info import fraction_of, rate_of, start_seconds_of, tick_of
-from deblurcli.io.videos.pixels import Colour, DisplayMatrix, PixelWriter, matrix_of
+from deblurcli.io.videos.pixels import Colour, DisplayMatrix, PixelWriter
 from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.segments import (
-    SEGMENT_FRAMES,
-    EncodedPacket,
-    SegmentStore,
-    open_segments,
-)
-from deblurcli.io.videos.streams import (
-    CopiedStreams,
-    StreamCopy,
-    TimeRange,
-    add_streams,
-    clean_tags,
-    copy_chapters,
-)
+from deblurcli.io.videos.segments import SEGMENT_FRAMES, EncodedPacket, SegmentStore, open_segments
 
-# Tags that MP4 has a place for, and all players look there.
-_MOV_TAGS = frozenset(
-    {"title", "artist", "album_artist", "album", "composer", "date", "comment", "genre", "track"}
-    | {"copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id"}
-    | {"network", "keywords", "creation_time", "location"}
-)
 # Encoders for frames on a grid, a step of which is the frame.
 _GRID_ENCODERS = ("mpeg4", "mpeg1video", "mpeg2video")
 
@@ -59,8 +40,7 @@ class Picture:
     """What the frames are like that a writer gets.
 
     Attributes:
-        time_base: seconds of one tick of their times.
-        rate: how many a second, in the mean.
+        time_base, rate: seconds of one tick of their times, and how many a second, in the mean.
         display_matrix: how players shall turn them.
         aspect: width of a pixel over its height; None where it is not said.
     """
@@ -73,22 +53,6 @@ class Picture:
     display_matrix: DisplayMatrix | None = None
     aspect: Fraction | None = None
 
-    @classmethod
-    def of(cls, reader: VideoReader, first: VideoFrame, encoder: str) -> Picture:
-        """What the frames are like that follow the `first` of a reader."""
-        stream, colour = reader.stream, Colour.of(reader.stream)
-        if stream.format.is_rgb or colour.matrix == 0:
-            # The output is YUV: its matrix must be named, and limited range plays everywhere.
-            matrix = matrix_of(first.colorspace, first.width, first.height)
-            colour = replace(colour, matrix=matrix, range=1)
-        elif "yuvj" in stream.format.name:
-            colour = replace(colour, range=2)
-        if encoder == "mjpeg":
-            colour = replace(colour, range=2, matrix=5)  # what JPEG is by definition
-        times = (tick_of(stream), rate_of(stream))
-        shape = (reader.display_matrix, reader.aspect)
-        return cls(first.width, first.height, colour, *times, *shape)
-
 
 @contextmanager
 def open_writer(
@@ -97,14 +61,10 @@ def open_writer(
     encoding: Encoding,
     picture: Picture,
     options: ClipOptions,
-    *,
-    part: TimeRange | None = None,
-    any_tag: bool = False,
+    part: streams.TimeRange | None = None,
 ) -> Iterator[VideoWriter]:
     """Gives the writer of `target`, a video that is made of `sources` or `part` of one; what an
     earlier run of the same description has finished is taken over.
-
-    With `any_tag`, MP4 takes tags of any name, where not all players look for them.
 
     Raises:
         UsageError: `target` exists and may not be overwritten, its container can't hold the
@@ -116,7 +76,7 @@ def open_writer(
         try:
             with (
                 open_segments(sources, target, options.restored_by, output) as segments,
-                closing(VideoWriter(path, encoding, picture, segments, any_tag)) as writer,
+                closing(VideoWriter(path, encoding, picture, segments)) as writer,
             ):
                 yield writer
                 writer.finish()
@@ -139,24 +99,11 @@ class VideoWriter:
     """
 
     def __init__(
-        self,
-        target: Path,
-        encoding: Encoding,
-        picture: Picture,
-        segments: SegmentStore,
-        any_tag: bool,
+        self, path: Path, encoding: Encoding, picture: Picture, segments: SegmentStore
     ) -> None:
-        options, rate = {}, picture.rate
-        if encoding.container == "avi":
-            # Its times are frame numbers: shifting all by the lead of an audio codec, as is done
-            # elsewhere, would be a frame too many.
-            options["avoid_negative_ts"] = "disabled"
-        elif encoding.container in ("mp4", "mov"):
-            # The table of frames first, so that players can start before they have the whole file.
-            options["movflags"] = "+faststart" + ("+use_metadata_tags" if any_tag else "")
-        name = os.fspath(target.absolute())
+        name, options, rate = os.fspath(path.absolute()), encoding.container_options, picture.rate
         self._output: OutputContainer = av.open(
-            name, "w", format=encoding.container, container_options=options
+            name, "w", encoding.container, container_options=options
         )
         try:
             stream = self._output.add_stream(encoding.encoder, rate, options=encoding.options)
@@ -184,14 +131,12 @@ class VideoWriter:
             detail = getattr(error, "strerror", error)
             reason = f"{encoding.encoder} can't encode this here ({detail})"
             raise UsageError("--codec", reason, "give another --codec, such as h264") from error
-        self._pixels = PixelWriter(
-            picture.width, picture.height, encoding.pixel_format, picture.colour
-        )
-        self._copies: dict[int, StreamCopy] = {}
+        size = (picture.width, picture.height)
+        self._pixels = PixelWriter(*size, encoding.pixel_format, picture.colour)
+        self._copies: dict[int, streams.Copy] = {}
         self._waiting: deque[Packet[Stream]] = deque()
         self._durations: dict[int, int] = {}
-        self._last_pts: int | None = None
-        self._last_dts: int | None = None
+        self._last_pts = self._last_dts = -sys.maxsize  # so that any time comes after
         self.segments, self._frame_count = segments, 0
         self._loaded: deque[EncodedPacket] = deque()
         # Of the segment at hand: its encoder, its packets so far, its first time.
@@ -200,51 +145,46 @@ class VideoWriter:
         self._first_pts = 0
 
     def _set_up(self, context: VideoCodecContext) -> None:
-        picture = self._picture
+        picture, colour = self._picture, self._picture.colour
         context.width, context.height = picture.width, picture.height
-        context.pix_fmt = self._encoding.pixel_format
-        context.time_base = self._time_base
-        context.color_range = picture.colour.range
-        context.colorspace = picture.colour.matrix
-        context.color_trc = picture.colour.transfer
-        context.color_primaries = picture.colour.primaries
+        context.pix_fmt, context.time_base = self._encoding.pixel_format, self._time_base
+        context.color_range, context.colorspace = colour.range, colour.matrix
+        context.color_trc, context.color_primaries = colour.transfer, colour.primaries
         if picture.aspect is not None:
             context.sample_aspect_ratio = picture.aspect
 
-    def copy_from(self, reader: VideoReader, copied: CopiedStreams, *, strip: bool) -> None:
+    def copy_from(self, reader: VideoReader, copied: streams.CopiedStreams, *, strip: bool) -> None:
         """Takes over tags, chapters and the streams to copy, before the first frame; with `strip`
         no tags but languages."""
         source, video, start = reader.container, reader.stream, reader.part.start
-        tags = clean_tags(video.metadata, strip=strip)
-        self._output.metadata.update(clean_tags(source.metadata, strip=strip))
-        if "timecode" in tags and start is not None:
-            seconds = start - start_seconds_of(source)
-            tags["timecode"] = advance_timecode(tags["timecode"], seconds, rate_of(video))
+        tags = streams.clean_tags(video.metadata, strip=strip)
+        self._output.metadata.update(streams.clean_tags(source.metadata, strip=strip))
+        if "timecode" in tags and isinstance(start, Fraction):
+            seconds = start - info.start_seconds_of(source)
+            tags["timecode"] = advance_timecode(tags["timecode"], seconds, info.rate_of(video))
             self._output.metadata.pop("timecode", None)
         self._stream.metadata.update(tags)
         with suppress(AttributeError):
             self._stream.disposition = video.disposition
-        self._copies = add_streams(self._output, copied, strip=strip)
-        copy_chapters(source, self._output, reader.part)
+        self._copies = streams.add_streams(self._output, copied, strip=strip)
+        streams.copy_chapters(source, self._output, reader.part)
 
     def write(self, step: Step) -> None:
         """Takes packets of copied streams, and an RGB frame with its time, if there is one; a
         time that does not come after the last frame's is moved on."""
         for packet in step.packets:
-            self._waiting.extend(self._copies[packet.stream.index].take(packet))
+            self._waiting.extend(self._copies[packet.stream.index](packet))
         if step.frame is None:
             return
-        number = self._frame_count
+        segment, place = divmod(self._frame_count, SEGMENT_FRAMES)
         self._frame_count += 1
-        segment, place = divmod(number, SEGMENT_FRAMES)
-        if self.segments.has(number):
+        if segment < self.segments.count:
             if place == 0:
                 self._loaded.extend(self.segments.load(segment))
             # A packet a frame, so that the copied ones come between them as in a whole run.
             while self._loaded:
-                encoded = self._loaded.popleft()
-                self._mux(encoded)
-                self._last_pts = max(encoded.pts, self._last_pts or encoded.pts)
+                self._mux(self._loaded[0])
+                self._last_pts = max(self._loaded.popleft().pts, self._last_pts)
                 if place < SEGMENT_FRAMES - 1:
                     break
             return
@@ -253,11 +193,9 @@ class VideoWriter:
             self.segments.save(segment - 1, self._finished)
             self._encoder, self._finished = None, []
         frame = self._pixels.from_rgb(step.frame, step.original)
-        per_tick = (fraction_of(step.frame.time_base) or self._time_base) / self._time_base
-        pts = round((step.frame.pts or 0) * per_tick)
-        if self._last_pts is not None:
-            pts = max(pts, self._last_pts + 1)
-            self._durations[self._last_pts] = pts - self._last_pts
+        per_tick = (info.fraction_of(step.frame.time_base) or self._time_base) / self._time_base
+        pts = max(round((step.frame.pts or 0) * per_tick), self._last_pts + 1)
+        self._durations[self._last_pts] = pts - self._last_pts
         self._durations[pts] = round((step.frame.duration or 0) * per_tick)
         self._last_pts = pts
         if self._encoder is None:
@@ -276,7 +214,7 @@ class VideoWriter:
         """Writes what the encoder gives, and remembers it for the segment."""
         for packet in packets:
             pts = self._first_pts + (packet.pts or 0)
-            dts = self._first_pts + (packet.pts or 0 if packet.dts is None else packet.dts)
+            dts = pts if packet.dts is None else self._first_pts + packet.dts
             duration = self._durations.pop(pts, 0) or packet.duration or 0
             encoded = EncodedPacket(pts, dts, duration, packet.is_keyframe, bytes(packet))
             self._finished.append(encoded)
@@ -285,12 +223,11 @@ class VideoWriter:
     def _mux(self, encoded: EncodedPacket) -> None:
         packet = Packet(encoded.data)
         # Where the frame rate varies, a segment's first times of decoding may reach back.
-        dts = encoded.dts if self._last_dts is None else max(encoded.dts, self._last_dts + 1)
-        packet.pts, packet.dts, packet.duration = encoded.pts, dts, encoded.duration
+        self._last_dts = max(encoded.dts, self._last_dts + 1)
+        packet.pts, packet.dts, packet.duration = encoded.pts, self._last_dts, encoded.duration
         packet.time_base, packet.is_keyframe = self._time_base, encoded.is_keyframe
         packet.stream = self._stream
-        self._last_dts = dts
-        self._mux_waiting(float(dts * self._time_base))
+        self._mux_waiting(float(self._last_dts * self._time_base))
         self._output.mux(packet)
 
     def _mux_waiting(self, until_seconds: float) -> None:
@@ -310,7 +247,7 @@ class VideoWriter:
     def finish(self) -> None:
         """Writes what waits, and the end of the file."""
         for copy in self._copies.values():
-            self._waiting.extend(copy.take(None))
+            self._waiting.extend(copy(None))
         if self._encoder is not None:
             self._take(self._encoder.encode(None))
         self._mux_waiting(math.inf)
@@ -337,15 +274,7 @@ def advance_timecode(timecode: str, seconds: Fraction, fps: Fraction) -> str:
     number += math.ceil(seconds * fps)
     if dropped:
         tens, rest = divmod(number, 600 * counted - 9 * dropped)
-        number += 9 * dropped * tens
-        number += dropped * max(0, (rest - dropped) // (60 * counted - dropped))
+        number += dropped * (9 * tens + max(0, (rest - dropped) // (60 * counted - dropped)))
     rest, frame = divmod(number, counted)
     time = f"{rest // 3600 % 24:02}:{rest // 60 % 60:02}:{rest % 60:02}"
     return f"{time}{digits[4]}{frame:02}"
-
-
-def unusual_tags(container_format: str, tags: Mapping[str, str]) -> list[str]:
-    """Names of the tags for which MP4 and MOV have no place of their own."""
-    if container_format not in ("mp4", "mov"):
-        return []
-    return sorted(tag for tag in clean_tags(tags) if tag.partition("-")[0] not in _MOV_TAGS)
