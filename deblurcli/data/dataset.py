@@ -43,17 +43,11 @@ _CACHE_BYTES = 4 * 2**30  # of decoded pictures in each process, where they can'
 
 @dataclass(frozen=True)
 class Source:
-    """Pictures to train on and how often they are drawn.
-
-    Attributes:
-        pairs: real blurred and sharp pairs, or
-        photos: sharp photos that blur is synthesised from.
-        weight: relative to the other sources.
-    """
+    """Pictures to train on: real pairs, or sharp photos that blur is synthesised from."""
 
     pairs: tuple[Pair, ...] = ()
     photos: tuple[Path, ...] = ()
-    weight: float = 1.0
+    weight: float = 1.0  # how often they are drawn, relative to the other sources
 
     @property
     def paths(self) -> list[Path]:
@@ -123,14 +117,8 @@ class PictureStore:
 
 
 def measure_texture(picture: Tensor) -> NDArray[np.float32]:
-    """How rough a picture is: sums over all cells above and left of each corner of a grid.
-
-    Args:
-        picture: (H, W, 3) uint8.
-
-    Returns:
-        (rows + 1, columns + 1), for cells of `_TEXTURE_CELL_PX` px.
-    """
+    """How rough an (H, W, 3) uint8 picture is: sums over all cells above and left of each corner
+    of a grid, (rows + 1, columns + 1), for cells of `_TEXTURE_CELL_PX` px."""
     green = picture[::3, :, 1].numpy().astype(np.int16)
     roughness = np.sqrt(np.abs(np.diff(green, axis=1, append=green[:, -1:])))
     cells = F.avg_pool2d(
@@ -160,15 +148,12 @@ def draw_crop(
     *,
     scaled_down: bool = False,
 ) -> Crop:
-    """Draws a random square.
+    """Draws a random square of `side_px` in a picture of this (width, height) and number.
 
     Args:
-        size: (width, height) of the picture; both at least `side_px`.
-        side_px: of the square.
         texture: `measure_texture` of the picture: the square with most of it among three random
             ones is taken. Many crops of any photo are flat: blur doesn't show there and nothing
             is to be learned.
-        picture: its number.
         scaled_down: draw a square of up to 2.4 times the side, to be scaled to `side_px`: photos
             become crisp and free of noise so.
     """
@@ -209,38 +194,26 @@ def crop_picture(picture: Tensor, crop: Crop, size_px: int) -> Tensor:
 
 @dataclass
 class Augmentation:
-    """One of the eight flips and turns, a permutation of R, G, B and a saturation factor.
+    """One of the eight flips and turns, a permutation of R, G, B and a saturation factor."""
 
-    Attributes:
-        flip: left to right, before the turns.
-        quarter_turns: against the clock.
-        permutation: which of R, G and B each of them becomes.
-        saturation: factor of what the recipe says.
-    """
-
-    flip: bool = False
-    quarter_turns: int = 0
-    permutation: tuple[int, ...] = (0, 1, 2)
-    saturation: float = 1.0
+    flip: bool = False  # left to right, before the turns
+    quarter_turns: int = 0  # against the clock
+    permutation: tuple[int, ...] = (0, 1, 2)  # which of R, G and B each of them becomes
+    saturation: float = 1.0  # factor of what the recipe says
 
 
 @dataclass
 class Sample:
     """All that is random about one patch of a step.
 
-    Attributes:
-        slot: its number in the whole batch.
-        parts: blurred and sharp of a real pair; scene, and filling of moving objects, to
-            synthesise blur from; or nothing, where the slot's last pair is used again. Each is
-            yet to be cut, or lies in `StepData.pixels` from this element on.
-        side_px: of the parts.
-        exposure: of a synthesised pair.
+    Its parts are blurred and sharp of a real pair; or scene, and filling of moving objects, to
+    synthesise blur from; or none, where the slot's last pair is used again.
     """
 
-    slot: int
-    parts: tuple[Crop | int, ...]
-    side_px: int
-    exposure: Exposure | None
+    slot: int  # its number in the whole batch
+    parts: tuple[Crop | int, ...]  # yet to be cut, or lying in `StepData.pixels` from here on
+    side_px: int  # of the parts
+    exposure: Exposure | None  # of a synthesised pair
     augmentation: Augmentation
     degradation: Degradation
 
@@ -262,28 +235,17 @@ class StepData:
 
 @dataclass(eq=False)
 class TrainingDataset(Dataset["StepData | DeblurError"]):
-    """Maps the number of a training step to its data.
-
-    Attributes:
-        sources: what to draw from.
-        store: holds their pictures.
-        recipe: batch, reuse and augmentation.
-        seed: decides everything random.
-        stage: of the recipe's stages, for the number of pictures and their size.
-        first_step: where this run begins (all synthetic pictures are new there).
-        rank, processes: this process's number, and how many share each step.
-        crop_here: crop the pictures here; else `BatchRenderer` does.
-    """
+    """Maps the number of a training step to its data."""
 
     sources: Sequence[Source]
-    store: PictureStore
+    store: PictureStore  # holds their pictures
     recipe: Recipe
-    seed: int
-    stage: int = -1
-    first_step: int = 0
-    rank: int = 0
-    processes: int = 1
-    crop_here: bool = True
+    seed: int  # decides everything random
+    stage: int = -1  # of the recipe's stages
+    first_step: int = 0  # where this run begins; all synthetic pictures are new there
+    rank: int = 0  # this process's number
+    processes: int = 1  # how many share each step
+    crop_here: bool = True  # else `BatchRenderer` cuts the pictures
 
     def __post_init__(self) -> None:
         batch, self.patch_px = self.recipe.stages[self.stage]
@@ -297,6 +259,13 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
     def draw(self, step: int) -> StepData:
         """This process's share of a step. Raises DeblurError where a picture can't be read."""
         recipe, samples, pixels, length = self.recipe, [], [], 0
+
+        def draw_crop_of(path: Path, rng: np.random.Generator, *, scaled_down: bool) -> Crop:
+            number = self.store.numbers[path]
+            texture = self.store.texture(number) if recipe.crops == "textured" else None
+            size = self.store.sizes[number]
+            return draw_crop(rng, size, side_px, texture, number, scaled_down=scaled_down)
+
         for slot in self.slots:
             fresh = np.random.default_rng((self.seed, 1, step, slot))
             # Slots renew their pictures in turn, not all in the same step.
@@ -310,7 +279,7 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
             side_px = self.patch_px
             if source.pairs:
                 pair = source.pairs[int(which.integers(len(source.pairs)))]
-                crop = self._draw_crop(fresh, pair.sharp, side_px)
+                crop = draw_crop_of(pair.sharp, fresh, scaled_down=False)
                 parts = [replace(crop, picture=self.store.numbers[pair.blurred]), crop]
             elif age == 0 or step == self.first_step:
                 side_px = self.region_px
@@ -320,7 +289,7 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
                         parts.append(draw_pattern(rng, side_px))
                     else:
                         photo = source.photos[int(chooses.integers(len(source.photos)))]
-                        parts.append(self._draw_crop(rng, photo, side_px, scaled_down=True))
+                        parts.append(draw_crop_of(photo, rng, scaled_down=True))
             placed: list[Crop | int] = []
             for part in parts:
                 if isinstance(part, Tensor):
@@ -343,14 +312,6 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
             )
         nothing = torch.empty(0, dtype=torch.uint8)
         return StepData(self.patch_px, samples, torch.cat(pixels or [nothing]))
-
-    def _draw_crop(
-        self, rng: np.random.Generator, path: Path, side_px: int, *, scaled_down: bool = False
-    ) -> Crop:
-        number = self.store.numbers[path]
-        texture = self.store.texture(number) if self.recipe.crops == "textured" else None
-        size = self.store.sizes[number]
-        return draw_crop(rng, size, side_px, texture, number, scaled_down=scaled_down)
 
     def __getitem__(self, step: int) -> StepData | DeblurError:
         """For DataLoader: `draw`, with an error as data, because of what a worker process raises
@@ -381,15 +342,9 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
 
 
 def choose_workers(wanted: int | None, device: torch.device, processes: int) -> int:
-    """How many processes prepare data for each training process.
-
-    By default none beside a CPU, whose cores the training itself needs; beside a GPU one for each
-    core but one, and no more than 16.
-    """
-    if wanted is not None:
-        return wanted
-    if device.type == "cpu":
-        return 0
+    """How many processes prepare data for each training process, by default."""
+    if wanted is not None or device.type == "cpu":
+        return wanted or 0  # beside a CPU none: the training itself needs its cores
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, min(16, (cores or 1) // processes - 1))
 
@@ -398,18 +353,15 @@ def _leave_signals(worker: int) -> None:
     """Ctrl-C and SIGTERM go to all processes of a run: the main one decides when to end."""
     del worker
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class BatchRenderer:
     """Makes what `TrainingDataset` drew into batches on the training device; with a `store`, all
-    of its pictures are kept there and cut there.
-    """
+    of its pictures are kept there and cut there."""
 
-    def __init__(
-        self, recipe: Recipe, device: torch.device, store: PictureStore | None = None
-    ) -> None:
+    def __init__(self, recipe: Recipe, device: torch.device, store: PictureStore | None = None):
         self.recipe, self.device = recipe, device
         self.pictures = store.load_onto(device) if store is not None else []
         self._pairs: dict[int, Tensor] = {}  # those that are used again, by slot
@@ -469,16 +421,12 @@ def augment(images: Tensor, augmentations: Sequence[Augmentation], *, hsv: bool 
 
 
 def parse_source(text: str) -> tuple[str, float]:
-    """Splits ``FOLDER`` or ``FOLDER=WEIGHT``.
-
-    Raises:
-        UsageError: the weight is not above 0.
-    """
-    folder, separator, weight_text = text.rpartition("=")
+    """Splits ``FOLDER`` or ``FOLDER=WEIGHT``. Raises UsageError for a weight not above 0."""
+    folder, separator, number = text.rpartition("=")
     if not separator or Path(text).exists():
         return text, 1.0
     try:
-        weight = float(weight_text)
+        weight = float(number)
     except ValueError:
         return text, 1.0
     if not 0 < weight < math.inf:

@@ -22,27 +22,16 @@ from torch import Tensor
 
 from deblurcli.devices import send
 
-# ITU-R BT.601, full range, as JFIF uses it; rows Y, Cb, Cr.
-_RGB_TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
-
 
 @dataclass(frozen=True)
 class Degradation:
-    """What happens to one blurred picture after the exposure.
+    """What happens to one blurred picture after the exposure."""
 
-    Attributes:
-        read_noise: standard deviation of the signal-independent noise, for values in [0, 1].
-        shot_noise: variance per unit of signal.
-        noise_seed: of the noise itself.
-        jpeg_quality: 1 to 100, or 0 for no compression.
-        chroma_subsampled: 4:2:0 instead of 4:4:4.
-    """
-
-    read_noise: float = 0.0
-    shot_noise: float = 0.0
-    noise_seed: int = 0
-    jpeg_quality: int = 0
-    chroma_subsampled: bool = False
+    read_noise: float = 0.0  # standard deviation of what no signal changes, for values in [0, 1]
+    shot_noise: float = 0.0  # variance per unit of signal
+    noise_seed: int = 0  # of the noise itself
+    jpeg_quality: int = 0  # 1 to 100, or 0 for no compression
+    chroma_subsampled: bool = False  # 4:2:0 instead of 4:4:4
 
 
 def draw_degradation(
@@ -59,10 +48,9 @@ def draw_degradation(
     noisy, compressed = rng.random(2) < (noise, jpeg)
     read_noise, shot_noise = 0.0, 0.0
     if noisy and kind == "gaussian":
-        read_noise = abs(float(rng.normal(0, 2 / 255)))
+        read_noise = abs(rng.normal(0, 2 / 255))
     elif noisy:
-        read_noise = float(rng.uniform(0, 3) / 255)
-        shot_noise = float(10 ** rng.uniform(-5, -3.5))
+        read_noise, shot_noise = rng.uniform(0, 3) / 255, 10 ** rng.uniform(-5, -3.5)
     return Degradation(
         read_noise=read_noise,
         shot_noise=shot_noise,
@@ -73,15 +61,10 @@ def draw_degradation(
 
 
 def degrade(images: Tensor, degradations: Sequence[Degradation], *, rounded: bool = True) -> Tensor:
-    """Adds noise and JPEG artefacts.
+    """Adds noise and JPEG artefacts to (N, 3, H, W) float32 images in [0, 1], one degradation each.
 
-    Args:
-        images: (N, 3, H, W) float32 in [0, 1].
-        degradations: one for each image.
-        rounded: to 8 bits, as files are; without it noise stays as it was drawn.
-
-    Returns:
-        The degraded images, same shape; in [0, 1] at multiples of 1/255 where `rounded`.
+    Where `rounded`, the results are multiples of 1/255 in [0, 1], as files are; else noise stays
+    as it was drawn.
     """
     images, device = images.clone(), images.device
     for n, d in enumerate(degradations):
@@ -107,7 +90,10 @@ def jpeg_constants(device: torch.device) -> list[Tensor]:
     Image.new("RGB", (8, 8)).save(file, "JPEG", quality=50)
     file.seek(0)
     tables = [np.reshape(table, (8, 8)) for table in JpegImageFile(file).quantization.values()]
-    to_ycc = np.array(_RGB_TO_YCC)
+    # ITU-R BT.601, full range, as JFIF uses it; rows Y, Cb, Cr.
+    to_ycc = np.array(
+        ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+    )
     frequency = np.arange(8)[:, None]
     cosines = np.cos((2 * np.arange(8) + 1) * frequency * math.pi / 16)
     cosines *= np.where(frequency == 0, math.sqrt(1 / 8), math.sqrt(2 / 8))

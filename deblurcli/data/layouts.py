@@ -1,9 +1,7 @@
 """Where blurred and sharp pictures lie: the layouts of the public data sets, and plain folders.
 
-docs/data.md has a table of them.
-
 Whatever folder of such a set is given, from the one that holds several sets down to a single
-sequence, the pairs below it are found.
+sequence, the pairs below it are found. docs/data.md has a table of the layouts.
 """
 
 from __future__ import annotations
@@ -18,13 +16,7 @@ from pathlib import Path
 from natsort import natsorted, ns
 
 from deblurcli.data.pictures import PICTURE_SUFFIXES, read_sizes
-from deblurcli.errors import (
-    DeblurError,
-    NothingToDoError,
-    UsageError,
-    sizes_differ,
-    too_small,
-)
+from deblurcli.errors import DeblurError, NothingToDoError, UsageError, sizes_differ, too_small
 
 # Names of blurred folders, in small letters, and of the sharp ones that lie beside them.
 _PARTNERS = {
@@ -50,42 +42,31 @@ class Pair:
     Attributes:
         name: unique within the set: the path below the folder that was searched, without suffix
             and without the names of the blurred folders.
-        blurred, sharp: the files.
         kind: ``"GOPRO linear"``, ``"GOPRO gamma"``, ``"REDS"``, ``"REDS compressed"``,
             ``"RealBlur-J"``, ``"RealBlur-R"``, ``"HIDE"`` or ``"pairs"``.
-        part: ``"train"``, ``"test"`` or ``"val"`` where the folders say so.
     """
 
     name: str
     blurred: Path
     sharp: Path
     kind: str
-    part: str | None = None
+    part: str | None = None  # "train", "test" or "val" where the folders say so
 
 
 @dataclass(frozen=True)
 class BlurredFolder:
-    """A folder of blurred pictures and that of the sharp ones.
-
-    Attributes:
-        kind, part: as those of `Pair`.
-        prefix: of the names of its pairs.
-        data_set: the folders above its part.
-    """
+    """A folder of blurred pictures and that of the sharp ones."""
 
     path: Path
     sharp: Path
     kind: str
-    prefix: tuple[str, ...]
+    prefix: tuple[str, ...]  # of the names of its pairs
     part: str | None
-    data_set: tuple[str, ...]
+    data_set: tuple[str, ...]  # the folders above its part
 
     def pairs(self) -> Iterator[Pair]:
-        """Pairs of files with the same path below both folders; the suffix may differ.
-
-        Raises:
-            DeblurError: a picture has no partner.
-        """
+        """Pairs of files with the same path below both folders; the suffix may differ. Raises
+        DeblurError for a picture without a partner."""
         blurred, sharp = _pictures_by_name(self.path), _pictures_by_name(self.sharp)
         if self.kind == "HIDE":  # train and test in folders of their own share one of sharp ones
             blurred = {name.rpartition("/")[2]: path for name, path in blurred.items()}
@@ -95,20 +76,16 @@ class BlurredFolder:
             path = blurred.get(alone[0]) or sharp[alone[0]]
             other = self.sharp if alone[0] in blurred else self.path
             more = f" (nor have {len(alone) - 1} others)" if len(alone) > 1 else ""
-            raise DeblurError(
-                path, f"has no partner in {other}{more}", "add it, or remove this picture"
-            )
+            reason = f"has no partner in {other}{more}"
+            raise DeblurError(path, reason, "add it, or remove this picture")
         for name, path in blurred.items():
-            full_name = "/".join((*self.prefix, name))
-            yield Pair(full_name, path, sharp[name], self.kind, self.part)
+            yield Pair("/".join((*self.prefix, name)), path, sharp[name], self.kind, self.part)
 
 
 def find_pairs(root: str | os.PathLike[str], split: str | None = None) -> list[Pair]:
     """The pairs below `root`, in natural order. Only names are looked at, no file is opened.
 
     Args:
-        root: a data set's folder, one above it, or one of its parts, sequences or blurred
-            folders.
         split: ``"train"``, ``"test"`` or ``"val"``: only that part of the sets below `root`
             that have parts (one without a test part gives its val part, and the reverse).
 
@@ -122,22 +99,16 @@ def find_pairs(root: str | os.PathLike[str], split: str | None = None) -> list[P
         raise DeblurError(root, "no such folder", "give the folder of a data set")
     folders = list(_find_blurred(root))
     if not folders:
-        for folder in _walk(root):
-            if folder == root or not _TELLING.search(folder.name) or not _pictures(folder):
-                continue
-            for other in folder.parent.iterdir():
-                if other.is_dir() and other != folder and _pictures(other):
-                    raise UsageError(  # to take them for sharp photos would teach to blur
-                        root,
-                        f"looks like pairs (folders {folder.name} and {other.name}), but in no "
-                        "layout that is known",
-                        "rename them to blur and sharp",
-                    )
-        raise NothingToDoError(
-            root,
-            "no pairs of blurred and sharp pictures in any known layout",
-            "see 'deblur train --help' for the layouts",
-        )
+        holding = [folder for folder, pictures in _walk(root) if pictures]
+        for folder in (folder for folder in holding if _TELLING.search(folder.name)):
+            for other in holding:
+                if other.parent == folder.parent and other != folder:
+                    names = f"{folder.name} and {other.name}"
+                    reason = f"looks like pairs (folders {names}), but in no layout that is known"
+                    # To take them for sharp photos would teach to blur.
+                    raise UsageError(root, reason, "rename them to blur and sharp")
+        reason = "no pairs of blurred and sharp pictures in any known layout"
+        raise NothingToDoError(root, reason, "see 'deblur train --help' for the layouts")
     if split is not None:
         chosen = []
         for data_set in dict.fromkeys(folder.data_set for folder in folders):
@@ -146,10 +117,8 @@ def find_pairs(root: str | os.PathLike[str], split: str | None = None) -> list[P
             taken = next((part for part in _STAND_INS.get(split, (split,)) if part in parts), None)
             chosen += [folder for folder in members if folder.part in (None, taken)]
         if not chosen:
-            others = sorted({folder.part for folder in folders if folder.part})
-            raise UsageError(
-                root, f"has no {split} part, only {' and '.join(others)}", "give one that has"
-            )
+            others = " and ".join(sorted({folder.part for folder in folders if folder.part}))
+            raise UsageError(root, f"has no {split} part, only {others}", "give one that has")
         folders = chosen
     pairs = [pair for folder in folders for pair in folder.pairs()]
     if not pairs:
@@ -158,16 +127,12 @@ def find_pairs(root: str | os.PathLike[str], split: str | None = None) -> list[P
 
 
 def find_pictures(root: str | os.PathLike[str]) -> list[Path]:
-    """Every picture file below a folder, in natural order; hidden ones are left out.
-
-    Raises:
-        DeblurError: no such folder.
-        NothingToDoError: no pictures in it.
-    """
+    """Every picture file below a folder, in natural order, but for hidden ones. Raises DeblurError
+    for no folder, NothingToDoError for one without pictures."""
     root = Path(root)
     if not root.is_dir():
         raise DeblurError(root, "no such folder", "give another")
-    found = [path for folder in _walk(root) for path in _pictures(folder)]
+    found = [path for _, pictures in _walk(root) for path in pictures]
     if not found:
         raise NothingToDoError(root, "no pictures in it", "give another folder")
     return natsorted(found, alg=ns.PATH)
@@ -178,18 +143,11 @@ def check_pairs(
 ) -> None:
     """Reads the headers of all files, so that hours of training don't end at a bad one.
 
-    Args:
-        pairs: any number; some thousand a second.
-        min_px: what both sides of a picture must have.
-        remedy: what the user can do where they have not, beside leaving it out.
-
-    Raises:
-        DeblurError: the first file that is no picture, differs in size from its partner or is
-            too small.
+    Raises DeblurError for the first file that is no picture, differs in size from its partner or
+    has a side below `min_px`; `remedy` is what can be done about that beside leaving it out.
     """
-    sharp = read_sizes(pair.sharp for pair in pairs)
-    blurred = read_sizes(pair.blurred for pair in pairs)
-    for pair, size, partner in zip(pairs, blurred, sharp, strict=True):
+    sizes = read_sizes(path for pair in pairs for path in (pair.blurred, pair.sharp))  # in turn
+    for pair, size, partner in zip(pairs, sizes, sizes, strict=True):
         if size != partner:
             raise sizes_differ(pair.blurred, size, pair.sharp, partner)
         if min(size) < min_px:
@@ -197,11 +155,8 @@ def check_pairs(
 
 
 def keep_blur(pairs: Sequence[Pair], blur: str, root: str | os.PathLike[str]) -> list[Pair]:
-    """Leaves out GOPRO's pairs of the other blur: ``"linear"``, ``"gamma"`` or ``"both"``.
-
-    Raises:
-        UsageError: `root`, where they come from, holds no others.
-    """
+    """Leaves out GOPRO's pairs of the other blur: ``"linear"``, ``"gamma"`` or ``"both"``. Raises
+    UsageError where `root`, which they come from, holds no others."""
     other = {"linear": "GOPRO gamma", "gamma": "GOPRO linear"}.get(blur)
     kept = [pair for pair in pairs if pair.kind != other]
     if not kept:
@@ -215,13 +170,11 @@ def hold_out_scenes(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
     Every tenth scene (folder) is held out, or at least one. Of a single scene it is the last tenth
     of its pictures, as neighbours resemble each other; of fewer than ten nothing is.
     """
-    scenes: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        scenes.setdefault(f"{pair.sharp.parent}", []).append(pair)
+    scenes = dict.fromkeys(pair.sharp.parent for pair in pairs)
     if len(scenes) > 1:
         held = {scene for n, scene in enumerate(scenes) if n % 10 == min(5, len(scenes) - 1)}
-        kept = [pair for pair in pairs if f"{pair.sharp.parent}" not in held]
-        return kept, [pair for pair in pairs if f"{pair.sharp.parent}" in held]
+        kept = [pair for pair in pairs if pair.sharp.parent not in held]
+        return kept, [pair for pair in pairs if pair.sharp.parent in held]
     # A gap of a few frames lies between both.
     count = len(pairs) // 10
     return list(pairs[: len(pairs) - 2 * count or None]), list(pairs[len(pairs) - count :])
@@ -230,10 +183,9 @@ def hold_out_scenes(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
 def _find_blurred(root: Path) -> Iterator[BlurredFolder]:
     """The folders of blurred pictures below `root`, each with its sharp one."""
     listed = _read_lists(root)
-    for folder in _walk(root):
-        # The names count also where the root is given as "." or "..".
-        name = Path(os.path.abspath(folder)).name  # noqa: PTH100
-        above = folder.parent if folder != root else Path(os.path.abspath(root)).parent  # noqa: PTH100
+    for folder, _ in _walk(root):
+        whole = Path(os.path.abspath(folder))  # noqa: PTH100  (root may be given as "." or "..")
+        name, above = whole.name, whole.parent if folder == root else folder.parent
         prefix = folder.parent.relative_to(root).parts if folder != root else ()
         part = next((word for word in prefix if word in _PARTS), None)
         data_set = prefix[: prefix.index(part)] if part else prefix
@@ -265,16 +217,16 @@ def _find_blurred(root: Path) -> Iterator[BlurredFolder]:
             yield BlurredFolder(folder, sharp, kind, prefix, part, data_set)
         # Photos may lie in a folder "input"; and REDS keeps its sharp test pictures back.
         elif name != "input" and not name.startswith("test_") and _holds_blurred(folder):
-            raise DeblurError(
-                folder, f"blurred pictures, but no folder {sharp.name} beside it", "add it"
-            )
+            reason = f"blurred pictures, but no folder {sharp.name} beside it"
+            raise DeblurError(folder, reason, "add it")
 
 
 def _holds_blurred(folder: Path) -> bool:
     """Whether there are pictures below, and not in folders of blurred and sharp ones: a data set
     may itself lie in a folder of such a name."""
-    below = {child.name.lower() for child in _walk(folder) if child != folder}
-    return any(_pictures_below(folder)) and not below & _PARTNERS.keys()
+    below = dict(_walk(folder))
+    names = {child.name.lower() for child in below if child != folder}
+    return any(below.values()) and not names & _PARTNERS.keys()
 
 
 def _read_lists(root: Path) -> dict[Path, str]:
@@ -302,7 +254,7 @@ def _kind_of(name: str, sharp: str, above: Path, beside: Mapping[str, Path]) -> 
 
 def _pictures_by_name(top: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in _pictures_below(top):
+    for path in (path for _, pictures in _walk(top) for path in pictures):
         name = path.relative_to(top).with_suffix("").as_posix()
         name = re.sub(r"^(blur|gt)_(?=\d)", "", name)  # as RealBlur names its pictures
         if name in found:
@@ -311,17 +263,13 @@ def _pictures_by_name(top: Path) -> dict[str, Path]:
     return found
 
 
-def _pictures_below(top: Path) -> Iterator[Path]:
-    return (path for folder in _walk(top) for path in _pictures(folder))
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    """`root` and the folders below it, in order of name, without hidden ones.
+def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """`root` and the folders below it, in order of name, each with its pictures; no hidden ones.
 
     Links are followed: data sets are large and often lie elsewhere. One that leads back to a
     folder above it is not.
     """
-    for here, children, _ in os.walk(root, followlinks=True):
+    for here, children, files in os.walk(root, followlinks=True):
         folder = Path(here)
         for name in list(children):
             path = folder / name
@@ -329,12 +277,5 @@ def _walk(root: Path) -> Iterator[Path]:
             if name.startswith(".") or leads_back:
                 children.remove(name)
         children.sort()
-        yield folder
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
-    ]
+        paths = (folder / name for name in files if not name.startswith("."))
+        yield folder, [path for path in paths if path.suffix.lower() in PICTURE_SUFFIXES]

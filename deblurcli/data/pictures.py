@@ -20,11 +20,7 @@ PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", 
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:
-    """The pixels of one picture of a data set: (H, W, 3) uint8.
-
-    Raises:
-        DeblurError: it can't be read, or is damaged.
-    """
+    """The pixels of one picture of a data set, (H, W, 3) uint8. Raises DeblurError if damaged."""
     try:
         return np.array(iio.imread(path, plugin="pillow", mode="RGB", index=0), np.uint8)
     except Exception as error:  # Pillow's decoders raise all sorts of errors on damaged files
@@ -34,9 +30,7 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Writes ``(H, W, 3) uint8`` as a PNG file, whatever the name ends in.
 
-    Raises:
-        OSError: the disk is full, say; the file is then incomplete. Use it within
-            `files.atomic_output`.
+    Where OSError is raised (a full disk), the file is incomplete: use it in `files.atomic_output`.
     """
     # Level 3 is several times faster than the usual 6 and a few percent larger. Pillow itself,
     # because imageio's writer complains on stderr where Ctrl-C comes while it is being made.
@@ -44,11 +38,8 @@ def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def read_sizes(paths: Iterable[Path]) -> Iterator[tuple[int, int]]:
-    """(width, height) of each picture, in turn; only headers are read.
-
-    Raises:
-        DeblurError: a file that is no picture.
-    """
+    """(width, height) of each picture, in turn; only headers are read. Raises DeblurError for a
+    file that is no picture."""
 
     def read_size(path: Path) -> tuple[int, int]:
         try:
@@ -70,12 +61,9 @@ def _unreadable(path: Path, error: Exception) -> DeblurError:
 
 
 def keep_large(paths: Sequence[Path], min_px: int) -> list[Path]:
-    """Those pictures whose sides all have `min_px` or more; headers only are read.
+    """Those pictures whose sides have `min_px` or more; what is left out is logged.
 
-    So that hours of training don't end at a bad file. What is left out is logged.
-
-    Raises:
-        DeblurError: a file that is no picture; or all are too small.
+    Raises DeblurError for a file that is no picture, or where all are too small.
     """
     sizes = dict(zip(paths, read_sizes(paths), strict=True))
     large = [path for path, size in sizes.items() if min(size) >= min_px]

@@ -44,26 +44,19 @@ _FRAMES_AT_ONCE = 32  # warped frames that are held: bounds memory on a CPU, fil
 class Exposure:
     """Everything random about one blurred picture.
 
-    Attributes:
-        camera: (T, 4) float32: x and y shift in px, rotation in radians, log zoom at each
-            time step, relative to the pose in the middle of the exposure.
-        objects: one (T, 4) path per moving object, likewise.
-        masks: one (h, w) float32 in [0, 1] per object, at a quarter of the region's size.
-        middle_steps: how many steps around the middle make the sharp picture: 1, or the steps of
-            the frame in the middle.
-        gamma: exponent of the curve that values go through to be averaged; 1 averages them as
-            they are encoded; 0 stands for expm1(4.8 x) / expm1(4.8).
-        defocus_px: radius of the disc that blurs the scene without moving it.
-        highlight_gain: how far the brightest spots exceed white, 1 for not at all.
+    Paths are (T, 4) float32: x and y shift in px, rotation in radians, log zoom at each time step,
+    relative to the pose in the middle of the exposure.
     """
 
-    camera: NDArray[np.float32]
-    objects: tuple[NDArray[np.float32], ...] = ()
-    masks: tuple[NDArray[np.float32], ...] = ()
-    middle_steps: int = 1
+    camera: NDArray[np.float32]  # its path
+    objects: tuple[NDArray[np.float32], ...] = ()  # the path of each that moves
+    masks: tuple[NDArray[np.float32], ...] = ()  # theirs, in [0, 1], a quarter of the region's size
+    middle_steps: int = 1  # around the middle, which make the sharp picture: 1, or a frame's
+    # Exponent of the curve that values go through to be averaged: 1 averages them as they are
+    # encoded; 0 stands for expm1(4.8 x) / expm1(4.8).
     gamma: float = 1.0
-    defocus_px: float = 0.0
-    highlight_gain: float = 1.0
+    defocus_px: float = 0.0  # radius of the disc that blurs the scene without moving it
+    highlight_gain: float = 1.0  # how far the brightest spots exceed white
 
     @property
     def steps(self) -> int:
@@ -183,16 +176,12 @@ def _draw_mask(rng: np.random.Generator, side_px: int) -> NDArray[np.float32]:
 def render(
     regions: Tensor, fillings: Tensor, exposures: Sequence[Exposure], size_px: int
 ) -> tuple[Tensor, Tensor]:
-    """Renders a batch of blurred pictures and their sharp ones.
+    """Renders blurred and sharp pictures, each (N, 3, size_px, size_px) float32 in [0, 1].
 
     Args:
-        regions: (N, 3, R, R) float32 in [0, 1], sharp scenes; R at least `size_px`.
-        fillings: (N, 3, R, R) float32 in [0, 1], sharp scenes that moving objects show.
+        regions: sharp scenes, (N, 3, R, R) float32 in [0, 1]; pictures are cut from their middle.
+        fillings: what moving objects show, likewise.
         exposures: N of `draw_exposure`, drawn for regions of R px.
-        size_px: side of the pictures, cut from the middle of the regions.
-
-    Returns:
-        blurred, sharp: (N, 3, size_px, size_px) float32 in [0, 1] on the regions' device.
     """
     device, region_px = regions.device, regions.shape[-1]
     # All that was drawn goes to the device in three copies, which nothing waits for.
@@ -295,11 +284,7 @@ def _from_light(light: Tensor, gammas: Tensor) -> Tensor:
 
 
 def draw_pattern(rng: np.random.Generator, side_px: int) -> Tensor:
-    """Draws stripes, a grid, a chequerboard or lines of text: fine repeated structure.
-
-    Returns:
-        (3, side_px, side_px) uint8.
-    """
+    """Draws stripes, a grid, a chequerboard or lines of text, (3, side_px, side_px) uint8."""
     ink, paper = rng.uniform(0, 0.45, 3), rng.uniform(0.5, 1, 3)
     if rng.random() < 0.5:
         ink, paper = paper, ink
