@@ -1,8 +1,6 @@
-"""The folder of one training run: what is kept, and that it stays intact.
-
-docs/training.md lists its files.
-
-Every file is replaced in one move: a full disk or a killed process leaves the one before.
+"""The folder of one training run (docs/training.md lists its files): what is kept, and that it
+stays intact. Every file is replaced in one move: a full disk or a killed process leaves the one
+before.
 """
 
 from __future__ import annotations
@@ -32,18 +30,11 @@ class RunFolder:
         self.checkpoint = self.path / "last.pt"
 
     def prepare(self, config: RunConfig, *, resume: bool) -> None:
-        """Makes the folder and writes the configuration.
-
-        Raises:
-            UsageError: it holds another run and `resume` is false.
-            DeblurError: it can't be made.
-        """
+        """Makes the folder and writes the configuration. Raises UsageError where it holds another
+        run and `resume` is false, DeblurError where it can't be made."""
         if not resume and self.checkpoint.exists():
-            raise UsageError(
-                self.path,
-                "holds a training run already",
-                "add --resume to go on with it, or give another --output",
-            )
+            remedy = "add --resume to go on with it, or give another --output"
+            raise UsageError(self.path, "holds a training run already", remedy)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -56,11 +47,8 @@ class RunFolder:
     ) -> None:
         """Saves the checkpoint: `state`, of tensors, numbers, strings, and lists and dicts of them,
         ``"metrics"`` among them, the rows of ``metrics.csv``; and the weights of the network to
-        use, also as the best so far where they are.
-
-        Raises:
-            DeblurError: the disk is full or not writable; what was there before is intact.
-        """
+        use, also as the best so far where they are. Where DeblurError is raised (a full disk, no
+        permission), what was there before is intact."""
         save_weights(self.path / "last.safetensors", mean, card, overwrite=True)
         if best:
             save_weights(self.path / "best.safetensors", mean, card, overwrite=True)
@@ -86,20 +74,15 @@ class RunFolder:
 
     def load(self) -> tuple[RestorationNetwork, dict[str, Any]]:
         """The network that was trained and the whole checkpoint, on the CPU. It can hold nothing
-        that would be executed.
-
-        Raises:
-            WeightsError: there is none, or it is damaged.
-        """
+        that would be executed. Raises WeightsError where there is none, or it is damaged."""
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             # A dict of its own: what loads a state dict leaves notes for the next one in it.
             parameters = dict(state["generator"])
             return load_network(read_config(state["network"]), parameters), state
         except FileNotFoundError:
-            raise WeightsError(
-                self.checkpoint, "no checkpoint to go on from", "leave out --resume"
-            ) from None
+            reason = "no checkpoint to go on from"
+            raise WeightsError(self.checkpoint, reason, "leave out --resume") from None
         except Exception as error:  # whatever the damage makes torch stumble on
             raise self.unusable() from error
 

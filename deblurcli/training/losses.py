@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def charbonnier(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Mean of √(difference² + ε²), ε = 1e-3: smooth at 0, linear further out."""
-    return torch.sqrt((restored - sharp) ** 2 + 1e-6).mean()
-
-
-def mse(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Half the mean squared difference, as the paper has it."""
-    return 0.5 * ((restored - sharp) ** 2).mean()
+CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    # Mean of √(difference² + ε²), ε = 1e-3: smooth at 0, linear further out.
+    "charbonnier": lambda restored, sharp: torch.sqrt((restored - sharp) ** 2 + 1e-6).mean(),
+    "l1": nn.functional.l1_loss,
+    # Half the mean squared difference, as the paper has it.
+    "mse": lambda restored, sharp: 0.5 * ((restored - sharp) ** 2).mean(),
+}
 
 
 def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
@@ -36,23 +35,11 @@ def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
     return torch.view_as_real(difference).abs().mean()
 
 
-CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "charbonnier": charbonnier,
-    "l1": nn.functional.l1_loss,
-    "mse": mse,
-}
-
-
 def multi_scale_loss(
     restored: Sequence[Tensor], sharp: Sequence[Tensor], content: str, fft_weight: float
 ) -> Tensor:
-    """Mean over the scales of content and Fourier loss.
-
-    Args:
-        restored, sharp: pyramids of the same number of levels and sizes, (N, 3, H, W) in [0, 1].
-        content: a key of `CONTENT_LOSSES`.
-        fft_weight: of the distance of the Fourier transforms; 0 leaves it out.
-    """
+    """Mean over the scales of the content loss, a key of `CONTENT_LOSSES`, and so much of `fft_l1`,
+    of two pyramids of the same sizes, (N, 3, H, W) in [0, 1] each level."""
     loss = CONTENT_LOSSES[content]
     total = restored[0].new_zeros(())
     for r, s in zip(restored, sharp, strict=True):
@@ -80,12 +67,8 @@ class AdversarialLoss:
         self._model, self.optimizer = accelerator.prepare(self.discriminator, optimizer)
 
     def update(self, restored: Tensor, sharp: Tensor, learning_rate: float) -> Judged:
-        """Updates the discriminator; gives the generator's loss against it.
-
-        Args:
-            restored, sharp: (N, 3, H, W) in [0, 1]; gradients flow to `restored`.
-            learning_rate: of this step.
-        """
+        """Updates the discriminator; gives the generator's loss against it. Both pictures are
+        (N, 3, H, W) in [0, 1]; gradients flow to `restored`."""
         logistic = nn.functional.binary_cross_entropy_with_logits
         set_learning_rate(self.optimizer, learning_rate)
         # One forward pass for both, as several processes want it.

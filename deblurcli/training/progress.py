@@ -18,32 +18,19 @@ from deblurcli.io.files import atomic_output
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """What happened lately, for whoever watches.
+    """What happened lately, for whoever watches; losses are means since the last report."""
 
-    Attributes:
-        step: steps done in all, over all resumed runs.
-        seconds: of training in all, without validation.
-        progress: the part of the whole training that is done, 0 to 1.
-        loss: mean content loss since the last report.
-        gradient_norm: mean since the last report, before clipping.
-        adversarial_loss, discriminator_loss: likewise; 0 without a discriminator.
-        learning_rate: at this step.
-        samples_per_second: pictures trained on, over all processes.
-        waiting: share of the time that was spent waiting for data.
-        scores: the latest validation, set name to PSNR in dB.
-    """
-
-    step: int
-    seconds: float = 0.0
-    progress: float = 0.0
-    loss: float = math.nan
-    gradient_norm: float = math.nan
-    adversarial_loss: float = 0.0
+    step: int  # steps done in all, over all resumed runs
+    seconds: float = 0.0  # of training in all, without validation
+    progress: float = 0.0  # the part of the whole training that is done, 0 to 1
+    loss: float = math.nan  # of the content
+    gradient_norm: float = math.nan  # before clipping
+    adversarial_loss: float = 0.0  # these two are 0 without a discriminator
     discriminator_loss: float = 0.0
-    learning_rate: float = 0.0
-    samples_per_second: float = 0.0
-    waiting: float = 0.0
-    scores: dict[str, float] = field(default_factory=dict)
+    learning_rate: float = 0.0  # at this step
+    samples_per_second: float = 0.0  # pictures trained on, over all processes
+    waiting: float = 0.0  # share of the time that was spent waiting for data
+    scores: dict[str, float] = field(default_factory=dict)  # the latest PSNR in dB of each set
 
     @property
     def seconds_left(self) -> float | None:
@@ -102,15 +89,10 @@ class Stopwatch:
 def draw_curves(
     rows: Sequence[Mapping[str, float]], target: Path, blurred: Mapping[str, float]
 ) -> None:
-    """Plots loss and validation PSNR over training time.
+    """Plots loss and validation PSNR over training time, from what `TrainingStatus.row` gave, as
+    a PNG; the PSNR in dB of each set's blurred pictures is a dashed line.
 
-    Args:
-        rows: of ``metrics.csv``, see `TrainingStatus.row`.
-        target: a PNG file.
-        blurred: set name to the PSNR in dB of its blurred pictures: a dashed line each.
-
-    Raises:
-        ImportError: matplotlib is not installed (extra ``train``).
+    Raises ImportError where matplotlib is not installed (extra ``train``).
     """
     # Not through pyplot: no window system is needed and nothing global is touched.
     from matplotlib.backends.backend_agg import FigureCanvasAgg

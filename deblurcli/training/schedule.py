@@ -12,10 +12,8 @@ from deblurcli.config import Recipe
 class Schedule:
     """Everything that depends on how much of the training is done.
 
-    Attributes:
-        recipe: says how rate and patches change.
-        steps, minutes: the training ends after so many, whichever comes first. With neither it
-            has no end: the rate stays, and patches are those of the last stage.
+    It ends after so many steps or minutes, whichever comes first. With neither it has no end: the
+    rate stays, and patches are those of the last stage.
     """
 
     recipe: Recipe
@@ -24,12 +22,9 @@ class Schedule:
 
     def progress(self, step: int, seconds: float) -> float:
         """The part of the training that is done, 0 to 1."""
-        done = [0.0]
-        if self.steps:
-            done.append(step / self.steps)
-        if self.minutes:
-            done.append(seconds / 60 / self.minutes)
-        return min(max(done), 1.0)
+        of_steps = step / self.steps if self.steps else 0.0
+        of_minutes = seconds / 60 / self.minutes if self.minutes else 0.0
+        return min(max(of_steps, of_minutes), 1.0)
 
     def stage(self, progress: float) -> int:
         """Which of the recipe's stages it is in."""
@@ -46,8 +41,7 @@ class Schedule:
             passed = sum(progress >= milestone for milestone in r.milestones)
             fall = float(r.final_rate ** (passed / max(len(r.milestones), 1)))
             return r.learning_rate * warmup * fall
+        height = 0.5 * (1 + math.cos(math.pi * progress))
         if r.schedule == "trapezoid":
             height = min(1.0, 5 * (1 - progress))
-        else:
-            height = 0.5 * (1 + math.cos(math.pi * progress))
         return r.learning_rate * warmup * (r.final_rate + (1 - r.final_rate) * height)

@@ -10,14 +10,9 @@ from types import FrameType
 
 
 class StopRequest:
-    """Lets the step in work finish, so that what is saved is whole.
+    """Lets the step in work finish, so that what is saved is whole."""
 
-    Attributes:
-        asked: whether Ctrl-C was pressed, or SIGTERM came (Slurm, ``docker stop``).
-    """
-
-    def __init__(self) -> None:
-        self.asked = False
+    asked = False  # Ctrl-C was pressed, or SIGTERM came (Slurm, ``docker stop``)
 
     @contextmanager
     def listening(self) -> Iterator[None]:

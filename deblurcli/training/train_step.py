@@ -27,29 +27,19 @@ from deblurcli.weights.manifest import check_zoo
 
 
 class StepLosses(NamedTuple):
-    """What a step measured, as tensors on the device, so that nothing waits for them.
+    """What a step measured, as tensors on the device, so that nothing waits for them."""
 
-    Attributes:
-        content: mean content loss over scales and pictures, before the update.
-        gradient_norm: of all parameters, before it was clipped.
-        adversarial: the generator's loss against the discriminator; 0 without one.
-        discriminator: the discriminator's own loss.
-    """
-
-    content: Tensor
-    gradient_norm: Tensor
-    adversarial: Tensor
-    discriminator: Tensor
+    content: Tensor  # mean content loss over scales and pictures, before the update
+    gradient_norm: Tensor  # of all parameters, before it was clipped
+    adversarial: Tensor  # the generator's loss against the discriminator; 0 without one
+    discriminator: Tensor  # the discriminator's own loss
 
 
 def train_step(
     networks: TrainedNetworks, blurred: Tensor, sharp: Tensor, learning_rate: float
 ) -> StepLosses:
-    """Updates the networks once.
-
-    Args:
-        blurred, sharp: (N, 3, H, W) float32 in [0, 1], this process's part of the batch.
-    """
+    """Updates the networks once, from this process's part of the batch: both (N, 3, H, W) float32
+    in [0, 1]."""
     recipe, accelerator = networks.recipe, networks.accelerator
     optimizer, adversarial_loss = networks.optimizer, networks.adversarial_loss
     set_learning_rate(optimizer, learning_rate)
@@ -81,14 +71,8 @@ def train_step(
 
 class TrainedNetworks:
     """The generator (`initial`, or a random one) with its optimizer and the moving average of its
-    weights.
-
-    Attributes:
-        generator: what is trained.
-        model: the same as training calls it, for several processes: gives all scales.
-        ema_model: the moving average of its weights; the generator itself where there is none.
-        adversarial_loss: where the recipe has one.
-    """
+    weights: `ema_model`, which is the generator itself where there is none. `model` is the
+    generator as training calls it, for several processes: it gives all scales."""
 
     def __init__(
         self, recipe: Recipe, accelerator: Accelerator, initial: RestorationNetwork | None = None
@@ -109,9 +93,7 @@ class TrainedNetworks:
         self.ema_updates = 0
         model = _AllScales(self.generator)
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(recipe, model))
-        self.adversarial_loss: AdversarialLoss | None = None
-        if recipe.adversarial:
-            self.adversarial_loss = AdversarialLoss(recipe, accelerator)
+        self.adversarial_loss = AdversarialLoss(recipe, accelerator) if recipe.adversarial else None
 
     def update_ema(self) -> None:
         """Moves the average towards the weights as they are now."""
@@ -166,12 +148,8 @@ class _AllScales(nn.Module):
 
 
 def build_generator(recipe: Recipe) -> RestorationNetwork:
-    """The untrained network of a recipe.
-
-    Raises:
-        ValueError: its numbers make no network.
-        WeightsError: it is one of others, and the extra for those is missing.
-    """
+    """The untrained network of a recipe. Raises ValueError for numbers that make no network, and
+    WeightsError where it is one of others and the extra for those is missing."""
     if recipe.network == "nafnet":
         check_zoo("--set network=nafnet")
         channels = (32,) if recipe.channels == Recipe().channels else recipe.channels
@@ -182,14 +160,10 @@ def build_generator(recipe: Recipe) -> RestorationNetwork:
         blocks = recipe.encoder_blocks or (60 // recipe.scales - 1,)
         return MultiScaleGenerator(replace(config, encoder_blocks=blocks))
     config = compact_config(recipe.channels, recipe.scales, recipe.unshuffle, recipe.block)
-    return MultiScaleGenerator(
-        replace(
-            config,
-            encoder_blocks=recipe.encoder_blocks or config.encoder_blocks,
-            decoder_blocks=recipe.decoder_blocks or config.decoder_blocks,
-            depths=recipe.depths,
-        )
-    )
+    encoder = recipe.encoder_blocks or config.encoder_blocks
+    decoder = recipe.decoder_blocks or config.decoder_blocks
+    config = replace(config, encoder_blocks=encoder, decoder_blocks=decoder, depths=recipe.depths)
+    return MultiScaleGenerator(config)
 
 
 def describe_network(recipe: Recipe, config: NetworkConfig) -> Recipe:

@@ -16,21 +16,10 @@ from deblurcli.models.network import RestorationNetwork
 
 
 class Validation:
-    """Calls `Deblurrer` and `evaluate` on a few pairs of each kind.
-
-    Args:
-        pairs: to choose from.
-        limit: most pairs of each kind, spread evenly; 0 takes all.
-        device, precision: as `Deblurrer` takes them.
-    """
+    """Restores `limit` pairs of each kind, spread evenly, or all (0), and measures them."""
 
     def __init__(
-        self,
-        pairs: Sequence[Pair],
-        *,
-        limit: int = 10,
-        device: str = "auto",
-        precision: str = "auto",
+        self, pairs: Sequence[Pair], *, limit: int = 10, device: str, precision: str = "auto"
     ) -> None:
         self.device, self.precision = device, precision
         self.sets: dict[str, list[Pair]] = {}
@@ -42,11 +31,8 @@ class Validation:
     def __call__(
         self, network: RestorationNetwork, rank: int = 0, processes: int = 1
     ) -> list[tuple[str, float]]:
-        """The kind and the PSNR in dB of each picture of this process's share.
-
-        Raises:
-            DeblurError: a picture can't be read.
-        """
+        """The kind and the PSNR in dB of each picture of this process's share. Raises DeblurError
+        where one can't be read."""
         deblurrer = Deblurrer(network, device=self.device, precision=self.precision)
         found = []
         for pair in [pair for pairs in self.sets.values() for pair in pairs][rank::processes]:
@@ -62,11 +48,8 @@ class Validation:
         }
 
     def restore_samples(self, network: RestorationNetwork) -> NDArray[np.uint8]:
-        """Blurred, restored and sharp beside each other, the middle of up to four pictures.
-
-        Returns:
-            (rows, side, 3 * side, 3); the side is 384, or that of the smallest picture.
-        """
+        """Blurred, restored and sharp beside each other, the middle of up to four pictures:
+        (rows, side, 3 * side, 3), where the side is 384, or that of the smallest picture."""
         deblurrer = Deblurrer(network, device=self.device, precision=self.precision)
         queues = [list(pairs) for pairs in self.sets.values()]
         chosen = [q[i] for i in range(4) for q in queues if i < len(q)][:4]
