@@ -178,12 +178,9 @@ _IGNORED = {
 
 
 def load_recipe(name: str) -> Recipe:
-    """A recipe by its name or from a file.
-
-    Args:
-        name: a key of `RECIPES`; or a ``.json``, ``.toml`` or ``.yaml`` file such as
-            ``--show-recipe`` prints. A file may leave values out: those are of the recipe that
-            it names, else of ``default``.
+    """One of `RECIPES`, or one from a ``.json``, ``.toml`` or ``.yaml`` file such as
+    ``--show-recipe`` prints. A file may leave values out: those are of the recipe that it names,
+    else of ``default``.
 
     Raises:
         UsageError: no such recipe or value, one that the network doesn't have, or a value of the
@@ -194,11 +191,8 @@ def load_recipe(name: str) -> Recipe:
     path = Path(name)
     reader = {".json": "json", ".toml": "tomllib", ".yaml": "yaml", ".yml": "yaml"}.get(path.suffix)
     if reader is None:
-        raise UsageError(
-            f"recipe {name}",
-            "there is none of this name",
-            f"give one of: {', '.join(RECIPES)}, or a .json, .toml or .yaml file",
-        )
+        remedy = f"give one of: {', '.join(RECIPES)}, or a .json, .toml or .yaml file"
+        raise UsageError(f"recipe {name}", "there is none of this name", remedy)
     try:
         text = path.read_text("utf-8")
         module = importlib.import_module(reader)  # tomllib: Python 3.11 or later
@@ -274,7 +268,7 @@ def _change(recipe: Recipe, key: str, value: object, source: str) -> Recipe:
     return replace(recipe, motion=changed) if isinstance(changed, MotionRange) else changed
 
 
-def _convert(value: object, kind: Any) -> Any:
+def _convert(value: Any, kind: Any) -> Any:
     """`value` as a field of the type `kind` holds it. The text of a ValueError says what it
     must be."""
     parts = get_args(kind)
@@ -294,12 +288,7 @@ def _convert(value: object, kind: Any) -> Any:
     if number is float and isinstance(value, int | str) and not isinstance(value, bool):
         with suppress(ValueError):
             value = float(value)  # YAML takes 5e-05 for a word
-    if (
-        isinstance(value, number)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and least <= value <= most
-    ):
+    if type(value) is number and math.isfinite(value) and least <= value <= most:
         return value
     limits = f"{least:g} to {most:g}" if most < math.inf else f"{least:g} or more"
     limits = "above 0" if least == math.ulp(0.0) else limits
@@ -340,9 +329,8 @@ class RunConfig:
             reason = "no training run there to go on with"
             raise UsageError(path, reason, "leave out --resume, or give its --output") from None
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UsageError(
-                path, f"damaged, or not the configuration of a run ({error})", "give all options"
-            ) from error
+            reason = f"damaged, or not the configuration of a run ({error})"
+            raise UsageError(path, reason, "give all options") from error
 
     def differences(self, other: RunConfig) -> dict[str, tuple[object, object]]:
         """The names of all values that differ, with both values; the recipe's by their own."""

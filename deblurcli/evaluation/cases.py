@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from deblurcli.data.layouts import find_pairs
+from deblurcli.data.layouts import find_pairs, keep_blur
 from deblurcli.deblurrer import Image
-from deblurcli.errors import DeblurError, UsageError, too_small
+from deblurcli.errors import DeblurError, too_small
 from deblurcli.evaluation import koehler
 from deblurcli.evaluation.metrics import Metric
 from deblurcli.io.photos import read, to_uint8
@@ -26,37 +26,26 @@ def score_pair(
     """The figures of a picture that has one sharp one, of the same size."""
     (truth,) = sharp
     if truth.shape != restored.shape:
-        (height, width), (other_height, other_width) = restored.shape[:2], truth.shape[:2]
-        raise ValueError(
-            f"{width}x{height} pixels, but its sharp picture {other_width}x{other_height}"
-        )
+        (height, width), (wanted_height, wanted_width) = restored.shape[:2], truth.shape[:2]
+        wanted = f"its sharp picture {wanted_width}x{wanted_height}"
+        raise ValueError(f"{width}x{height} pixels, but {wanted}")
     return {metric.name: metric.measure(restored, truth) for metric in metrics}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One blurred picture and what it is compared with.
+    """One blurred picture and what it is compared with."""
 
-    Attributes:
-        set_name: the data set it belongs to, as tables name it.
-        name: unique within the set.
-        sharp: the truth: one file, or all frames of Köhler's protocol.
-        convention: what is said of its figures beside the metrics' own conventions.
-    """
-
-    set_name: str
-    name: str
+    set_name: str  # the data set it belongs to, as tables name it
+    name: str  # unique within the set
     blurred: Path
-    sharp: tuple[Path, ...]
+    sharp: tuple[Path, ...]  # the truth: one file, or all frames of Köhler's protocol
     scorer: Scorer = score_pair
-    convention: str = ""
+    convention: str = ""  # what is said of its figures beside the metrics' own conventions
 
     def read(self, min_px: int = 1) -> Image:
-        """The blurred picture.
-
-        Raises:
-            DeblurError: it can't be read, or a side is shorter than `min_px`.
-        """
+        """The blurred picture. Raises DeblurError where it can't be read, or a side is shorter than
+        `min_px`."""
         blurred = read_image(self.blurred)
         if min(blurred.shape[:2]) < min_px:
             raise too_small(self.blurred, blurred.shape[1::-1], min_px, "give larger pictures")
@@ -91,36 +80,33 @@ class Case:
 def find_cases(
     roots: Sequence[str | os.PathLike[str]], split: str | None = "test", blur: str = "both"
 ) -> list[Case]:
-    """The pictures of data sets: Köhler's, or any layout that `find_pairs` knows.
+    """The pictures of data sets: Köhler's, or any layout that `find_pairs` knows, which also says
+    what may be raised.
 
     Args:
         roots: the sets' folders. Where two hold the same kind, their sets are named after the
             folders as well.
         split: the part to take where a set has parts; None takes all.
         blur: which of GOPRO's kinds to take: linear, gamma or both.
-
-    Raises:
-        DeblurError, NothingToDoError, UsageError: see `find_pairs`.
     """
     found: dict[Path, list[Case]] = {}
-    left_out = {"linear": "GOPRO gamma", "gamma": "GOPRO linear"}.get(blur)
     for root in map(Path, roots):
         shots = koehler.find_shots(root) if root.is_dir() else {}
-        cases = [
+        found[root] = [
             Case("Köhler", shot.stem[6:], shot, frames, koehler.score, koehler.CONVENTION)
             for shot, frames in shots.items()
+        ] or [
+            Case(pair.kind, pair.name, pair.blurred, (pair.sharp,))
+            for pair in keep_blur(find_pairs(root, split), blur, root)
         ]
-        if not shots:
-            pairs = [pair for pair in find_pairs(root, split) if pair.kind != left_out]
-            cases = [Case(pair.kind, pair.name, pair.blurred, (pair.sharp,)) for pair in pairs]
-            if not cases:
-                raise UsageError(root, f"has no GOPRO pairs of blur {blur}", "leave out --blur")
-        found[root] = cases
     kinds = [kind for cases in found.values() for kind in {case.set_name for case in cases}]
     return [
-        replace(case, set_name=f"{case.set_name} ({root})")
-        if kinds.count(case.set_name) > 1
-        else case
+        replace(
+            case,
+            set_name=f"{case.set_name} ({root})"
+            if kinds.count(case.set_name) > 1
+            else case.set_name,
+        )
         for root, cases in found.items()
         for case in cases
     ]

@@ -13,12 +13,7 @@ from natsort import natsorted, ns
 
 from deblurcli import __version__
 from deblurcli.deblurrer import Image
-from deblurcli.errors import (
-    DeblurError,
-    NothingToDoError,
-    UsageError,
-    sizes_differ,
-)
+from deblurcli.errors import DeblurError, NothingToDoError, UsageError, sizes_differ
 from deblurcli.evaluation.cases import read_image
 from deblurcli.evaluation.html import (
     MAX_EMBEDDED_BYTES,
@@ -43,20 +38,13 @@ _PLAYED = ("h264", "vp8", "vp9", "av1")  # by all browsers; other videos are enc
 
 @dataclass(frozen=True)
 class WrittenPage:
-    """What came out.
-
-    Attributes:
-        sliders: their number.
-        size_bytes: of the page and the folder.
-        folder: with the pictures, beside the page; None where the page holds all itself.
-        reduced: some pictures are smaller than they were.
-    """
+    """What came out."""
 
     path: Path
-    sliders: int
-    size_bytes: int
-    folder: Path | None = None
-    reduced: bool = False
+    sliders: int  # their number
+    size_bytes: int  # of the page and the folder
+    folder: Path | None = None  # with the pictures, beside the page; else the page holds all itself
+    reduced: bool = False  # some pictures are smaller than they were
 
 
 @dataclass(frozen=True)
@@ -227,11 +215,8 @@ def write_preview(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> WrittenPage:
     """Writes a page of sliders for `count` frames spread over a video from `start` to `end`
-    seconds, and restores no others.
-
-    Raises:
-        DeblurError: the video can't be decoded, or the page can't be written.
-    """
+    seconds, and restores no others. Raises DeblurError where the video can't be decoded, or the
+    page can't be written."""
     info, begin = probe(source), start or 0.0
     length = float(info.frame_count / info.fps) if info.frame_count and info.fps else begin
     seconds = max(0.0, (length if end is None else min(end, length)) - begin)

@@ -48,23 +48,16 @@ class Restorer(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """A way to restore pictures under its name, with what tables say of it.
-
-    Attributes:
-        restorer: None leaves pictures as they are, or takes them from `results`.
-        identity: all that determines its results (hash of the weights, settings).
-        results: pictures that are restored already, by their case's set and name.
-        parameters: their number.
-        gmacs: for a 256x256 image.
-    """
+    """A way to restore pictures under its name, with what tables say of it."""
 
     name: str
-    restorer: Restorer | None
-    identity: str
+    restorer: Restorer | None  # None leaves pictures as they are, or takes them from `results`
+    identity: str  # all that determines its results (hash of the weights, settings)
+    # Pictures that are restored already, by their case's set and name.
     results: Mapping[tuple[str, str], Path] | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    parameters: int | None = None
-    gmacs: float | None = None
+    parameters: int | None = None  # their number
+    gmacs: float | None = None  # for a 256x256 image
 
     def restore(self, case: Case, image: Image) -> Image:
         """`image`, the blurred or sharp one of `case`, as this method restores it. Raises
@@ -144,12 +137,9 @@ def method_of(deblurrer: Deblurrer, name: str | None = None) -> Method:
 
 def results_of(folder: Path, cases: Sequence[Case]) -> Method:
     """The pictures that something else restored, each under the name of its blurred one, in the
-    same folders or in more or fewer of them. Sets without any result are left out.
-
-    Raises:
-        DeblurError, NothingToDoError: no folder, or nothing in it belongs to a case.
-        UsageError: several files fit one case, or one file fits several.
-    """
+    same folders or in more or fewer of them. Sets without any result are left out. Raises
+    DeblurError or NothingToDoError where there is no folder, or nothing in it belongs to a case,
+    UsageError where several files fit one case, or one file fits several."""
     found: dict[str, list[Path]] = {}
     for path in find_pictures(folder):
         found.setdefault(path.stem, []).append(path)
@@ -195,7 +185,8 @@ def score_cases(
     """Measures every method on every case, picture by picture.
 
     While a GPU restores, threads score what it has restored before. On a CPU one follows the
-    other: both want all cores, and the times would not be those of restoring.
+    other: both want all cores, and the times would not be those of restoring. DeviceError,
+    WeightsError and UsageError are raised, as they would come with every picture.
 
     Args:
         methods: they take turns on each picture, so that a stopped run compares like with like.
@@ -203,12 +194,6 @@ def score_cases(
         file: what it holds is not measured again; new scores are added to it.
         identity: also restores the sharp picture and measures how far it moves.
         on_restored: gets every picture that was restored, ``(H, W, 3) uint8``.
-
-    Yields:
-        One result per case and method, in order.
-
-    Raises:
-        DeviceError, WeightsError, UsageError: they would fail on every picture.
     """
     chosen = find_metrics(metrics)
     names = {metric.name for metric in chosen}

@@ -73,18 +73,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Slider:
-    """Pictures, or videos, of one size in pixels under a slider; the first two show at the start.
-
-    Attributes:
-        fps: of videos; None for pictures.
-    """
+    """Pictures, or videos, of one size in pixels; the first two show at the start."""
 
     title: str
     caption: str
     width: int
     height: int
     layers: tuple[Layer, ...]
-    fps: float | None = None
+    fps: float | None = None  # of videos
 
 
 @dataclass(frozen=True)
@@ -106,14 +102,10 @@ def write_page(
     beside: bool = False,
     **content: object,
 ) -> None:
-    """Writes a page: one of ``templates``, filled with `content`.
+    """Writes a page: one of ``templates``, filled with `content`, plain text above and below it.
 
-    Args:
-        lead, footer: plain text above and below it.
-        beside: it may load pictures that lie beside it; else nothing at all.
-
-    Raises:
-        DeblurError: the file exists and `overwrite` is false, or it can't be written.
+    It may load pictures that lie `beside` it, else nothing at all. Raises DeblurError where the
+    file exists and `overwrite` is false, or it can't be written.
     """
     with atomic_output(target, overwrite=overwrite) as part, part.open("wb") as file:
         page = _TEMPLATES.get_template(template)
@@ -151,15 +143,10 @@ def embed(
 
 @dataclass
 class PageFolder:
-    """The folder with the pictures and videos of a page.
+    """The folder with the pictures and videos of a page."""
 
-    Attributes:
-        path: where the files are written.
-        final: beside the page, where they lie in the end if `kept`.
-    """
-
-    path: Path
-    final: Path
+    path: Path  # where the files are written
+    final: Path  # beside the page, where they lie in the end if `kept`
     kept: bool = False
     count: int = 0
 
@@ -211,12 +198,8 @@ def page_folder(target: Path, *, overwrite: bool) -> Iterator[PageFolder]:
 
     If it is `kept`, it gets its name at the end, when the caller has written all, the page
     included; else, and on any exception, nothing is left of it. The folder of a page that is
-    overwritten goes in either case, but not on an exception.
-
-    Raises:
-        UsageError: it or the page exists and `overwrite` is false, or it holds files that are
-            not a page's.
-        DeblurError: it can't be written.
+    overwritten goes in either case, but not on an exception. Raises UsageError where it or the
+    page exists and `overwrite` is false, or it holds what is not a page's.
     """
     final = target.with_name(f"{target.stem}_files")
     if target.exists() and not overwrite:

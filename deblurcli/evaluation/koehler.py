@@ -26,7 +26,6 @@ from deblurcli.evaluation.metrics import MSSIM_MIN_PX, Metric, decibels, mssim
 _GREY = np.array([0.299, 0.587, 0.114])
 _BLURRED = re.compile(r"Blurry(\d+)_(\d+)\.png", re.IGNORECASE)
 
-
 CONVENTION = (
     "Köhler: PSNR and MSSIM (multi-scale SSIM, MeTriX MuX) by the benchmark's scripts: grey, "
     "best of the sharp frames after scaling and shifting; other figures on the overlap with "
@@ -44,8 +43,7 @@ def score(restored: Image, sharp: Iterable[Image], metrics: Sequence[Metric]) ->
     other metrics are taken where the two overlap, of the frame with the best PSNR, whose number
     is ``frame``, from 1.
 
-    Raises:
-        ValueError: no frames, or frames of another size.
+    Raises ValueError for no frames, or frames of another size.
     """
     values = restored.astype(np.float64)
     power = float(np.vdot(values, values))
@@ -59,9 +57,8 @@ def score(restored: Image, sharp: Iterable[Image], metrics: Sequence[Metric]) ->
             raise ValueError(f"frames of {restored.shape} wanted, not {frame.shape}")
         truth = frame.astype(np.float64)
         scaled = values * (float(np.vdot(truth, values)) / power if power else 1.0)
-        correlation = np.fft.irfft2(
-            np.fft.rfft2(truth.mean(axis=2)) * spectrum, s=restored.shape[:2]
-        )
+        product = np.fft.rfft2(truth.mean(axis=2)) * spectrum
+        correlation = np.fft.irfft2(product, s=restored.shape[:2])
         peak = np.unravel_index(np.argmax(np.abs(correlation)), correlation.shape)
         # Where the shifted picture lies in the frame, and which part of it that is.
         there, here = [], []
@@ -87,11 +84,7 @@ def score(restored: Image, sharp: Iterable[Image], metrics: Sequence[Metric]) ->
 
 def find_shots(root: Path) -> dict[Path, tuple[Path, ...]]:
     """The blurred pictures of the benchmark below `root`, each with its sharp frames in order;
-    empty where this is another data set.
-
-    Raises:
-        DeblurError: a blurred picture has no sharp frames.
-    """
+    empty where this is another data set. Raises DeblurError for a picture without frames."""
     shots = {}
     for blurred in natsorted(root.rglob("*.png")):
         if not (match := _BLURRED.fullmatch(blurred.name)):
@@ -104,10 +97,7 @@ def find_shots(root: Path) -> dict[Path, tuple[Path, ...]]:
             left_out = {30, *range(199, 1000)}
             frames = [f for f in frames if int(f.stem.rpartition("_")[2]) not in left_out]
         if not frames:
-            raise DeblurError(
-                blurred,
-                f"has no sharp frames ({first}1.png …)",
-                "unpack the archives GroundTruth_pngs_Image1.zip … into the same folder",
-            )
+            remedy = "unpack the archives GroundTruth_pngs_Image1.zip … into the same folder"
+            raise DeblurError(blurred, f"has no sharp frames ({first}1.png …)", remedy)
         shots[blurred] = tuple(frames)
     return shots

@@ -28,39 +28,26 @@ SSIM_MIN_PX = 11
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the tables: `name` in JSON and CSV, its title, and how numbers are written.
+    """A column of the tables."""
 
-    Attributes:
-        higher_is_better: None where neither is.
-    """
-
-    name: str
+    name: str  # in JSON and CSV
     title: str
-    form: str
-    higher_is_better: bool | None
+    form: str  # how numbers are written
+    higher_is_better: bool | None  # None where neither is
 
 
 @dataclass(frozen=True)
 class Metric(Column):
-    """A figure of a restored picture; its name is also that for ``--metrics``.
+    """A figure of a restored picture; its name is also that for ``--metrics``."""
 
-    Attributes:
-        convention: what exactly it is.
-        measure: (restored, sharp) to the figure; those without a reference ignore `sharp`.
-        min_px: what both sides of a picture must have.
-    """
-
-    convention: str
-    measure: Callable[[Image, Image], float]
-    min_px: int = 1
+    convention: str  # what exactly it is
+    measure: Callable[[Image, Image], float]  # restored, sharp; some need no reference
+    min_px: int = 1  # what both sides of a picture must have
 
 
 def psnr(restored: Image, sharp: Image) -> float:
     """Peak signal-to-noise ratio in dB over all pixels and channels; inf where they are equal.
-
-    Raises:
-        ValueError: the arrays are not uint8 RGB of one size.
-    """
+    Raises ValueError where the arrays are not uint8 RGB of one size."""
     for image in (restored, sharp):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"(H, W, 3) uint8 wanted, not {image.shape} {image.dtype}")
@@ -107,10 +94,8 @@ def mssim(restored: NDArray[np.float64], sharp: NDArray[np.float64]) -> float:
 
     Wang, Simoncelli, Bovik: "Multi-scale structural similarity for image quality assessment"
     (2003) in the variant of MeTriX MuX 1.1: five scales, between them the low-pass of the
-    biorthogonal 9/7 wavelet, and the means of contrast and structure taken apart at each.
-
-    Raises:
-        ValueError: the smaller side is below `MSSIM_MIN_PX`: the coarsest scale has no window.
+    biorthogonal 9/7 wavelet, and the means of contrast and structure taken apart at each. Raises
+    ValueError for a side below `MSSIM_MIN_PX`, where the coarsest scale has no window.
     """
     from scipy import ndimage
 
@@ -183,14 +168,8 @@ def has_scikit_image() -> bool:
 
 
 def find_metrics(names: Sequence[str] | None = None) -> list[Metric]:
-    """PSNR and the metrics of these names; ours, or any that pyiqa has.
-
-    Args:
-        names: None takes all of ours that can be measured here.
-
-    Raises:
-        UsageError: an unknown name, or one that needs an extra which is not installed.
-    """
+    """PSNR and the metrics of these names, ours or any that pyiqa has; None takes all of ours that
+    can be measured here. Raises UsageError for an unknown name, or one that needs an extra."""
     if names is None:
         names = list(METRICS) if has_scikit_image() else []
     found = {"psnr_db": METRICS["psnr_db"]}

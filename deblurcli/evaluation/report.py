@@ -29,12 +29,8 @@ def write_report(
 ) -> None:
     """Writes the page of an evaluation. The pictures that it shows are restored once more.
 
-    Args:
-        scores: those of the blurred input are what gains are measured from.
-        methods: the first that restores orders the pictures.
-
-    Raises:
-        DeblurError: the file exists, or a picture can't be read any more.
+    Gains are measured from the scores of the blurred input; the first method that restores orders
+    the pictures. Raises DeblurError where the file exists, or a picture can't be read any more.
     """
     restoring = [method for method in methods if method != BLURRED]
     tables = tabulate(summaries, methods, metrics)
@@ -71,9 +67,8 @@ def write_report(
             [slider(by_name[n], [s for s in of_set if s.image == n]) for n in shown]
             for shown in (names[:count], worst)
         )
-        sections.append(
-            {"table": table, "gains": gains, "best": best_sliders, "worst": worst_sliders}
-        )
+        section = {"table": table, "gains": gains, "best": best_sliders, "worst": worst_sliders}
+        sections.append(section)
 
     write_page(
         target,

@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import errno
 import io
-import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,19 +20,17 @@ from deblurcli.io.files import atomic_output
 class Score:
     """One picture, restored by one method, against its sharp one.
 
-    Attributes:
-        figures: by name: those of the metrics (`deblurcli.evaluation.metrics`), and, where they
-            are known, ``seconds`` (wall-clock time of restoring, without reading and writing),
-            ``peak_mib`` (the most memory in use meanwhile), ``identity_psnr_db`` (the sharp
-            picture, restored, against itself) and what the data set's scorer adds.
-        key: identifies picture, method and settings; equal keys mean equal figures.
+    Its figures are those of the metrics (`deblurcli.evaluation.metrics`), and, where they are
+    known, ``seconds`` (wall-clock time of restoring, without reading and writing), ``peak_mib``
+    (the most memory in use meanwhile), ``identity_psnr_db`` (the sharp picture, restored, against
+    itself) and what the data set's scorer adds.
     """
 
     set_name: str
     image: str
     method: str
     figures: Mapping[str, float]
-    key: str = ""
+    key: str = ""  # of picture, method and settings; equal keys mean equal figures
 
     @property
     def psnr_db(self) -> float:
@@ -42,11 +39,8 @@ class Score:
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of one method over one set.
-
-    They are means (PSNR is the mean of per-image PSNR) but for ``seconds``, the median, and
-    ``peak_mib``, the largest.
-    """
+    """The figures of one method over one set: means (PSNR is the mean of per-image PSNR), but for
+    ``seconds``, the median, and ``peak_mib``, the largest."""
 
     set_name: str
     method: str
@@ -70,27 +64,21 @@ def summarise(scores: Iterable[Score]) -> list[Summary]:
             for name, value in score.figures.items():
                 columns.setdefault(name, []).append(value)
         columns.pop("frame", None)  # a mean of numbers of frames says nothing
-        means = {name: math.fsum(values) / len(values) for name, values in columns.items()}
+        figures = {name: statistics.fmean(values) for name, values in columns.items()}
         if "seconds" in columns:
-            means["seconds"] = statistics.median(columns["seconds"])
+            figures["seconds"] = statistics.median(columns["seconds"])
         if "peak_mib" in columns:
-            means["peak_mib"] = max(columns["peak_mib"])
-        summaries.append(Summary(set_name, method, len(group), means))
+            figures["peak_mib"] = max(columns["peak_mib"])
+        summaries.append(Summary(set_name, method, len(group), figures))
     return summaries
 
 
 class ScoreFile:
-    """Scores in a CSV file that grows by a line with every picture.
+    """Scores in a CSV file that grows by a line with every picture; several processes may add.
 
-    A run that was stopped goes on where it was: what the file already holds is in `known`.
-    Several processes may add to one file.
-
-    Args:
-        path: made if it is missing. Half a line that an interrupted run left is taken away.
-        figures: names of figures that will be added, beside the usual ones.
-
-    Raises:
-        DeblurError: the file is something else, or can't be written.
+    A run that was stopped goes on where it was: what the file already holds is in `known`. Half a
+    line that an interrupted run left is taken away. `figures` are names that will be added, beside
+    the usual ones. Raises DeblurError where the file is something else, or can't be written.
     """
 
     def __init__(self, path: Path, figures: Sequence[str] = ()) -> None:
@@ -123,11 +111,8 @@ class ScoreFile:
                 part.write_bytes(after)
 
     def append(self, score: Score) -> None:
-        """Adds a score that is not known; it is on disk when this returns.
-
-        Raises:
-            DeblurError: it can't be written; what was added before is kept.
-        """
+        """Adds a score that is not known; it is on disk when this returns. Where DeblurError is
+        raised, what was added before is kept."""
         known = self.known.get(score.key)
         if known is not None and known.figures == score.figures:
             return

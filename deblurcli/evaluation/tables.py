@@ -13,19 +13,14 @@ from deblurcli.evaluation.scores import Summary
 
 @dataclass(frozen=True)
 class Table:
-    """The summary of one set as text.
-
-    Attributes:
-        pictures: how many were measured.
-        columns: the titles; the first is that of the methods.
-        rows: each method's name and its cells; "" where a method has no such figure.
-        best: (row, column) of the best cells, where more than one method has a figure.
-    """
+    """The summary of one set as text."""
 
     set_name: str
-    pictures: int
-    columns: tuple[str, ...]
+    pictures: int  # how many were measured
+    columns: tuple[str, ...]  # the titles; the first is that of the methods
+    # Each method's name and its cells; "" where a method has no such figure.
     rows: tuple[tuple[str, tuple[str, ...]], ...]
+    # (row, column) of the best cells, where more than one method has a figure.
     best: frozenset[tuple[int, int]]
 
     @property

@@ -49,23 +49,15 @@ _SAVE_SECONDS = 600.0  # at least so often, however long validations are apart
 
 
 class Trainer:
-    """Trains one generator.
+    """Trains one generator. `step` and `seconds` are those of all resumed runs together.
 
     Args:
-        config: how, and how long; its recipe is completed by what `initial` says.
-        sources: on what.
-        folder: where everything is kept.
         precision: ``"bf16"``, ``"fp16"`` or ``"fp32"``.
         initial: a network to start from instead of a random one; it decides what the recipe
             says of the network.
         resume: go on exactly where the run in the folder stopped; its network is taken.
         training_data: what the model card shall say of the data.
         cpu: train on the CPU even where there is a GPU.
-
-    Attributes:
-        step, seconds: done in all, over all resumed runs.
-        best: mean PSNR in dB of the best validation so far.
-        metrics: the rows of ``metrics.csv``.
 
     Raises:
         UsageError: the batch can't be shared among the processes.
@@ -102,11 +94,9 @@ class Trainer:
         device, self.processes = self.accelerator.device, self.accelerator.num_processes
         for batch, _ in recipe.stages:
             if batch % (self.processes * recipe.accumulate):
-                raise UsageError(
-                    f"batch of {batch}",
-                    f"can't be shared by {self.processes} processes in {recipe.accumulate} parts",
-                    "give a multiple with --set batch=... and --set early_batch=...",
-                )
+                among = f"{self.processes} processes in {recipe.accumulate} parts"
+                remedy = "give a multiple with --set batch=... and --set early_batch=..."
+                raise UsageError(f"batch of {batch}", f"can't be shared by {among}", remedy)
         # Decisions are exchanged beside the gradients: on CPUs, so that no GPU has to be waited
         # for, and patiently, because a validation or a slow disk may take its time.
         self._group = None
@@ -114,10 +104,9 @@ class Trainer:
             self._group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
 
         self.workers = choose_workers(config.workers, device, self.processes)
-        self._sources = sources
         paths = (path for source in sources for path in source.paths)
-        self._store = PictureStore(paths, shared=self.workers > 0)
-        self.resident = False
+        self._sources, self._store = sources, PictureStore(paths, shared=self.workers > 0)
+        self.resident = False  # all pictures lie in the GPU's memory
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             self.resident = self._store.total_bytes < 0.4 * torch.cuda.mem_get_info(device)[0]
@@ -126,7 +115,7 @@ class Trainer:
         self.networks = TrainedNetworks(recipe, self.accelerator, initial)
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
         self.scores: dict[str, float] = {}
-        self.metrics: list[dict[str, float]] = []
+        self.metrics: list[dict[str, float]] = []  # the rows of ``metrics.csv``
         if state is not None:
             try:
                 self.networks.load_state_dict(state)
@@ -152,7 +141,6 @@ class Trainer:
 
         Args:
             validate: measures the moving average of the weights; also before the first step.
-            report: told about the progress.
             report_every: steps between reports; only then losses are read from the device.
             samples: pictures to log at validations, ``(N, H, W, 3) uint8``.
 
@@ -265,11 +253,9 @@ class Trainer:
             if not (is_memory or "allocate memory" in str(error)):
                 raise
             batch, side_px = self.config.recipe.stages[self.schedule.stage(self._progress())]
-            raise DeviceMemoryError(
-                str(self.accelerator.device),
-                f"out of memory with {batch} patches of {side_px} px",
-                "use --set accumulate=2, or a smaller batch or patch_px",
-            ) from error
+            reason = f"out of memory with {batch} patches of {side_px} px"
+            remedy = "use --set accumulate=2, or a smaller batch or patch_px"
+            raise DeviceMemoryError(str(self.accelerator.device), reason, remedy) from error
 
     # -- watching and saving -------------------------------------------------------------------
 
@@ -309,11 +295,7 @@ class Trainer:
             if len(losses) <= 8 or not all(unusual):
                 return unusual[-1]
             what = "has exploded"
-        raise DeblurError(
-            self.folder.path,
-            f"the loss {what} at step {self.step}",
-            _LOWER_RATE,
-        )
+        raise DeblurError(self.folder.path, f"the loss {what} at step {self.step}", _LOWER_RATE)
 
     def _validate(
         self,
@@ -333,11 +315,8 @@ class Trainer:
         measured: dict[str, list[float]] = {}
         for part in found:
             if isinstance(part, WeightsError):  # of no use: the last checkpoint stays
-                raise DeblurError(
-                    self.folder.path,
-                    f"the network has come apart by step {self.step}: it makes no pictures now",
-                    _LOWER_RATE,
-                )
+                reason = f"the network has come apart by step {self.step}: it makes no pictures now"
+                raise DeblurError(self.folder.path, reason, _LOWER_RATE)
             if isinstance(part, DeblurError):
                 self._save(status, measured=False)  # what was learned is kept
                 raise part
@@ -354,7 +333,7 @@ class Trainer:
         return status
 
     def _save(self, status: TrainingStatus, *, measured: bool) -> None:
-        """Args: measured: whether `self.scores` are those of the network as it is now."""
+        """`measured`: whether `self.scores` are those of the network as it is now."""
         if not self.accelerator.is_main_process:
             return
         scores = self.scores if measured else {}
