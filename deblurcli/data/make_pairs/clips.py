@@ -15,12 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurcli.errors import (
-    DeblurError,
-    NothingToDoError,
-    UsageError,
-    cannot_read,
-)
+from deblurcli.errors import DeblurError, NothingToDoError, UsageError, cannot_read
 from deblurcli.io import media, photos
 from deblurcli.io.videos import probe
 from deblurcli.io.videos.info import fraction_of
@@ -37,13 +32,8 @@ _CUT_RATIO = 4.0
 
 @dataclass(frozen=True)
 class Frame:
-    """One frame of a clip.
-
-    Attributes:
-        pixels: (H, W, 3) uint8 or uint16, sRGB, upright.
-        follows: this frame is of the size and depth of the one before, and nothing is missing
-            between them, and no cut.
-    """
+    """One frame of a clip: (H, W, 3) sRGB, upright. It follows the one before where it is of the
+    same size and depth, and there is neither a gap nor a cut between them."""
 
     pixels: NDArray[np.uint8] | NDArray[np.uint16]
     follows: bool
@@ -51,28 +41,17 @@ class Frame:
 
 @dataclass(frozen=True)
 class Clip:
-    """A video, or a folder of frames.
+    """A video, or a folder of frames."""
 
-    Attributes:
-        name: of the sequence that is made from it.
-        source: the video, or the folder.
-        files: the frames of a folder, in order; empty for a video.
-        fps: frames per second, as the video says; None for folders.
-        frame_count: how many frames there should be, where that is known.
-    """
-
-    name: str
-    source: Path
-    files: tuple[Path, ...] = ()
-    fps: Fraction | None = None
-    frame_count: int | None = None
+    name: str  # of the sequence that is made from it
+    source: Path  # the video, or the folder
+    files: tuple[Path, ...] = ()  # the frames of a folder, in order
+    fps: Fraction | None = None  # as the video says
+    frame_count: int | None = None  # how many there should be, where that is known
 
     def frames(self) -> Iterator[Frame]:
-        """Decodes frame by frame.
-
-        Raises:
-            DeblurError: a frame can't be read; at the end, a part of the video was damaged.
-        """
+        """Decodes frame by frame. Raises DeblurError for one that can't be read and, at the end,
+        where a part of the video was damaged."""
         pictures = (Frame(photos.read(path).pixels, follows=True) for path in self.files)
         kind: object = None
         before: NDArray[np.float64] = np.zeros(0)
@@ -110,15 +89,11 @@ class Clip:
 def find_clips(
     sources: Sequence[Path], leave_out: Iterable[Path] = ()
 ) -> tuple[list[Clip], list[DeblurError]]:
-    """The clips that the user named, and why some of them can't be used.
+    """The clips that the user named, and why some of them can't be used: videos, folders of
+    numbered frames, or those in folders at any depth, but for the ones to leave out.
 
-    Args:
-        sources: videos; folders of numbered frames; folders that hold such at any depth.
-        leave_out: folders not to look into.
-
-    Raises:
-        NothingToDoError: there are none, and nothing that failed.
-        UsageError: two clips would have the same name.
+    Raises NothingToDoError where nothing is found and nothing failed, UsageError where two clips
+    would have the same name.
     """
     clips: list[Clip] = []
     failures: list[DeblurError] = []
@@ -147,18 +122,14 @@ def find_clips(
                 failures.append(error)
         clips += folders
     if not clips and not failures:
-        raise NothingToDoError(
-            ", ".join(map(str, sources)),
-            "no videos and no folders of numbered frames there",
-            "give a video, or a folder of frames such as 000001.png, 000002.png",
-        )
+        reason = "no videos and no folders of numbered frames there"
+        remedy = "give a video, or a folder of frames such as 000001.png, 000002.png"
+        raise NothingToDoError(", ".join(map(str, sources)), reason, remedy)
     named: dict[str, Clip] = {}
     for clip in clips:
-        if clip.name in named:
-            raise UsageError(
-                clip.source,
-                f"would have the name {clip.name}, as {named[clip.name].source}",
-                "rename one, or give them in two runs with different -o",
-            )
-        named[clip.name] = clip
+        other = named.setdefault(clip.name, clip)
+        if other is not clip:
+            reason = f"would have the name {clip.name}, as {other.source}"
+            remedy = "rename one, or give them in two runs with different -o"
+            raise UsageError(clip.source, reason, remedy)
     return clips, failures

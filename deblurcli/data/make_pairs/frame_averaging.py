@@ -31,36 +31,21 @@ _WRITERS = 2
 
 @dataclass(frozen=True)
 class Averaging:
-    """How pairs are made from frames.
+    """How pairs are made from frames. Raises UsageError for a range without an odd number."""
 
-    Attributes:
-        min_frames, max_frames: how many are averaged. Each time an odd number from this
-            range is drawn, so that there is one in the middle.
-        kinds: ``"blur"`` for the mean of the encoded frames, ``"blur_gamma"`` through the
-            gamma curve.
-        gamma: of that curve.
-        every: frames from the beginning of one pair to that of the next; None: each begins
-            after the last frame of the one before.
-        seed: of the drawn numbers.
-
-    Raises:
-        UsageError: there is no odd number in the range.
-    """
-
+    # How many are averaged: an odd number from this range, so that there is one in the middle.
     min_frames: int = 7
     max_frames: int = 13
-    kinds: tuple[str, ...] = (LINEAR, GAMMA)
+    kinds: tuple[str, ...] = (LINEAR, GAMMA)  # as they are encoded; through the gamma curve
     gamma: float = 2.2
-    every: int | None = None
+    every: int | None = None  # frames between beginnings; None: each begins where the last ends
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.min_frames < 1 or not self.counts:
-            raise UsageError(
-                "--frames",
-                f"no odd number in {self.min_frames}..{self.max_frames}",
-                "give a range such as 7..13: there has to be a frame in the middle",
-            )
+            reason = f"no odd number in {self.min_frames}..{self.max_frames}"
+            remedy = "give a range such as 7..13: there has to be a frame in the middle"
+            raise UsageError("--frames", reason, remedy)
 
     @property
     def counts(self) -> range:
@@ -68,32 +53,21 @@ class Averaging:
         return range(self.min_frames | 1, self.max_frames + 1, 2)
 
     def draw_count(self, clip_name: str, number: int) -> int:
-        """How many frames the pair `number` of a clip is made from.
-
-        Depends on nothing else, so that a run that was cut off goes on with the same pairs.
-        """
+        """How many frames the pair `number` of a clip is made from. Depends on nothing else, so
+        that a run that was cut off goes on with the same pairs."""
         rng = np.random.default_rng((self.seed, zlib.crc32(clip_name.encode()), number))
         return self.counts[int(rng.integers(len(self.counts)))]
 
 
 @dataclass(eq=False)
 class Average:
-    """One pair.
+    """One pair."""
 
-    Attributes:
-        name: six digits, as in GOPRO: the number of the pair in its sequence, from 1.
-        first_frame: of the clip, from 0.
-        frame_count: how many are averaged.
-        sums: by kind, of their light so far: (H, W, 3) float32 in [0, frame_count].
-        pictures: ``"sharp"``, and ``"blur"`` and ``"blur_gamma"`` as wanted; each
-            (H, W, 3) uint8.
-    """
-
-    name: str
-    first_frame: int
-    frame_count: int
-    sums: dict[str, NDArray[np.float32]]
-    pictures: dict[str, Pixels] = field(default_factory=dict)
+    name: str  # six digits, as in GOPRO: the number of the pair in its sequence, from 1
+    first_frame: int  # of the clip, from 0
+    frame_count: int  # how many are averaged
+    sums: dict[str, NDArray[np.float32]]  # of light so far, by kind: in [0, frame_count]
+    pictures: dict[str, Pixels] = field(default_factory=dict)  # by kind, and "sharp"
 
 
 def average_frames(
@@ -103,12 +77,8 @@ def average_frames(
     *,
     is_wanted: Callable[[str], bool] = lambda name: True,
 ) -> Iterator[Average]:
-    """Makes pairs from the frames of a clip.
-
-    Where a frame does not follow the one before, what was begun is dropped. Sums are held in
-    float32 and rounded once, at the end. `is_wanted` says whether a pair, by its name, has to be
-    computed.
-    """
+    """Makes pairs, those whose names are wanted, from the frames of a clip. Where one does not
+    follow the one before, what was begun is dropped. Sums are float32, rounded once at the end."""
     windows: list[Average] = []
     number, next_first = 0, 0
     tables: dict[str, NDArray[np.float32]] = {}  # what each value adds to the sum, by kind
@@ -152,12 +122,8 @@ def write_pairs(
     """Makes and writes the pairs of one clip that `folder` doesn't hold; files are encoded while
     the next are computed. `on_frame` is called once for every frame read.
 
-    Yields:
-        each pair when it is written; at the end, an error if the clip could not be read to
-        its end.
-
-    Raises:
-        DeblurError: nothing can be written.
+    Gives each pair when it is written and, at the end, an error if the clip could not be read to
+    its end. Raises DeblurError where nothing can be written.
     """
     failures: list[DeblurError] = []
 

@@ -22,13 +22,8 @@ SETTINGS_FILE = "made.json"
 class PairFolder:
     """Pairs in folders beside each other, such as ``blur/NAME.png`` and ``sharp/NAME.png``.
 
-    Args:
-        root: the folder that holds them.
-        kinds: names of the folders, ``"sharp"`` among them.
-        settings: all that decides what the pairs are. Kept in ``made.json``, so that nothing
-            made with other settings gets mixed in.
-        overwrite: replace what is there.
-        skip_existing: go on with what is there.
+    `kinds` are the names of these folders, `settings` all that decides what the pairs are. They
+    are kept in ``made.json``, so that nothing made with other settings gets mixed in.
     """
 
     def __init__(
@@ -47,13 +42,9 @@ class PairFolder:
     def check(self, inputs: Iterable[Path] = ()) -> None:
         """Finds out before any work whether pairs may be written; touches nothing.
 
-        Args:
-            inputs: the files that the pairs are to be made from.
-
-        Raises:
-            UsageError: one of the inputs lies where pairs are written, and would be deleted as an
-                older pair; there are pairs already, and neither overwrite nor skip_existing is
-                set; or they were made with other settings.
+        Raises UsageError where one of the inputs lies where pairs are written, and would be
+        deleted as an older pair; where there are pairs already, and neither overwrite nor
+        skip_existing is set; or where they were made with other settings.
         """
         there = {path.resolve(): path for path in self._present()}
         own = next((path for path in inputs if path.resolve() in there), None)
@@ -68,11 +59,9 @@ class PairFolder:
         with suppress(OSError, ValueError):
             kept = json.loads((self.root / SETTINGS_FILE).read_text("utf-8"))
         if (there or kept) and kept != self._settings:
-            raise UsageError(
-                self.root / SETTINGS_FILE,
-                "the pairs there were made with other settings",
-                "give the same settings and sources, another -o, or --overwrite",
-            )
+            remedy = "give the same settings and sources, another -o, or --overwrite"
+            reason = "the pairs there were made with other settings"
+            raise UsageError(self.root / SETTINGS_FILE, reason, remedy)
 
     def begin(self) -> None:
         """Makes the folders and notes the settings; with overwrite, clears what is there."""
@@ -97,15 +86,8 @@ class PairFolder:
         return bool(self._present())
 
     def write(self, name: str, pictures: Mapping[str, Pixels]) -> None:
-        """Writes one pair: all its files or, if anything fails, none. Safe in threads.
-
-        Args:
-            name: without suffix; may lead into a sub-folder.
-            pictures: by kind, (H, W, 3) uint8 each.
-
-        Raises:
-            DeblurError: the disk is full, or there is no permission.
-        """
+        """Writes one pair, pictures by kind: all its files or, if anything fails, none; DeblurError
+        says why. Safe in threads. The name may lead into a sub-folder."""
         with ExitStack() as stack:
             for kind, pixels in pictures.items():
                 target = self._path(kind, name)

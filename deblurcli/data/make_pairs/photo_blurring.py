@@ -29,19 +29,12 @@ KINDS = ("blur", "sharp")
 
 @dataclass(frozen=True)
 class Blurring:
-    """How pairs are made from photos.
+    """How pairs are made from photos."""
 
-    Attributes:
-        count: pairs of each photo.
-        size_px: side of the pictures.
-        seed: decides everything random.
-        recipe: its motion, noise and jpeg are used.
-    """
-
-    count: int = 1
-    size_px: int = 512
-    seed: int = 0
-    recipe: Recipe = field(default_factory=Recipe)
+    count: int = 1  # pairs of each photo
+    size_px: int = 512  # side of the pictures
+    seed: int = 0  # decides everything random
+    recipe: Recipe = field(default_factory=Recipe)  # its motion, noise and jpeg are used
 
     @property
     def region_px(self) -> int:
@@ -51,13 +44,8 @@ class Blurring:
 
 def find_photos(sources: Sequence[Path], leave_out: Sequence[Path] = ()) -> dict[str, Path]:
     """The photos that the user named, and those at any depth of folders, in natural order, by the
-    name of their pairs, without its number.
-
-    Raises:
-        DeblurError: a folder can't be read.
-        NothingToDoError: there are none.
-        UsageError: the pairs of two photos would have the same names.
-    """
+    name of their pairs, without its number. Raises NothingToDoError where there are none, and
+    UsageError where the pairs of two photos would have the same names."""
     found: dict[Path, Path] = {}
     for source in sources:
         try:
@@ -77,11 +65,8 @@ def find_photos(sources: Sequence[Path], leave_out: Sequence[Path] = ()) -> dict
         stem, whole = relative.with_suffix("").as_posix(), relative.as_posix()
         name = whole if stem in named and named[stem].suffix != path.suffix else stem
         if name in named:
-            raise UsageError(
-                path,
-                f"its pairs would have the names of those of {named[name]}",
-                "give them in two runs with different -o",
-            )
+            reason = f"its pairs would have the names of those of {named[name]}"
+            raise UsageError(path, reason, "give them in two runs with different -o")
         named[name] = path
     return named
 
@@ -100,13 +85,8 @@ def blur_photo(
 
     Every pair is drawn from a generator of its own and rendered on its own, so that it is the
     same byte for byte whichever others are made in the same run. On another device the last
-    bits may differ.
-
-    Args:
-        others: objects that move show parts of one of these photos.
-
-    Raises:
-        DeblurError: the photo can't be read or is too small.
+    bits may differ. Objects that move show parts of one of the others. Raises DeblurError where
+    the photo can't be read or is too small.
     """
     recipe, side = blurring.recipe, blurring.region_px
     rng = np.random.default_rng((blurring.seed, zlib.crc32(name.encode())))
@@ -133,23 +113,13 @@ def blur_photo(
 
 @lru_cache(maxsize=16)  # each photo serves several pairs in turn, and as the filling of others
 def read_photo(path: Path, blurring: Blurring) -> tuple[Tensor, NDArray[np.float32]]:
-    """(H, W, 3) uint8, sRGB, upright; and `measure_texture` of it.
-
-    Raises:
-        DeblurError: the photo can't be read or is too small.
-    """
-    pixels = photos.read(path).pixels
-    if pixels.dtype == np.uint16:
-        pixels = np.rint(pixels / 257)
-    height, width = pixels.shape[:2]
-    if min(height, width) < blurring.region_px:
-        raise too_small(
-            path,
-            (width, height),
-            blurring.region_px,
-            f"give a smaller --size than {blurring.size_px}, or larger photos",
-        )
-    picture = torch.from_numpy(np.array(pixels, dtype=np.uint8))
+    """(H, W, 3) uint8, sRGB, upright; and `measure_texture` of it. Raises DeblurError where the
+    photo can't be read or is too small."""
+    pixels = photos.to_uint8(photos.read(path).pixels)
+    if min(pixels.shape[:2]) < blurring.region_px:
+        remedy = f"give a smaller --size than {blurring.size_px}, or larger photos"
+        raise too_small(path, pixels.shape[1::-1], blurring.region_px, remedy)
+    picture = torch.from_numpy(np.array(pixels))
     return picture, measure_texture(picture)
 
 
@@ -158,12 +128,9 @@ def write_pairs(
 ) -> Iterator[str | DeblurError | None]:
     """Makes and writes the pairs of photos, which `find_photos` gave.
 
-    Yields:
-        for each pair its name when it is written, None where the folder holds it already, or
-        why its photo can't be used (once; then the rest of the photo's are None).
-
-    Raises:
-        DeblurError: nothing can be written.
+    Gives for each pair its name when it is written, None where the folder holds it already, or
+    why its photo can't be used (once; then the rest of the photo's are None). Raises DeblurError
+    where nothing can be written.
     """
     folder.begin()
     paths = list(named.values())
