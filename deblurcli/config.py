@@ -4,8 +4,6 @@ Each can be overridden on the command line (``--set learning_rate=3e-4``) and is
 the run's ``config.json``, its checkpoints and its weights files.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import math
@@ -318,7 +316,7 @@ class RunConfig:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> RunConfig:
+    def load(cls, path: str | os.PathLike[str]) -> "RunConfig":
         """Raises UsageError where there is none, or it is damaged."""
         try:
             values = json.loads(Path(path).read_text("utf-8"))
@@ -332,7 +330,7 @@ class RunConfig:
             reason = f"damaged, or not the configuration of a run ({error})"
             raise UsageError(path, reason, "give all options") from error
 
-    def differences(self, other: RunConfig) -> dict[str, tuple[object, object]]:
+    def differences(self, other: "RunConfig") -> dict[str, tuple[object, object]]:
         """The names of all values that differ, with both values; the recipe's by their own."""
         both = (
             _flatten(asdict(c.recipe)) | {k: v for k, v in asdict(c).items() if k != "recipe"}

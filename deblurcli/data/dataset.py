@@ -9,8 +9,6 @@ The contents of step s are a pure function of the seed and s. So a resumed run g
 where it stopped, and several processes see together what one process would see alone.
 """
 
-from __future__ import annotations
-
 import math
 import mmap
 import os
@@ -226,7 +224,7 @@ class StepData:
     samples: list[Sample]
     pixels: Tensor
 
-    def pin_memory(self) -> StepData:
+    def pin_memory(self) -> "StepData":
         """Called by DataLoader, so that the copy to a GPU needn't be waited for."""
         if len(self.pixels):
             self.pixels = self.pixels.pin_memory()

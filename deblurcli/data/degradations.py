@@ -4,8 +4,6 @@ Batched torch operations on any device. As in `synthesis`, everything random is 
 the CPU, one picture at a time; but for the noise itself, which comes of a drawn seed.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Sequence

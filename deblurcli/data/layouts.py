@@ -4,8 +4,6 @@ Whatever folder of such a set is given, from the one that holds several sets dow
 sequence, the pairs below it are found. docs/data.md has a table of the layouts.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 Photos of people, with their colour profiles and everything else, are the matter of `io.photos`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -16,8 +16,6 @@ What was found by trying, and is held here (docs/training.md, "The middle of the
   among the sharp pictures.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What is measured: the blurred pictures of data sets, and how results are held against them."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence

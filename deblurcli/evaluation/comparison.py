@@ -1,7 +1,5 @@
 """Pages of before/after sliders: which pictures or videos belong together, what is said of them."""
 
-from __future__ import annotations
-
 import itertools
 import shutil
 from collections.abc import Callable, Sequence
@@ -100,12 +98,12 @@ class Group:
         for label, source in zip(labels, self.paths, strict=True):
             suffix = source.suffix.lower()
             if suffix in MIME_TYPES and probe(source).codec in _PLAYED:
-                path, address = folder.add(suffix)
+                path = folder.add(suffix)
                 shutil.copyfile(source, path)
             else:
-                path, address = folder.add(".mp4")
+                path = folder.add(".mp4")
                 restore_video(source, path, lambda frame: frame, codec="h264", strip=True)
-            layers.append(Layer(label, address))
+            layers.append(Layer(label, path.name))
         info = probe(self.paths[0])
         fps = float(info.fps) if info.fps else 25.0
         length = "" if info.seconds is None else f", {info.seconds:.1f} s"
@@ -183,8 +181,6 @@ def _write_sliders(
     if folder.kept:
         name = folder.final.name
         lead.append(f"The pictures lie in the folder {name}: keep it beside this page.")
-    elif not reduced:
-        sliders = [folder.move_into_page(slider) for slider in sliders]
     write_page(
         target,
         "compare.html",
@@ -195,7 +191,7 @@ def _write_sliders(
             f"Pictures are compressed (WebP) copies. deblurcli {__version__}",
         ],
         overwrite=overwrite,
-        beside=folder.kept,
+        folder=folder,
         figures=sliders,
     )
     size_bytes = target.stat().st_size + (folder.size_bytes() if folder.kept else 0)

@@ -5,8 +5,6 @@
 So can pictures be that something else made (`results_of`).
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import time

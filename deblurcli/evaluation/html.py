@@ -1,11 +1,9 @@
 """Web pages from the templates in ``templates``: tables, bars, and sliders between pictures.
 
 A page forbids itself the network. What it shows is put into a folder first, large pictures in
-tiles that the browser loads as they are looked at. Where all that fits, it is moved into the one
-file; else the folder stays beside the page. Or the pictures are made smaller until they fit.
+tiles that the browser loads as they are looked at. Where all that fits, the page takes it in;
+else the folder stays beside it. Or the pictures are made smaller until they fit.
 """
-
-from __future__ import annotations
 
 import base64
 import io
@@ -13,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from urllib.parse import quote
@@ -53,7 +51,7 @@ _TEMPLATES = jinja2.Environment(
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a picture at its full size: where it lies in pixels, and its address."""
+    """A part of a picture at its full size: where it lies in pixels, and its source."""
 
     left: int
     top: int
@@ -64,10 +62,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Layer:
-    """One side of a slider: its label, where the browser gets it, and tiles for a closer look."""
+    """One side of a slider: its label, what it shows, and tiles for a closer look."""
 
     label: str
-    source: str
+    source: str  # a file of the page's folder, or the data themselves
     tiles: tuple[Tile, ...] = ()
 
 
@@ -99,13 +97,13 @@ def write_page(
     lead: Sequence[str],
     footer: Sequence[str],
     overwrite: bool = False,
-    beside: bool = False,
+    folder: "PageFolder | None" = None,
     **content: object,
 ) -> None:
     """Writes a page: one of ``templates``, filled with `content`, plain text above and below it.
 
-    It may load pictures that lie `beside` it, else nothing at all. Raises DeblurError where the
-    file exists and `overwrite` is false, or it can't be written.
+    It may load what lies in a `folder` that is kept, else nothing at all. Raises DeblurError where
+    the file exists and `overwrite` is false, or it can't be written.
     """
     with atomic_output(target, overwrite=overwrite) as part, part.open("wb") as file:
         page = _TEMPLATES.get_template(template)
@@ -115,7 +113,8 @@ def write_page(
             lead=lead,
             footer=footer,
             # From a disk, 'self' is no origin that browsers know.
-            sources="'self' file:" if beside else "",
+            sources="'self' file:" if folder and folder.kept else "",
+            address=folder.address if folder else str,
             **content,
         ).dump(file, encoding="utf-8", errors="replace")
 
@@ -150,11 +149,18 @@ class PageFolder:
     kept: bool = False
     count: int = 0
 
-    def add(self, suffix: str) -> tuple[Path, str]:
-        """A new file: where to write it, and its address in the page."""
+    def add(self, suffix: str) -> Path:
+        """Where to write a new file."""
         self.count += 1
-        name = f"{self.count:04}{suffix}"
-        return self.path / name, f"{quote(os.fsencode(self.final.name))}/{name}"
+        return self.path / f"{self.count:04}{suffix}"
+
+    def address(self, source: str) -> str:
+        """Where the page finds what it shows: beside it, or in itself."""
+        if source.startswith("data:"):
+            return source
+        if self.kept:
+            return f"{quote(os.fsencode(self.final.name))}/{source}"
+        return _data_uri(Path(source).suffix, (self.path / source).read_bytes())
 
     def place(self, title: str, caption: str, pictures: Sequence[tuple[str, Image]]) -> Slider:
         """Writes pictures of one size, in full, large ones in tiles with an overview."""
@@ -173,23 +179,12 @@ class PageFolder:
         return Slider(title, caption, width, height, tuple(layers))
 
     def _write(self, image: PillowImage.Image) -> str:
-        path, source = self.add(".webp")
+        path = self.add(".webp")
         path.write_bytes(_webp(image, 92))
-        return source
+        return path.name
 
     def size_bytes(self) -> int:
         return sum(path.stat().st_size for path in self.path.iterdir())
-
-    def move_into_page(self, slider: Slider) -> Slider:
-        def uri(source: str) -> str:
-            path = self.path / source.rpartition("/")[2]
-            return _data_uri(path.suffix, path.read_bytes())
-
-        layers = []
-        for layer in slider.layers:
-            tiles = tuple(replace(tile, source=uri(tile.source)) for tile in layer.tiles)
-            layers.append(Layer(layer.label, uri(layer.source), tiles))
-        return replace(slider, layers=tuple(layers))
 
 
 @contextmanager

@@ -9,8 +9,6 @@ Layout, as its archives unpack: ``Blurry1_1.png`` … ``Blurry4_12.png`` and
 ``Image1/Kernel1/GroundTruth1_1_1.png`` …
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Sequence

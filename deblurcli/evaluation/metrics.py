@@ -8,8 +8,6 @@ hundredths (docs/benchmarks.md), so each has its own name here: `ssim`, `ssim_ma
 All take ``(H, W, 3) uint8`` sRGB arrays of one size and leave them untouched.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The page of an evaluation: tables, bars for each picture, best and worst cases under sliders."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

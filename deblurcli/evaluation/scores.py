@@ -1,8 +1,6 @@
 """The results of an evaluation: one `Score` per picture and method, kept in a CSV file, and
 their means."""
 
-from __future__ import annotations
-
 import csv
 import errno
 import io

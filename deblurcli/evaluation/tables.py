@@ -1,7 +1,5 @@
 """The summary of an evaluation as tables, for a page, a terminal, or a document."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 

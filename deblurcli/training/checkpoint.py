@@ -3,8 +3,6 @@ stays intact. Every file is replaced in one move: a full disk or a killed proces
 before.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 from pathlib import Path

@@ -4,8 +4,6 @@ The paper: a content loss over all scales, 1/(2K) Σ_k ‖L_k − S_k‖² / (c_
 times an adversarial loss on the finest scale (Nah et al., CVPR 2017, sections 3.3 and 3.4).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -59,7 +57,7 @@ class Judged(NamedTuple):
 class AdversarialLoss:
     """A discriminator with its optimizer, as the recipe has them."""
 
-    def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
+    def __init__(self, recipe: Recipe, accelerator: "Accelerator") -> None:
         self._accelerator = accelerator
         self.discriminator = Discriminator(recipe.discriminator).to(accelerator.device)
         parameters = self.discriminator.parameters()

@@ -1,7 +1,5 @@
 """What a training run says of itself: progress, the clock, curves and a sheet of samples."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """How far a training is, and how its learning rate and patches change on the way."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

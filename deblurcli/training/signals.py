@@ -1,7 +1,5 @@
 """Ctrl-C and SIGTERM in the middle of a training."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

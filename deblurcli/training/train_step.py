@@ -1,7 +1,5 @@
 """One training step from top to bottom, and the networks that it changes."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Mapping
@@ -36,7 +34,7 @@ class StepLosses(NamedTuple):
 
 
 def train_step(
-    networks: TrainedNetworks, blurred: Tensor, sharp: Tensor, learning_rate: float
+    networks: "TrainedNetworks", blurred: Tensor, sharp: Tensor, learning_rate: float
 ) -> StepLosses:
     """Updates the networks once, from this process's part of the batch: both (N, 3, H, W) float32
     in [0, 1]."""

@@ -4,8 +4,6 @@ A step: `data.dataset` draws it in worker processes and makes its pictures on th
 `train_step` updates the networks. Everything that a resumed run needs lies in the checkpoint.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Measures the network in training on pictures that nobody trains on, the way users run it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import fmean
 

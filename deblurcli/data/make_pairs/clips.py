@@ -4,8 +4,6 @@ A clip's frames come upright, in order, and each says whether it directly follow
 across a gap or a cut nothing can be averaged.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace

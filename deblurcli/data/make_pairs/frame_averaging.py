@@ -5,8 +5,6 @@ the one in the middle is the sharp picture. The data set as published holds the 
 encoded frames (``blur``) and their mean as light, through a gamma curve of 2.2 (``blur_gamma``).
 """
 
-from __future__ import annotations
-
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """A folder that pairs are written to: PNG files, complete pairs only, and how they were made."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress

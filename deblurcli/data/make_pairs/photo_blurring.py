@@ -1,8 +1,6 @@
 """Blurred and sharp pairs from sharp photos, written to files: `synthesis` for other programs
 than our own training, or to look at what it sees."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
