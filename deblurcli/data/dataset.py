@@ -119,11 +119,8 @@ def measure_texture(picture: Tensor) -> NDArray[np.float32]:
     of a grid, (rows + 1, columns + 1), for cells of `_TEXTURE_CELL_PX` px."""
     green = picture[::3, :, 1].numpy().astype(np.int16)
     roughness = np.sqrt(np.abs(np.diff(green, axis=1, append=green[:, -1:])))
-    cells = F.avg_pool2d(
-        torch.from_numpy(roughness.astype(np.float32))[None],
-        (_TEXTURE_CELL_PX // 3, _TEXTURE_CELL_PX),
-        ceil_mode=True,
-    )[0]
+    image = torch.from_numpy(roughness.astype(np.float32))[None]
+    (cells,) = F.avg_pool2d(image, (_TEXTURE_CELL_PX // 3, _TEXTURE_CELL_PX), ceil_mode=True)
     return np.pad(cells.numpy(), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
 
 
@@ -258,7 +255,9 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
         """This process's share of a step. Raises DeblurError where a picture can't be read."""
         recipe, samples, pixels, length = self.recipe, [], [], 0
 
-        def draw_crop_of(path: Path, rng: np.random.Generator, *, scaled_down: bool) -> Crop:
+        def crop_of(
+            path: Path, rng: np.random.Generator, side_px: int, *, scaled_down: bool = False
+        ) -> Crop:
             number = self.store.numbers[path]
             texture = self.store.texture(number) if recipe.crops == "textured" else None
             size = self.store.sizes[number]
@@ -277,7 +276,7 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
             side_px = self.patch_px
             if source.pairs:
                 pair = source.pairs[int(which.integers(len(source.pairs)))]
-                crop = draw_crop_of(pair.sharp, fresh, scaled_down=False)
+                crop = crop_of(pair.sharp, fresh, side_px)
                 parts = [replace(crop, picture=self.store.numbers[pair.blurred]), crop]
             elif age == 0 or step == self.first_step:
                 side_px = self.region_px
@@ -287,7 +286,7 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
                         parts.append(draw_pattern(rng, side_px))
                     else:
                         photo = source.photos[int(chooses.integers(len(source.photos)))]
-                        parts.append(draw_crop_of(photo, rng, scaled_down=True))
+                        parts.append(crop_of(photo, rng, side_px, scaled_down=True))
             placed: list[Crop | int] = []
             for part in parts:
                 if isinstance(part, Tensor):
@@ -401,8 +400,7 @@ class BatchRenderer:
 def augment(images: Tensor, augmentations: Sequence[Augmentation], *, hsv: bool = False) -> Tensor:
     """Applies one augmentation to each of (N, …, 3, P, P) float pictures in [0, 1], or groups of
     them. With `hsv`, the saturation is that of HSV, where the largest of R, G and B stays; else
-    their mean stays.
-    """
+    their mean stays."""
     n, device = len(images), images.device
     drawn = [(*a.permutation, a.flip, a.quarter_turns, a.saturation) for a in augmentations]
     numbers = send(np.array(drawn, dtype=np.float32), device)

@@ -98,16 +98,12 @@ def find_cases(
             for pair in keep_blur(find_pairs(root, split), blur, root)
         ]
     kinds = [kind for cases in found.values() for kind in {case.set_name for case in cases}]
-    return [
-        replace(
-            case,
-            set_name=f"{case.set_name} ({root})"
-            if kinds.count(case.set_name) > 1
-            else case.set_name,
-        )
-        for root, cases in found.items()
-        for case in cases
-    ]
+    named = []
+    for root, cases in found.items():
+        for case in cases:
+            is_shared = kinds.count(case.set_name) > 1
+            named.append(replace(case, set_name=f"{case.set_name} ({root})") if is_shared else case)
+    return named
 
 
 def read_image(path: Path) -> Image:

@@ -130,6 +130,7 @@ def sharpness(image: Image) -> float:
     return 1 - float(effect)
 
 
+# The metrics of our own; the first is measured always.
 _OURS = (
     Metric(
         "psnr_db", "PSNR dB", ".2f", True,
@@ -157,7 +158,6 @@ _OURS = (
     ),
 )  # fmt: skip
 METRICS = {metric.name: metric for metric in _OURS}
-"""The metrics of our own; the first is measured always."""
 
 
 def has_scikit_image() -> bool:

@@ -24,7 +24,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=rate, betas=betas)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(parameters, rate, betas, weight_decay=recipe.weight_decay)
-    return MuonAndAdam(parameters, rate, betas, recipe.weight_decay)
+    return MuonAndAdam(recipe, parameters)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
@@ -42,21 +42,15 @@ class MuonAndAdam(torch.optim.Optimizer):
     learning rate says how fast both go.
     """
 
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        learning_rate: float,
-        betas: tuple[float, float],
-        weight_decay: float,
-    ) -> None:
+    def __init__(self, recipe: Recipe, parameters: Iterable[nn.Parameter]) -> None:
         kernels: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for parameter in parameters:
             between = parameter.ndim == 4 and min(parameter.shape[:2]) >= _MIN_CHANNELS
             (kernels if between else others).append(parameter)
-        defaults = {"lr": learning_rate, "weight_decay": weight_decay}
+        defaults = {"lr": recipe.learning_rate, "weight_decay": recipe.weight_decay}
         super().__init__([{"params": kernels}, {"params": others}], defaults)
-        self._adam = torch.optim.Adam(others, betas=betas)
+        self._adam = torch.optim.Adam(others, betas=recipe.betas)
 
     @torch.no_grad()
     # mypy: torch's stubs overload step() for closures, which nothing here uses
@@ -88,10 +82,8 @@ class MuonAndAdam(torch.optim.Optimizer):
 
 def orthogonalize(matrix: Tensor) -> Tensor:
     """Brings all singular values of a matrix near 1: Newton and Schulz's iteration, five times,
-    with the factors of Muon's author.
-
-    In bf16, as he does, but on CPUs in fp32: many compute bf16 several times slower.
-    """
+    with the factors of Muon's author. In bf16, as he does, but on CPUs in fp32: many compute bf16
+    several times slower."""
     is_tall = len(matrix) > matrix.shape[1]
     wide: Tensor = matrix.T if is_tall else matrix
     wide = wide / wide.norm().clamp_min(1e-7)

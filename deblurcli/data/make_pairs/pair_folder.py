@@ -14,8 +14,6 @@ from deblurcli.io.files import atomic_output
 
 Pixels = NDArray[np.uint8]
 
-SETTINGS_FILE = "made.json"
-
 
 class PairFolder:
     """Pairs in folders beside each other, such as ``blur/NAME.png`` and ``sharp/NAME.png``.
@@ -33,7 +31,7 @@ class PairFolder:
         overwrite: bool = False,
         skip_existing: bool = False,
     ) -> None:
-        self.root, self.kinds = root, kinds
+        self.root, self.kinds, self._made = root, kinds, root / "made.json"
         self._settings = json.loads(json.dumps(settings))
         self._overwrite, self._skip_existing = overwrite, skip_existing
 
@@ -55,11 +53,11 @@ class PairFolder:
             raise already_exists(next(iter(there.values())), remedy)
         kept: object = None
         with suppress(OSError, ValueError):
-            kept = json.loads((self.root / SETTINGS_FILE).read_text("utf-8"))
+            kept = json.loads(self._made.read_text("utf-8"))
         if (there or kept) and kept != self._settings:
             remedy = "give the same settings and sources, another -o, or --overwrite"
             reason = "the pairs there were made with other settings"
-            raise UsageError(self.root / SETTINGS_FILE, reason, remedy)
+            raise UsageError(self._made, reason, remedy)
 
     def begin(self) -> None:
         """Makes the folders and notes the settings; with overwrite, clears what is there."""
@@ -72,7 +70,7 @@ class PairFolder:
                 (self.root / kind).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(self.root, error) from error
-        with atomic_output(self.root / SETTINGS_FILE, overwrite=True) as part:
+        with atomic_output(self._made, overwrite=True) as part:
             part.write_text(json.dumps(self._settings, indent=2) + "\n", "utf-8")
 
     def holds(self, name: str) -> bool:
