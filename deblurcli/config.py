@@ -229,9 +229,8 @@ def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
 
 def _check_used(recipe: Recipe, begun: Recipe, source: str) -> None:
     """Refuses what was changed since `begun` and would have no effect."""
-    ignored = dict.fromkeys(
-        _IGNORED.get(recipe.network, ()), f"the network {recipe.network} has no such setting"
-    )
+    reason = f"the network {recipe.network} has no such setting"
+    ignored = dict.fromkeys(_IGNORED.get(recipe.network, ()), reason)
     if recipe.schedule != "step":
         ignored["milestones"] = f"the schedule {recipe.schedule} has none"
     if not recipe.adversarial:
@@ -332,12 +331,10 @@ class RunConfig:
 
     def differences(self, other: "RunConfig") -> dict[str, tuple[object, object]]:
         """The names of all values that differ, with both values; the recipe's by their own."""
-        both = (
-            _flatten(asdict(c.recipe)) | {k: v for k, v in asdict(c).items() if k != "recipe"}
-            for c in (self, other)
-        )
-        mine, others = both
-        return {name: (mine[name], others[name]) for name in mine if mine[name] != others[name]}
+        # Both have a precision: the run's own counts.
+        mine, others = (_flatten(asdict(c.recipe)) | vars(c) for c in (self, other))
+        names = [name for name in mine if name != "recipe" and mine[name] != others[name]]
+        return {name: (mine[name], others[name]) for name in names}
 
 
 def _flatten(values: Mapping[str, object]) -> dict[str, object]:

@@ -227,12 +227,8 @@ def render(
             for layer, of_layer in zip(layers, layer_matrices, strict=True):
                 steps = of_layer[start : start + _FRAMES_AT_ONCE]
                 grid = (points @ steps.mT).view(-1, size_px, size_px, 2)
-                warped = F.grid_sample(
-                    layer.expand(len(steps), -1, -1, -1),
-                    grid,
-                    padding_mode="reflection",
-                    align_corners=False,
-                )
+                copies = layer.expand(len(steps), -1, -1, -1)
+                warped = F.grid_sample(copies, grid, padding_mode="reflection", align_corners=False)
                 # The scene comes first, objects before it.
                 frames = warped if layer is scene else frames * (1 - warped[:, 3:]) + warped[:, :3]
             light = light + frames.sum(dim=0)

@@ -252,9 +252,8 @@ def _match(sources: Sequence[Path]) -> list[Group]:
         for name in found[one].keys() - found[other].keys():
             reason = f"has no partner in {other}"
             raise DeblurError(found[one][name], reason, "give folders with the same names")
-    return [
-        Group(name, tuple(found[source][name] for source in sources)) for name in found[sources[0]]
-    ]
+    names = found[sources[0]]
+    return [Group(name, tuple(found[source][name] for source in sources)) for name in names]
 
 
 def _find(folder: Path) -> dict[str, Path]:

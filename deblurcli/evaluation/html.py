@@ -202,9 +202,8 @@ def page_folder(target: Path, *, overwrite: bool) -> Iterator[PageFolder]:
     if os.path.lexists(final):
         if not overwrite:
             raise already_exists(final)
-        if not final.is_dir() or not all(
-            path.stem.isdecimal() and path.suffix in MIME_TYPES for path in final.iterdir()
-        ):
+        names = final.iterdir() if final.is_dir() else [final]
+        if not all(name.stem.isdecimal() and name.suffix in MIME_TYPES for name in names):
             raise UsageError(final, "holds what is not of such a page", "give another -o")
     part = target.with_name(f"{target.stem}_files.{os.getpid()}.part")
     try:

@@ -86,8 +86,5 @@ class RunFolder:
 
     def unusable(self) -> WeightsError:
         """Makes the error for a checkpoint that can't be gone on from."""
-        return WeightsError(
-            self.checkpoint,
-            "damaged, or of another version or recipe",
-            "train anew with another --output; --weights last.safetensors starts from there",
-        )
+        remedy = "train anew with another --output; --weights last.safetensors starts from there"
+        return WeightsError(self.checkpoint, "damaged, or of another version or recipe", remedy)

@@ -59,9 +59,8 @@ def train_step(
                 adversarial = adversarial + judged.generator.detach() / parts
                 discriminator = discriminator + judged.discriminator / parts
             accelerator.backward(loss / parts)
-    gradient_norm = accelerator.clip_grad_norm_(
-        networks.model.parameters(), recipe.clip_norm or math.inf
-    )
+    largest = recipe.clip_norm or math.inf
+    gradient_norm = accelerator.clip_grad_norm_(networks.model.parameters(), largest)
     optimizer.step()
     networks.update_ema()
     return StepLosses(content, gradient_norm, adversarial, discriminator)
