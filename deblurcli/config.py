@@ -39,10 +39,8 @@ class MotionRange:
     zoom: Annotated[float, (0, 0.5)] = 0.02  # largest relative change of scale
     shaky: Share = 0.2  # whose camera path is an irregular walk instead of an arc
     still: Share = 0.08  # that nothing blurs (do no harm)
-    # Averaged from 7 to 13 frames, each blurred a little in itself, not a continuous exposure.
-    frames: Share = 0.35
-    # Largest number of objects that move on their own, or are seen at another depth.
-    objects: Annotated[int, (0, 100)] = 3
+    frames: Share = 0.35  # averaged from 7 to 13 frames, each blurred a little in itself
+    objects: Annotated[int, (0, 100)] = 3  # most that move on their own, or have another depth
     # Averaged as encoded values, as the linear GOPRO set is; through expm1(4.8 x) / expm1(4.8),
     # about as REDS is; through a gamma of a random exponent from 1 to 5; the rest goes through
     # a gamma of 2.2, nearly as light adds up in a camera.
@@ -77,12 +75,10 @@ class Recipe:
     loss: Literal["charbonnier", "l1", "mse"] = "charbonnier"  # of the content, at every scale
     fft_weight: From0 = 0.5  # of the L1 distance of the Fourier transforms
     adversarial: From0 = 0.0  # weight of that loss on the finest scale, the paper's λ; 0: none
-    # As in the authors' code, or the paper's table.
-    discriminator: Literal["release", "paper"] = "release"
+    discriminator: Literal["release", "paper"] = "release"  # the authors' code's, or their table's
 
     # Steps.
-    # Muon is for the kernels between features, with Adam for the rest.
-    optimizer: Literal["adam", "adamw", "muon"] = "muon"
+    optimizer: Literal["adam", "adamw", "muon"] = "muon"  # for inner kernels; Adam for the rest
     betas: tuple[Share, Share] = (0.9, 0.999)  # of Adam and AdamW
     weight_decay: From0 = 0.0  # of AdamW and Muon
     learning_rate: Above0 = 2e-3  # after the warm-up
@@ -107,10 +103,8 @@ class Recipe:
     early_share: Share = 0.6
     early_batch: Count = 16
     early_patch_px: PatchSide = 128
-    # The one with most texture of three random ones, or any.
-    crops: Literal["textured", "uniform"] = "textured"
-    # Neighbours in a batch that come from the same picture, which then is decoded once.
-    patches_per_picture: Count = 1
+    crops: Literal["textured", "uniform"] = "textured"  # the roughest of three random ones, or any
+    patches_per_picture: Count = 1  # neighbours in a batch from the same picture, decoded once
     # For how many steps a synthesised pair stays in use, each time with another augmentation; more
     # than 1 pays where synthesis takes longer than training.
     reuse: Count = 5

@@ -103,12 +103,20 @@ class Trainer:
 
         self.workers = choose_workers(config.workers, device, self.processes)
         paths = (path for source in sources for path in source.paths)
-        self._sources, self._store = sources, PictureStore(paths, shared=self.workers > 0)
-        self.resident = False  # all pictures lie in the GPU's memory
+        store, is_resident = PictureStore(paths, shared=self.workers > 0), False
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-            self.resident = self._store.total_bytes < 0.4 * torch.cuda.mem_get_info(device)[0]
-        self._renderer = BatchRenderer(recipe, device, self._store if self.resident else None)
+            is_resident = store.total_bytes < 0.4 * torch.cuda.mem_get_info(device)[0]
+        self._renderer = BatchRenderer(recipe, device, store if is_resident else None)
+        self._dataset = TrainingDataset(
+            sources,
+            store,
+            recipe,
+            config.seed,
+            rank=self.accelerator.process_index,
+            processes=self.processes,
+            crop_here=not is_resident,
+        )
         torch.manual_seed(config.seed)
         self.networks = TrainedNetworks(recipe, self.accelerator, initial)
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
@@ -209,20 +217,9 @@ class Trainer:
         while (progress := self._progress()) < 1:
             stage = self.schedule.stage(progress)
             watch.skip()
-            dataset = TrainingDataset(
-                self._sources,
-                self._store,
-                self.config.recipe,
-                self.config.seed,
-                stage=stage,
-                first_step=self.step,
-                rank=self.accelerator.process_index,
-                processes=self.processes,
-                crop_here=not self.resident,
-            )
+            dataset = replace(self._dataset, stage=stage, first_step=self.step)
             is_gpu = self.accelerator.device.type == "cuda"
-            steps = dataset.steps(self.workers, pin_memory=is_gpu)
-            for data in steps:
+            for data in dataset.steps(self.workers, pin_memory=is_gpu):
                 watch.data_arrived()
                 yield data
                 progress = self._progress()
