@@ -158,7 +158,8 @@ def keep_blur(pairs: Sequence[Pair], blur: str, root: str | os.PathLike[str]) ->
     other = {"linear": "GOPRO gamma", "gamma": "GOPRO linear"}.get(blur)
     kept = [pair for pair in pairs if pair.kind != other]
     if not kept:
-        raise UsageError(root, f"holds only {other} pairs", "give --blur both")
+        reason = f"has no GOPRO pairs of blur {blur}, holds only {other} pairs"
+        raise UsageError(root, reason, "give --blur both")
     return kept
 
 
