@@ -40,11 +40,8 @@ def tabulate(
         Column("identity_psnr_db", "Sharp in, dB", ".2f", True),
     ]
     of_method = {
-        method.name: {
-            "parameters_m": method.parameters / 1e6 if method.parameters else None,
-            "gmacs": method.gmacs,
-        }
-        for method in methods
+        m.name: {"parameters_m": m.parameters / 1e6 if m.parameters else None, "gmacs": m.gmacs}
+        for m in methods
     }
     tables = []
     for set_name in dict.fromkeys(s.set_name for s in summaries):
@@ -76,8 +73,8 @@ def conventions(metrics: Sequence[Metric], cases: Iterable[Case]) -> list[str]:
     return [
         *(metric.convention for metric in metrics),
         *dict.fromkeys(case.convention for case in cases if case.convention),
-        "Seconds: median wall-clock per picture, without reading and writing; GMACs: for 256x256 "
-        "pixels",
+        "Seconds: median wall-clock per picture, without reading and writing; "
+        "GMACs: for 256x256 pixels",
     ]
 
 
