@@ -75,10 +75,11 @@ class Recipe:
     loss: Literal["charbonnier", "l1", "mse"] = "charbonnier"  # of the content, at every scale
     fft_weight: From0 = 0.5  # of the L1 distance of the Fourier transforms
     adversarial: From0 = 0.0  # weight of that loss on the finest scale, the paper's λ; 0: none
-    discriminator: Literal["release", "paper"] = "release"  # the authors' code's, or their table's
+    discriminator: Literal["release", "paper"] = "release"  # as in the authors' code, or the paper
 
     # Steps.
-    optimizer: Literal["adam", "adamw", "muon"] = "muon"  # for inner kernels; Adam for the rest
+    # Muon is for the kernels between features, with Adam for the rest.
+    optimizer: Literal["adam", "adamw", "muon"] = "muon"
     betas: tuple[Share, Share] = (0.9, 0.999)  # of Adam and AdamW
     weight_decay: From0 = 0.0  # of AdamW and Muon
     learning_rate: Above0 = 2e-3  # after the warm-up

@@ -358,7 +358,9 @@ class BatchRenderer:
     """Makes what `TrainingDataset` drew into batches on the training device; with a `store`, all
     of its pictures are kept there and cut there."""
 
-    def __init__(self, recipe: Recipe, device: torch.device, store: PictureStore | None = None):
+    def __init__(
+        self, recipe: Recipe, device: torch.device, store: PictureStore | None = None
+    ) -> None:
         self.recipe, self.device = recipe, device
         self.pictures = store.load_onto(device) if store is not None else []
         self._pairs: dict[int, Tensor] = {}  # those that are used again, by slot

@@ -25,7 +25,7 @@ from deblurcli.devices import send
 class Degradation:
     """What happens to one blurred picture after the exposure."""
 
-    read_noise: float = 0.0  # standard deviation of what no signal changes, for values in [0, 1]
+    read_noise: float = 0.0  # standard deviation without any signal, for values in [0, 1]
     shot_noise: float = 0.0  # variance per unit of signal
     noise_seed: int = 0  # of the noise itself
     jpeg_quality: int = 0  # 1 to 100, or 0 for no compression

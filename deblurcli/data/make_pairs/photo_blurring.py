@@ -54,8 +54,8 @@ def find_photos(sources: Sequence[Path], leave_out: Sequence[Path] = ()) -> dict
         below = {path: path.relative_to(source) for path in paths}
         found |= below if is_folder else {source: Path(source.name)}
     if not found:
-        named_so = ", ".join(map(str, sources))
-        raise NothingToDoError(named_so, "no photos there", "give sharp photos, or a folder")
+        given = ", ".join(map(str, sources))
+        raise NothingToDoError(given, "no photos there", "give sharp photos, or a folder")
     named: dict[str, Path] = {}
     for path, relative in found.items():
         # IMG_1.HEIC and IMG_1.JPG may lie beside each other.
