@@ -26,14 +26,14 @@ class Srgb:
     def to_srgb(self, native: Samples) -> Samples:
         return native
 
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
+    def transfer(self, native: Samples, restored: Samples) -> Samples:
         return restored
 
 
 class Neutral(Srgb):
     """RGB that holds only greys, as black-and-white photos mostly come: it stays without tint."""
 
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
+    def transfer(self, native: Samples, restored: Samples) -> Samples:
         return np.repeat(_mean(restored)[..., None], 3, axis=2)
 
 
@@ -43,7 +43,7 @@ class Grey:
     def to_srgb(self, native: Samples) -> Samples:
         return np.repeat(native, 3, axis=2)
 
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
+    def transfer(self, native: Samples, restored: Samples) -> Samples:
         return _mean(restored)[..., None]
 
 
@@ -79,10 +79,14 @@ class Icc:
 
     def to_srgb(self, native: Samples) -> Samples:
         samples = native[..., 0] if self._space == "gray" else native
-        return self._convert(samples, self._profile, self._srgb, self._space, "rgb")
+        return self._convert(
+            np.ascontiguousarray(samples), self._profile, self._srgb, self._space, "rgb"
+        )
 
     def _from_srgb(self, pixels: Samples) -> Samples:
-        own = self._convert(pixels, self._srgb, self._profile, "rgb", self._space)
+        own = self._convert(
+            np.ascontiguousarray(pixels), self._srgb, self._profile, "rgb", self._space
+        )
         return own.reshape(*pixels.shape[:2], -1).astype(np.int32)
 
     def _convert(self, samples: Samples, from_: bytes, to: bytes, space: str, out: str) -> Samples:
@@ -92,17 +96,17 @@ class Icc:
         if samples.dtype == np.uint16:
             flags |= CMS.FLAGS.NOOPTIMIZE  # littlecms' tables are good for 8 bits only
         intent = CMS.INTENT.RELATIVE_COLORIMETRIC
+        values = np.ascontiguousarray(samples)
         return cms_transform(
-            samples, from_, to, colorspace=space, outcolorspace=out, intent=intent, flags=flags
+            values, from_, to, colorspace=space, outcolorspace=out, intent=intent, flags=flags
         )
 
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
+    def transfer(self, native: Samples, restored: Samples) -> Samples:
         result, wanted = native, self._from_srgb(restored)
-        for round_ in range(self._CMYK_ROUNDS if self._space == "cmyk" else 1):
-            now = blurred if round_ == 0 else self.to_srgb(result)
-            moved = result + (wanted - self._from_srgb(now))
+        for _ in range(self._CMYK_ROUNDS if self._space == "cmyk" else 1):
+            moved = result + (wanted - self._from_srgb(self.to_srgb(result)))
             result = np.clip(moved, 0, np.iinfo(native.dtype).max).astype(native.dtype)
-        changed = (restored != blurred).any(axis=2, keepdims=True)
+        changed = (restored != self.to_srgb(native)).any(axis=2, keepdims=True)
         return np.where(changed, result, native)
 
 
@@ -118,8 +122,8 @@ class PlainCmyk:
         pixels: Samples = ((light + top // 2) // top).astype(native.dtype)
         return pixels
 
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        top = np.iinfo(native.dtype).max
+    def transfer(self, native: Samples, restored: Samples) -> Samples:
+        top, blurred = np.iinfo(native.dtype).max, self.to_srgb(native)
         black = native[..., 3].astype(np.float32) / top
         darkness = 1 - blurred.max(axis=2).astype(np.float32) / top
         share = np.divide(black, darkness, out=np.zeros_like(black), where=darkness > 0)
@@ -239,13 +243,13 @@ def convert_to_srgb(space: ColourSpace, native: Samples) -> Samples:
     return pixels
 
 
-def transfer_change(
-    space: ColourSpace, native: Samples, blurred: Samples, restored: Samples
-) -> Samples:
-    """`ColourSpace.transfer` for all of a picture, in bands of rows to save memory."""
-    if type(space) is Srgb:
-        return restored
-    result = np.empty_like(native, order="C")
-    for rows in bands(native):
-        result[rows] = space.transfer(native[rows], blurred[rows], restored[rows])
-    return result
+def transfer_change(space: ColourSpace, samples: Samples, restored: Samples) -> None:
+    """Carries the change over to samples, in place and in bands of rows to save memory.
+
+    Args:
+        space: of the samples.
+        samples: of the blurred picture; `restored` itself where that was made in place.
+        restored: ``(H, W, 3)`` sRGB of the same dtype.
+    """
+    for rows in bands(samples):
+        samples[rows] = space.transfer(samples[rows], restored[rows])

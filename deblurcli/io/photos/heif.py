@@ -26,7 +26,8 @@ from deblurcli.io.photos.photo import (
     PhotoError,
     Picture,
     ReadOptions,
-    split_alpha,
+    bands,
+    channels_of,
 )
 from deblurcli.io.photos.pillow import opened, to_array
 
@@ -43,10 +44,8 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     """The main picture of a HEIC file, upright; uint16 if it has more than 8 bits."""
     data = file.read()
     container, image = _open_container(data, options)
-    samples = np.array(image)
-    height, width = samples.shape[:2]
-    samples = samples.reshape(height, width, -1)[:, : image.size[0]]
-    picture = Picture("HEIF", *split_alpha(samples), orientation=1)
+    samples = np.array(image)[:, : image.size[0]]
+    picture = Picture("HEIF", *channels_of(samples), orientation=1)
     return _described(picture, container, data)
 
 
@@ -57,23 +56,25 @@ def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
     data = file.read()
     container, shown = _open_container(data, options)
     info: dict[str, Any] = shown.info
+    bits = info["bit_depth"]
     for match in _SIZE.finditer(data):
-        options.check_size(*struct.unpack(">II", match[1]))
-    bits, animated = info["bit_depth"], b"moov" in data
-    if animated:  # of which imagecodecs would crash
+        options.check_size(*struct.unpack(">II", match[1]), bits=bits)
+    animated = b"avis" in data[8 : int.from_bytes(data[:4], "big")]
+    if animated:  # imagecodecs would decode all of it
         with opened(io.BytesIO(data), "AVIF", options) as image:
             samples = to_array(image)
     else:
         samples = imagecodecs.avif_decode(data)
     if samples.dtype == np.uint16:  # fills them by repetition, as libheif does: white stays white
-        samples = samples << (16 - bits) | samples >> (2 * bits - 16)
+        for rows in bands(samples):
+            samples[rows] = samples[rows] << (16 - bits) | samples[rows] >> (2 * bits - 16)
     if sorted(shown.size) != sorted(samples.shape[:2]):
         raise PhotoError("a crop in AVIF is not supported", "convert it to PNG")
     if turn := _TURN.search(data):
         samples = np.rot90(samples, turn[1][0])
     if mirror := _MIRROR.search(data):
         samples = np.flip(samples, mirror[1][0])
-    picture = Picture("AVIF", *split_alpha(samples), orientation=1)
+    picture = Picture("AVIF", *channels_of(samples), orientation=1)
     picture = _described(picture, container, data)
     return picture.noted(ANIMATED) if animated else picture
 
@@ -84,7 +85,8 @@ def _open_container(data: bytes, options: ReadOptions) -> tuple[HeifFile, HeifIm
 
     container = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
     image = container[container.primary_index]
-    options.check_size(*image.size, len(data))
+    info: dict[str, Any] = image.info
+    options.check_size(*image.size, len(data), bits=info["bit_depth"])
     return container, image
 
 

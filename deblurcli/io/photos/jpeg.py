@@ -25,7 +25,6 @@ from deblurcli.io.photos.photo import (
     PhotoError,
     Picture,
     ReadOptions,
-    split_alpha,
 )
 from deblurcli.io.photos.pillow import opened, to_array, to_image
 
@@ -82,7 +81,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         raise PhotoError(f"{precision}-bit JPEG is not supported", "convert it to 16-bit TIFF")
     options.check_size(width, height, len(pixels))
     notes: tuple[str, ...] = ()
-    if not (_has_all_scans(segments, frame) and _is_intact(pixels)):
+    if not (_has_all_scans(segments, frame) and is_intact(pixels)):
         if not options.keep_damaged:
             if not pixels.endswith(_END_MARKER):
                 raise EOFError
@@ -99,8 +98,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
             progressive=bool(image.info.get("progressive")),
         )
         dpi = image.info.get("dpi")
-        array = to_array(image)
-        samples = array if image.mode == "CMYK" else split_alpha(array)[0]
+        samples = to_array(image).reshape(height, width, -1)
 
     def found(marker: int, prefix: bytes) -> list[bytes]:
         """What follows the prefix in each of these segments."""
@@ -123,7 +121,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     )
     # Each piece of a profile begins with its number and how many there are.
     icc = b"".join(piece[2:] for piece in sorted(found(_APP2, _ICC)))
-    picture = Picture("JPEG", samples, None, icc or None, metadata, encoding, notes=notes)
+    picture = Picture("JPEG", samples, False, icc or None, metadata, encoding, notes=notes)
     extras = set()
     if (
         b"hdrgm:Version" in (metadata.xmp or b"")
@@ -187,7 +185,7 @@ def _has_all_scans(segments: list[Segment], frame: Segment) -> bool:
     return not any(missing.values())
 
 
-def _is_intact(pixels: bytes) -> bool:
+def is_intact(pixels: bytes) -> bool:
     """Whether all of the picture is there, as FFmpeg sees it; libjpeg greys the rest silently."""
     import av
 

@@ -23,6 +23,7 @@ MAX_PIXELS = 500_000_000
 DAMAGED = "damaged: only what could be read is restored"
 ANIMATED = "animated: only the first frame is restored"
 
+_MAX_BYTES_PER_PIXEL = 7  # CMYK with alpha, which LZW makes larger where there is only noise
 _METADATA_BYTES = 256 << 20
 
 
@@ -38,7 +39,8 @@ class ReadOptions:
     """Which photos are accepted. What is refused is refused before it is decoded.
 
     Attributes:
-        max_pixels: of a picture.
+        max_pixels: of a picture; those of more than 8 bits a channel count twice, as they take
+            twice the memory.
         keep_damaged: restore what is left of damaged JPEG and PNG files.
     """
 
@@ -54,35 +56,39 @@ class ReadOptions:
                 "scale it down, or allow more with --max-pixels",
             )
 
-    def check_size(self, width: int, height: int, encoded_bytes: int = 0) -> None:
-        """Raises PhotoError for a picture that is too large.
+    def check_size(self, width: int, height: int, held_bytes: int = 0, *, bits: int = 8) -> None:
+        """Raises PhotoError for a picture that takes more memory than is promised.
 
         Args:
             width, height: in pixels.
-            encoded_bytes: what its encoded pixels take in the file, where they are held in
-                memory. No codec needs many times what it encodes; only bombs do.
+            held_bytes: what its encoded or decoded pixels take in memory at once. No codec
+                needs many times what it encodes; only bombs do.
+            bits: of a channel.
         """
-        if width * height > self.max_pixels:
+        pixels, twice = width * height, ""
+        if bits > 8:
+            pixels, twice = 2 * pixels, ", of 16 bits half as many"
+        if pixels > self.max_pixels:
             raise PhotoError(
                 f"{width}x{height} pixels are more than the "
-                f"{self.max_pixels / 1e6:.3g} million allowed",
+                f"{self.max_pixels / 1e6:.3g} million allowed{twice}",
                 "scale it down, or allow more with --max-pixels",
             )
-        if encoded_bytes > 12 * width * height + _METADATA_BYTES:
+        if held_bytes > _MAX_BYTES_PER_PIXEL * pixels + _METADATA_BYTES:
             raise PhotoError(
-                f"{encoded_bytes >> 20} MB are too much for {width}x{height} pixels",
+                f"{held_bytes >> 20} MB are too much for {width}x{height} pixels",
                 "save it anew with another program",
             )
 
 
 class ColourSpace(Protocol):
-    """A photo's colour space. Both methods take bands of rows and give new arrays."""
+    """A photo's colour space. Both methods take bands of rows."""
 
     def to_srgb(self, native: Samples) -> Samples:
         """Samples as ``(H, W, 3)`` sRGB of the same dtype."""
 
-    def transfer(self, native: Samples, blurred: Samples, restored: Samples) -> Samples:
-        """`native` with the change from `blurred` to `restored`, both ``(H, W, 3)`` sRGB."""
+    def transfer(self, native: Samples, restored: Samples) -> Samples:
+        """`native` with the change from what `to_srgb` gives to `restored`, as a new array."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +120,10 @@ class Picture:
 
     Attributes:
         format: JPEG, PNG, WEBP, TIFF, BMP, GIF, HEIF or AVIF.
-        samples: in the picture's own colour space.
-        alpha: ``(H, W)`` of the same dtype, not multiplied into the samples; None if opaque.
+        channels: ``(H, W, C)``: the samples, in the picture's own colour space, and after them
+            alpha, which is not multiplied into them. One array for both, as large photos are
+            not to be held twice.
+        has_alpha: whether the last channel is alpha.
         icc: the ICC profile of the samples; None is sRGB, or plain grey or CMYK.
         cicp: of high dynamic range (PQ or HLG), which no ICC profile describes, the numbers of
             the colour primaries and the transfer curve as in ITU-T H.273. The network then sees
@@ -125,8 +133,8 @@ class Picture:
     """
 
     format: str
-    samples: Samples
-    alpha: Samples | None = None
+    channels: Samples
+    has_alpha: bool = False
     icc: bytes | None = None
     metadata: Metadata = field(default_factory=Metadata)
     encoding: Encoding = field(default_factory=Encoding)
@@ -135,11 +143,14 @@ class Picture:
     notes: tuple[str, ...] = ()
 
     @property
-    def channels(self) -> Samples:
-        """``(H, W, C)`` samples and alpha in one array, alpha last."""
-        if self.alpha is None:
-            return self.samples
-        return np.concatenate([self.samples, self.alpha[..., None]], axis=2)
+    def samples(self) -> Samples:
+        """A view of the channels but alpha."""
+        return self.channels[..., :-1] if self.has_alpha else self.channels
+
+    @property
+    def alpha(self) -> Samples | None:
+        """A view of the alpha channel, ``(H, W)``; None if opaque."""
+        return self.channels[..., -1] if self.has_alpha else None
 
     def noted(self, note: str) -> Picture:
         """The same picture with one more note."""
@@ -158,20 +169,15 @@ class Picture:
         if orientation == 1:
             return self
 
-        def turn(values: Samples) -> Samples:
-            if orientation >= 5:
-                values = values.swapaxes(0, 1)
-            if orientation in (3, 4, 7, 8):
-                values = values[::-1]
-            if orientation in (2, 3, 6, 7):
-                values = values[:, ::-1]
-            return np.ascontiguousarray(values)
-
-        metadata = self.metadata.with_upright_xmp()
-        if orientation >= 5 and metadata.dpi is not None:
-            metadata = replace(metadata, dpi=metadata.dpi[::-1])
-        alpha = None if self.alpha is None else turn(self.alpha)
-        return replace(self, samples=turn(self.samples), alpha=alpha, metadata=metadata)
+        channels, metadata = self.channels, self.metadata.with_upright_xmp()
+        if orientation >= 5:
+            channels = channels.swapaxes(0, 1)
+            metadata = replace(metadata, dpi=metadata.dpi and metadata.dpi[::-1])
+        if orientation in (3, 4, 7, 8):
+            channels = channels[::-1]
+        if orientation in (2, 3, 6, 7):
+            channels = channels[:, ::-1]
+        return replace(self, channels=np.ascontiguousarray(channels), metadata=metadata)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,7 +185,8 @@ class Photo:
     """A photo as the network gets it, with all that is needed to write it back.
 
     Attributes:
-        pixels: ``(H, W, 3)`` uint8 or uint16 (for photos of more than 8 bits) sRGB, upright.
+        pixels: ``(H, W, 3)`` uint8 or uint16 (for photos of more than 8 bits) sRGB, upright. A
+            view of the picture's samples where these are sRGB.
         picture: what the file holds, turned upright.
         space: the colour space of the picture's samples.
     """
@@ -199,12 +206,10 @@ class Photo:
         return self.picture.notes
 
 
-def split_alpha(values: Samples) -> tuple[Samples, Samples | None]:
-    """Colours ``(H, W, 1 or 3)`` and alpha of ``(H, W)`` or ``(H, W, 1 to 4)`` values."""
+def channels_of(values: Samples) -> tuple[Samples, bool]:
+    """The channels of ``(H, W)`` or ``(H, W, 1 to 4)`` values, and whether one is alpha."""
     values = values.reshape(*values.shape[:2], -1)
-    if values.shape[2] % 2:
-        return np.ascontiguousarray(values), None
-    return np.ascontiguousarray(values[..., :-1]), np.ascontiguousarray(values[..., -1])
+    return np.ascontiguousarray(values), values.shape[2] % 2 == 0
 
 
 def to_uint8(values: Samples) -> npt.NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from deblurcli.io.photos.photo import (
     ReadOptions,
     Samples,
     bands,
-    split_alpha,
+    channels_of,
 )
 
 _AVIF_QUALITY = 90
@@ -74,7 +74,7 @@ def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
             options.check_size(*image.size, file.seek(0, io.SEEK_END))
         info = dict(image.info)
         notes = (ANIMATED,) if getattr(image, "n_frames", 1) > 1 else ()
-        samples, alpha = split_alpha(to_array(image))
+        channels, has_alpha = channels_of(to_array(image))
     comment = info.get("comment")
     metadata = Metadata(
         exif=readable_exif(info.get("exif")),
@@ -83,7 +83,8 @@ def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
         dpi=info.get("dpi"),
     )
     icc = icc or info.get("icc_profile") or None
-    return Picture(format_, samples, alpha, icc, metadata, Encoding(lossless=lossless), notes=notes)
+    encoding = Encoding(lossless=lossless)
+    return Picture(format_, channels, has_alpha, icc, metadata, encoding, notes=notes)
 
 
 def to_array(image: Image.Image) -> Samples:
@@ -108,12 +109,10 @@ def to_array(image: Image.Image) -> Samples:
 
 def to_image(picture: Picture) -> Image.Image:
     """A picture of 8 bits as Pillow's image, with its alpha."""
-    samples = np.ascontiguousarray(picture.samples)
-    mode = {1: "L", 3: "RGB", 4: "CMYK"}[samples.shape[2]]
-    image = Image.frombuffer(mode, samples.shape[1::-1], samples, "raw", mode, 0, 1)
-    if picture.alpha is not None:
-        image.putalpha(Image.fromarray(picture.alpha))
-    return image
+    channels = np.ascontiguousarray(picture.channels)
+    modes = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA" if picture.has_alpha else "CMYK"}
+    mode = modes[channels.shape[2]]
+    return Image.frombuffer(mode, channels.shape[1::-1], channels, "raw", mode, 0, 1)
 
 
 class RawExif(Image.Exif):

@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import BinaryIO
 
+import numpy as np
+
 from deblurcli.io.photos.colour import (
     SRGB_PRIMARIES,
     are_srgb_primaries,
@@ -33,7 +35,7 @@ from deblurcli.io.photos.photo import (
     Buffer,
     Picture,
     ReadOptions,
-    split_alpha,
+    channels_of,
 )
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -53,59 +55,70 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     import imagecodecs
 
     file.seek(len(SIGNATURE) + 8)
-    width, height = struct.unpack(">II", file.read(8))
-    options.check_size(width, height)
+    width, height, depth, colour = struct.unpack(">IIBB", file.read(10))
+    options.check_size(width, height, bits=depth)
     file.seek(len(SIGNATURE))
-    critical, packed = bytearray(SIGNATURE), list[slice]()
+    encoded, critical = bytearray(SIGNATURE), list[tuple[bytes, slice]]()
     chunks: list[Chunk] = []
-    text_bytes, kind, has_transparency = 0, b"", False
+    text_bytes, kind = 0, b""
     while len(head := file.read(8)) == 8 and kind != b"IEND":
         length, kind = struct.unpack(">I4s", head)
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-            options.check_size(width, height, len(critical) + length)
-            critical += head
-            if kind == b"IDAT":
-                packed.append(slice(len(critical), len(critical) + length))
-            critical += file.read(length + 4)
-            has_transparency |= kind == b"tRNS"
+            options.check_size(width, height, len(encoded) + length, bits=depth)
+            encoded += head
+            critical.append((kind, slice(len(encoded), len(encoded) + length)))
+            while piece := file.read(min(1 << 20, critical[-1][1].stop + 4 - len(encoded))):
+                encoded += piece
         elif kind == b"fdAT" or text_bytes + length > _MAX_TEXT_BYTES:
             file.seek(length + 4, 1)
         else:
             text_bytes += length
             chunks.append((kind, file.read(length + 4)[:length]))
     by_kind = dict(chunks)
-    notes = (ANIMATED,) if b"acTL" in by_kind else ()
+    notes = [ANIMATED] if b"acTL" in by_kind else []
+    transparent = {bytes(encoded[piece]) for kind, piece in critical if kind == b"tRNS"}
     try:
-        decoded = imagecodecs.png_decode(critical)
+        decoded = imagecodecs.png_decode(encoded)
     except RuntimeError:
-        if not (options.keep_damaged and packed):
+        if not (options.keep_damaged and b"IDAT" in dict(critical)):
             raise
-        data = b"".join(critical[piece] for piece in packed)
-        decoded = imagecodecs.png_decode(_completed(critical[: packed[0].start - 8], data))
-        notes = (*notes, DAMAGED)
-    samples, alpha = split_alpha(decoded)
-    if has_transparency and alpha is None:
-        notes = (*notes, "its transparent colour is damaged: left out")
+        encoded = _completed(encoded, critical)
+        decoded = imagecodecs.png_decode(encoded)
+        notes.append(DAMAGED)
+    del encoded  # it may be as large as the picture
+    channels, has_alpha = channels_of(decoded)
+    if transparent and (not has_alpha or colour in (4, 6)):
+        notes.append("its transparent colour is damaged: left out")
+    elif len(transparent) > 1:
+        notes.append("its transparent colour is given twice: one is left out")
     icc = None
     with suppress(zlib.error):
         icc = _decompress(by_kind.get(b"iCCP", b"").partition(b"\0")[2][1:]) or None
-    picture = Picture("PNG", samples, alpha, icc, _read_metadata(chunks), notes=notes)
+    metadata = _read_metadata(chunks)
+    picture = Picture("PNG", channels, has_alpha, icc, metadata, notes=tuple(notes))
     return _with_colours(picture, by_kind)
 
 
-def _completed(header: Buffer, packed: bytes) -> bytes:
+def _completed(encoded: bytearray, critical: list[tuple[bytes, slice]]) -> bytearray:
     """A file whose pixels are those up to the damage, and zeros from there."""
-    width, height, depth, colour, interlaced = struct.unpack_from(">IIBBxxB", header, 16)
+    width, height, depth, colour, interlaced = struct.unpack_from(">IIBBxxB", encoded, 16)
     row_bytes = 2 + width * depth * {2: 3, 4: 2, 6: 4}.get(colour, 1) // 8
     # Seven interlaced pictures take more than one; libpng leaves what is too much.
-    whole = 2 * (height + 4) * (row_bytes + 4) if interlaced else height * row_bytes
-    inflater, pixels = zlib.decompressobj(), bytearray()
+    left = 2 * (height + 4) * (row_bytes + 4) if interlaced else height * row_bytes
+    inflater, packer, packed = zlib.decompressobj(), zlib.compressobj(1), bytearray()
+    result = bytearray(SIGNATURE)
     with suppress(zlib.error):
-        for start in range(0, len(packed), 256):  # up to where the damage is
-            if len(pixels) < whole:
-                pixels += inflater.decompress(packed[start : start + 256], whole - len(pixels))
-    idat = chunk_bytes(b"IDAT", zlib.compress(pixels.ljust(whole, b"\0"), 1))
-    return b"".join([header, idat, chunk_bytes(b"IEND", b"")])
+        for kind, piece in critical:
+            if kind not in (b"IDAT", b"IEND"):
+                result += chunk_bytes(kind, encoded[piece])  # with a sound checksum
+            for start in range(piece.start, piece.stop if kind == b"IDAT" else 0, 256):
+                if left:  # in small steps, up to where the damage is
+                    end = min(start + 256, piece.stop)
+                    pixels = inflater.decompress(encoded[start:end], left)
+                    packed += packer.compress(pixels)
+                    left -= len(pixels)
+    packed += packer.compress(bytes(left)) + packer.flush()
+    return result + chunk_bytes(b"IDAT", packed) + chunk_bytes(b"IEND", b"")
 
 
 def _with_colours(picture: Picture, chunks: dict[bytes, bytes]) -> Picture:
@@ -181,12 +194,13 @@ def encode(picture: Picture) -> list[Buffer]:
     """The pieces of a PNG file."""
     import imagecodecs
 
-    metadata, samples = picture.metadata, picture.channels
+    metadata, channels = picture.metadata, picture.channels
     # Its own guess leaves no room for the byte before each row of thin pictures.
-    room = samples.nbytes + samples.nbytes // 64 + 8 * len(samples) + (1 << 16)
+    size = channels.nbytes + channels.nbytes // 64 + 8 * len(channels) + (1 << 16)
+    room = np.empty(size, np.uint8)  # given whole, as what it makes itself is copied in the end
     # The last imagecodecs for Python 3.10 takes no views, nor the strides that they leave behind.
-    values = samples.ravel().reshape(samples.shape)
-    encoded = imagecodecs.png_encode(values, level=6, out=room)
+    values = channels.ravel().reshape(channels.shape)
+    encoded = memoryview(imagecodecs.png_encode(values, level=6, out=room))  # type: ignore[arg-type]
     header = len(SIGNATURE) + 8 + 13 + 4
     pieces: list[Buffer] = [encoded[:header], *(metadata.parts or ())]
     if metadata.parts is None:
@@ -213,7 +227,7 @@ def encode(picture: Picture) -> list[Buffer]:
     return [*pieces, encoded[header:]]
 
 
-def chunk_bytes(kind: bytes, data: bytes) -> bytes:
+def chunk_bytes(kind: bytes, data: Buffer) -> bytes:
     """A chunk as it lies in a file."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 

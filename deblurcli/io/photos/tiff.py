@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from deblurcli.io.photos import exif
+from deblurcli.io.photos import exif, jpeg
 from deblurcli.io.photos.colour import are_srgb_primaries, make_profile
 from deblurcli.io.photos.exif import Field, Tags, directory_bytes, exif_bytes
 from deblurcli.io.photos.metadata import (
@@ -28,6 +28,7 @@ from deblurcli.io.photos.photo import (
     Picture,
     ReadOptions,
     Samples,
+    bands,
 )
 
 if TYPE_CHECKING:
@@ -69,20 +70,21 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     bits, sample_format = tags.integer(_BITS, 1), tags.integer(_SAMPLE_FORMAT, 1)
     pieces = tags.integers(_STRIP_BYTES) + tags.integers(_TILE_BYTES)
     raw_bytes = width * height * tags.integer(_SAMPLES_PER_PIXEL, 1) * bits // 8
-    options.check_size(width, height, max(sum(pieces), raw_bytes))
+    options.check_size(width, height, max(sum(pieces), raw_bytes), bits=bits)
     if 0 in pieces:  # which would come out black
         raise ValueError("a part of its pixels is missing")
     tile_pixels = tags.integer(_TILE_WIDTH, 0) * tags.integer(_TILE_HEIGHT, 0)
     if tile_pixels > 4 * width * height + (1 << 24):
         raise ValueError("tiles far larger than the picture")
     if bits not in (1, 2, 4, 8, 16) or sample_format not in (1, 4):
-        kinds = {2: f"signed {bits}-bit", 3: "floating point"}
-        kind = kinds.get(sample_format, f"{bits}-bit")
+        kind = {2: f"signed {bits}-bit", 3: "floating point"}.get(sample_format, f"{bits}-bit")
         raise PhotoError(f"{kind} pixels are not supported", "convert it to 16 bits")
     file.seek(0)
     try:
         with tifffile.TiffFile(file) as tiff:
-            samples, alpha = _read_pixels(tiff.pages.first, tags)
+            page = tiff.pages.first
+            _check_page(page)
+            channels, has_alpha = _read_pixels(page, tags)
             pages = len(tiff.pages)
     except tifffile.TiffFileError as error:
         raise ValueError(str(error)) from error
@@ -93,61 +95,75 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         photoshop = (photoshop or b"") + photoshop_from_iptc(blocks[_IPTC])
     fields = {t: item for t, item in tags.fields.items() if t not in _STRUCTURE | _BLOCKS}
     icc, primaries = blocks.get(_ICC), (*tags.ratios(_WHITE), *tags.ratios(_PRIMARIES))
-    if not icc and samples.shape[2] == 3 and len(primaries) == 8:
+    if not icc and channels.shape[2] - has_alpha == 3 and len(primaries) == 8:
         with suppress(ValueError):  # no colours at all
             icc = None if are_srgb_primaries(primaries) else make_profile(2.2, primaries)
     encoded = exif_bytes(Tags(tags.order, fields)) if fields else None
     metadata = Metadata(encoded, blocks.get(_XMP), photoshop, dpi=tags.dpi)
     encoding = Encoding(compression=tags.integer(_COMPRESSION, 1))
-    picture = Picture("TIFF", samples, alpha, icc, metadata, encoding)
+    picture = Picture("TIFF", channels, has_alpha, icc, metadata, encoding)
     if pages > 1:
         picture = picture.noted(f"{pages} pages: only the first is restored")
     if _LAYERS in tags.fields:
         picture = picture.noted("layers: only the picture that they make is restored")
-    if tags.integer(_SAMPLES_PER_PIXEL, 1) > picture.samples.shape[2] + (picture.alpha is not None):
+    if tags.integer(_SAMPLES_PER_PIXEL, 1) > channels.shape[2]:
         picture = picture.noted("further channels are left out")
     return picture
 
 
-def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, Samples | None]:
-    """Samples ``(H, W, C)`` and alpha ``(H, W)``, as they are stored."""
+def _check_page(page: TiffPage) -> None:
+    """Raises PhotoError for kinds of pictures that can't be read, ValueError for damaged ones."""
+    if page.imagedepth != 1:
+        raise PhotoError("volumes are not supported", "save a slice of it")
+    if page.photometric not in (0, 1, 2, 3, 5, 6):
+        kind = getattr(page.photometric, "name", page.photometric)
+        raise PhotoError(f"colours of kind {kind} are not supported", "convert it to RGB")
+    if page.compression == 7:  # JPEG, of which libjpeg greys what is missing silently
+        tables = (bytes(page.jpegtables or b"") or b"\xff\xd8").removesuffix(b"\xff\xd9")
+        for place, size in zip(page.dataoffsets, page.databytecounts, strict=True):
+            page.parent.filehandle.seek(place)
+            if not jpeg.is_intact(tables + page.parent.filehandle.read(size)[2:]):
+                raise ValueError("a part of its pixels is missing or wrong")
+
+
+def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, bool]:
+    """The channels ``(H, W, C)``, and whether the last one is alpha."""
     import imagecodecs
 
     photometric = int(page.photometric)
-    if page.imagedepth != 1 or photometric not in (0, 1, 2, 3, 5, 6):
-        kind = getattr(page.photometric, "name", photometric)
-        raise PhotoError(f"colours of kind {kind} are not supported", "convert it to RGB")
     if photometric == 6 and page.compression != 7:
         file = page.parent.filehandle
         file.seek(0)
         upright, _ = exif.make_upright(file.read())  # else libtiff would turn it
-        rgba = imagecodecs.tiff_decode(upright, asrgb=True)
-        return np.ascontiguousarray(rgba[..., :3]), None
+        return np.ascontiguousarray(imagecodecs.tiff_decode(upright, asrgb=True)[..., :3]), False
     samples = page.asarray()
     if samples.ndim == 3 and page.axes.startswith("S"):
         samples = np.moveaxis(samples, 0, -1)
     samples = samples.reshape(page.imagelength, page.imagewidth, -1)
     if photometric == 3:
         palette = (np.asarray(page.colormap).T >> 8).astype(np.uint8)
-        return palette[samples[..., 0].astype(np.intp)], None
+        colours = np.empty((*samples.shape[:2], 3), np.uint8)
+        for rows in bands(samples):
+            colours[rows] = palette[samples[rows, :, 0].astype(np.intp)]
+        return colours, False
     bits = tags.integer(_BITS, 1)
     if bits < 8:
         samples = samples.astype(np.uint8) * np.uint8(255 // ((1 << bits) - 1))
     if photometric == 0:
-        samples[..., 0] = np.iinfo(samples.dtype).max - samples[..., 0]
-    channels = {2: 3, 5: 4, 6: 3}.get(photometric, 1)
-    if samples.shape[2] < channels or samples.dtype not in (np.uint8, np.uint16):
+        np.subtract(np.iinfo(samples.dtype).max, samples[..., 0], out=samples[..., 0])
+    count = {2: 3, 5: 4, 6: 3}.get(photometric, 1)
+    if samples.shape[2] < count or samples.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"pixels of {samples.dtype} in {samples.shape[2]} channels")
-    colours = np.ascontiguousarray(samples[..., :channels])
     extra = int(page.extrasamples[0]) if page.extrasamples else 0
-    if samples.shape[2] == channels or extra == 0:
-        return colours, None
-    alpha = np.ascontiguousarray(samples[..., channels])
-    if extra == 1:  # multiplied into the colours
-        top = np.iinfo(colours.dtype).max
-        opacity = np.maximum(alpha, 1)[..., None].astype(np.float32) / top
-        colours = np.clip(np.rint(colours / opacity), 0, top).astype(colours.dtype)
-    return colours, alpha
+    has_alpha = samples.shape[2] > count and extra != 0
+    channels = np.ascontiguousarray(samples[..., : count + has_alpha])
+    if has_alpha and extra == 1:  # multiplied into the colours
+        top = np.iinfo(channels.dtype).max
+        for rows in bands(channels):
+            opacity = np.maximum(channels[rows, :, count:], 1).astype(np.float32) / top
+            colours = np.clip(np.rint(channels[rows, :, :count] / opacity), 0, top)
+            channels[rows, :, :count] = colours
+    return channels, has_alpha
 
 
 def encode(picture: Picture) -> list[Buffer]:
@@ -170,7 +186,7 @@ def encode(picture: Picture) -> list[Buffer]:
         if method == DEFLATE:
             strip = np.diff(strip, axis=1, prepend=strip.dtype.type(0))  # wraps around
         raw = np.ascontiguousarray(strip, strip.dtype.newbyteorder(order)).view(np.uint8)
-        strips.append(zlib.compress(raw.tobytes()) if method == DEFLATE else raw.reshape(-1).data)
+        strips.append(zlib.compress(raw.data) if method == DEFLATE else raw.reshape(-1).data)
     places = np.cumsum([8, *map(len, strips)]).tolist()
     padding = places[-1] % 2
 
@@ -196,7 +212,7 @@ def encode(picture: Picture) -> list[Buffer]:
         fields[_ICC] = Field(exif.UNDEFINED, picture.icc)
     if method == DEFLATE:
         fields[_PREDICTOR] = field(exif.SHORT, 2)
-    if picture.alpha is not None:
+    if picture.has_alpha:
         fields[_EXTRA_SAMPLES] = field(exif.SHORT, 2)
     try:
         fields |= {

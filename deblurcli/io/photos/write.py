@@ -13,7 +13,7 @@ import numpy as np
 from deblurcli.errors import DeblurError, UsageError, logger
 from deblurcli.io.files import atomic_output
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
-from deblurcli.io.photos.colour import transfer_change
+from deblurcli.io.photos.colour import Grey, transfer_change
 from deblurcli.io.photos.metadata import Metadata
 from deblurcli.io.photos.photo import (
     Buffer,
@@ -101,8 +101,9 @@ def write(
     Where it can't hold something else (16 bits, transparency), a warning is logged.
 
     Args:
-        photo: as `read` gave it; unchanged.
-        restored: the network's output for ``photo.pixels``, same shape and dtype.
+        photo: as `read` gave it; unchanged if `restored` is another array than its pixels.
+        restored: the network's output for ``photo.pixels``, same shape and dtype. It may be
+            ``photo.pixels``, restored in place; the photo is used up then.
         target: a path, written atomically, or an open binary file such as standard output.
         format: a name as in ``Photo.format`` or a suffix; by default by `target`'s suffix,
             or the input's where there is none.
@@ -159,8 +160,7 @@ def _encode(
         encoding = Encoding(bits=picture.encoding.bits)
         picture = replace(picture, metadata=metadata, encoding=encoding)
     if not holds.deep and picture.samples.dtype == np.uint16:
-        alpha = None if picture.alpha is None else to_uint8(picture.alpha)
-        picture = replace(picture, samples=to_uint8(picture.samples), alpha=alpha)
+        picture = replace(picture, channels=to_uint8(picture.channels))
         warn(
             f"{holds.title} is written with 8 bits a channel: the photo's further bits were rounded"
         )
@@ -168,14 +168,12 @@ def _encode(
         warn("HEIC is written with 10 bits a channel: the photo's 16 were rounded")
     if not holds.alpha and picture.alpha is not None:
         if (picture.alpha != 255).any():
-            laid = np.empty_like(picture.samples)
-            for rows in bands(laid):
+            for rows in bands(picture.samples):
                 opacity = picture.alpha[rows, :, None].astype(np.uint32)
                 white = 255 * (255 - opacity)
-                laid[rows] = (picture.samples[rows] * opacity + white + 127) // 255
-            picture = replace(picture, samples=laid)
+                picture.samples[rows] = (picture.samples[rows] * opacity + white + 127) // 255
             warn(f"{holds.title} holds no transparency: laid on white")
-        picture = replace(picture, alpha=None)
+        picture = replace(picture, channels=picture.samples, has_alpha=False)
     try:
         if name == "JPEG":
             return jpeg.encode(picture, warn)
@@ -191,9 +189,13 @@ def _restored_picture(photo: Photo, restored: Samples, holds: Format) -> Picture
     # A profile for grey fits no RGB, which some formats make of grey pictures.
     stays_grey = holds.grey if blurred.alpha is None else holds.grey_alpha
     keeps_profile = holds.icc and (channels != 1 or stays_grey)
-    if (holds.cmyk or channels != 4) and (keeps_profile or not blurred.icc):
-        samples = transfer_change(photo.space, blurred.samples, photo.pixels, restored)
-        return replace(blurred, samples=samples)
-    if channels == 1:
-        restored = np.rint(restored.mean(axis=2, keepdims=True)).astype(restored.dtype)
-    return replace(blurred, samples=restored, icc=None)
+    keeps_space = (holds.cmyk or channels != 4) and (keeps_profile or not blurred.icc)
+    if keeps_space or channels == 1:
+        picture = blurred
+        if restored is not photo.pixels:
+            picture = replace(blurred, channels=blurred.channels.copy())
+        transfer_change(photo.space if keeps_space else Grey(), picture.samples, restored)
+        return picture if keeps_space else replace(picture, icc=None)
+    if blurred.alpha is not None:
+        restored = np.concatenate([restored, blurred.alpha[..., None]], axis=2)
+    return replace(blurred, channels=restored, icc=None)

@@ -100,8 +100,8 @@ def test_deep_colours_there_and_back(name: str) -> None:
     space = Icc(PROFILES[name], 3)
     inner = 30000 + smooth_rgb(top=65535) // 6  # well inside sRGB
     seen = space.to_srgb(inner)
-    there = space.transfer(inner, seen, seen + np.uint16(900))
-    back = space.transfer(there, seen + np.uint16(900), seen)
+    there = space.transfer(inner, seen + np.uint16(900))
+    back = space.transfer(there, seen)
     assert np.abs(back.astype(int) - inner).max() < 8  # of 65535
     assert np.abs(space.to_srgb(there).astype(int) - seen - 900).max() < 8
 
