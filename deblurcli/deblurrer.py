@@ -164,17 +164,24 @@ class Deblurrer:
             weights_path=path,
         )
 
-    def restore(self, image: Image, *, on_tile: Callable[[int, int], None] | None = None) -> Image:
+    def restore(
+        self,
+        image: Image,
+        *,
+        out: Image | None = None,
+        on_tile: Callable[[int, int], None] | None = None,
+    ) -> Image:
         """The restored image.
 
         Args:
             image: ``(H, W, 3)``, any H, W ≥ 1; uint8, uint16, or float32 in [0, 1]; sRGB.
                 Any memory layout; it is not changed.
+            out: the array for the result. It may be `image`: large ones need not be held twice.
             on_tile: told after each tile how many are done, and how many there are.
 
         Returns:
-            A new array of the same shape and dtype, rounded to nearest, within the dtype's
-            range (float32: [0, 1]).
+            `out`, or a new array of the same shape and dtype, rounded to nearest, within the
+            dtype's range (float32: [0, 1]).
 
         Raises:
             TypeError: not a NumPy array, or of another dtype.
@@ -183,31 +190,38 @@ class Deblurrer:
             WeightsError: what the network gives is not finite, or far from any picture.
         """
         check_image(image)
-        if self.strength == 0:
-            return image.copy()
         height, width = image.shape[:2]
+        blurred = image
 
         def restore_tile(rows: slice, columns: slice) -> Values:
-            return self._forward(to_floats(image[rows, columns])[None]).squeeze(0)
+            return self._forward(to_floats(blurred[rows, columns])[None]).squeeze(0)
 
         try:
-            output, step_px = np.empty((height, width, 3), image.dtype), self.backend.alignment_px
+            output = np.empty((height, width, 3), image.dtype) if out is None else out
+            if self.strength == 0:
+                output[...] = image
+                return output
+            left, step_px = output, self.backend.alignment_px
             while True:
                 tile_px = min(self.tile_px(height, width), max(height, width))
+                finished = 0
                 try:
                     strips = restore_strips(
-                        *(restore_tile, height, width),
+                        *(restore_tile, len(blurred), width),
                         tile_px=tile_px,
                         overlap_px=self.overlap_px,
                         alignment_px=step_px,
                         on_tile=on_tile,
                     )
                     for rows, strip in strips:
-                        output[rows] = self._finish(image[rows], strip)
+                        left[rows] = self._finish(blurred[rows], strip)
                         del strip  # before the next row of tiles is held beside it
+                        finished = rows.stop
                     return output
                 except _OutOfMemoryError:
                     pass  # its traceback would keep what the pass held
+                if out is not None:  # the rows that are finished may be gone from `image`
+                    blurred, left = blurred[finished:], left[finished:]
                 device, limit_px = str(self.device), tile_px // 2 // step_px * step_px
                 if limit_px < MIN_TILE_PX:
                     reason = f"out of memory even with tiles of {MIN_TILE_PX} pixels"
@@ -237,11 +251,16 @@ class Deblurrer:
         return finished
 
     def restore_batch(
-        self, images: Sequence[Image], *, on_tile: Callable[[int, int], None] | None = None
+        self,
+        images: Sequence[Image],
+        *,
+        in_place: bool = False,
+        on_tile: Callable[[int, int], None] | None = None,
     ) -> list[Image]:
         """Restores several images; on a GPU, small ones of one size and dtype go together.
 
-        The results are those of `restore` but for rounding. `on_tile` hears of those that go alone.
+        The results are those of `restore` but for rounding. `on_tile` hears of those that go alone,
+        and `in_place` puts their results into the images themselves.
         """
         for image in images:
             check_image(image)
@@ -256,7 +275,10 @@ class Deblurrer:
                         results += map(self._finish, group, restored)
                         continue
                 # One, which may be large; or too many for the memory.
-                results += [self.restore(image, on_tile=on_tile) for image in group]
+                results += [
+                    self.restore(image, out=image if in_place else None, on_tile=on_tile)
+                    for image in group
+                ]
         return results
 
     def max_batch(self, height: int, width: int) -> int:

@@ -245,6 +245,41 @@ def test_out_of_memory_halves_the_tile_and_goes_on(
     assert caplog.text == ""
 
 
+def test_in_place_it_is_the_same() -> None:
+    image = make_image(500, 450)
+    expected = make_deblurrer(tile=200).restore(image)
+    held = np.zeros((500, 450, 4), np.uint8)  # as a photo with transparency is held
+    held[..., :3] = image
+    deblurrer = make_deblurrer(tile=200)
+    assert deblurrer.restore(held[..., :3], out=held[..., :3]).base is held
+    assert np.array_equal(held[..., :3], expected)
+    deblurrer.strength = 0.0
+    deblurrer.restore(held[..., :3], out=held[..., :3])
+    assert np.array_equal(held[..., :3], expected)
+
+
+def test_out_of_memory_amid_a_picture_in_place() -> None:
+    """Rows that are done are done; with smaller tiles it goes on below them."""
+    image = make_image(900, 450)
+    expected = make_deblurrer(tile=0).restore(image)
+    deblurrer = make_deblurrer(tile=512)
+    memory = Memory(deblurrer, None, 0)
+    deblurrer.restore(image)
+    count = len(memory.sizes)
+    deblurrer = make_deblurrer(tile=512)
+    forward, calls = deblurrer.backend.forward, []
+
+    def fail_late(values: np.ndarray) -> np.ndarray | None:
+        calls.append(values.shape)
+        return None if len(calls) == count else forward(values)
+
+    deblurrer.backend.forward = fail_late  # type: ignore[method-assign]
+    assert count > 1
+    deblurrer.restore(image, out=image)
+    assert differences(image, expected).mean() < 0.5 / 255
+    assert calls[-1][1] <= 256
+
+
 def test_out_of_memory_at_the_smallest_tile_is_the_end() -> None:
     deblurrer = make_deblurrer()
     Memory(deblurrer, lambda: torch.OutOfMemoryError("CUDA out of memory"), 100)

@@ -155,7 +155,9 @@ def _run_photos(
             start = time.perf_counter()
             blurred = [photo.pixels for _, photo in together]
             restored = (
-                deblurrer.restore_batch(blurred, on_tile=progress and partial(progress, job))
+                deblurrer.restore_batch(
+                    blurred, in_place=True, on_tile=progress and partial(progress, job)
+                )
                 if options.selection is None
                 else [options.selection.restore(deblurrer, pixels) for pixels in blurred]
             )

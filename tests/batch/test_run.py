@@ -31,7 +31,7 @@ class Inverter:
         self.batches: list[int] = []
         self.weights_path = None
 
-    def restore_batch(self, images: Images, on_tile: object = None) -> list[NDArray[Any]]:
+    def restore_batch(self, images: Images, **options: object) -> list[NDArray[Any]]:
         self.batches.append(len(images))
         time.sleep(self.seconds)
         return [255 - image for image in images]
@@ -102,7 +102,7 @@ def test_reading_computing_and_writing_overlap(disk: Callable[..., Disk], tmp_pa
     met = threading.Barrier(3, timeout=30)  # BrokenBarrierError if they never are at work at once
 
     class Waiting(Inverter):
-        def restore_batch(self, images: Images, on_tile: object = None) -> list[NDArray[Any]]:
+        def restore_batch(self, images: Images, **options: object) -> list[NDArray[Any]]:
             if len(self.batches) == 2:
                 met.wait()
             return super().restore_batch(images)
@@ -165,7 +165,7 @@ def test_a_device_without_memory_stops_everything(
     stand_in = disk()
 
     class Exhausted(Inverter):
-        def restore_batch(self, images: Images, on_tile: object = None) -> list[NDArray[Any]]:
+        def restore_batch(self, images: Images, **options: object) -> list[NDArray[Any]]:
             if len(self.batches) == 3:
                 raise DeviceMemoryError("cpu", "out of memory", "close other programs")
             return super().restore_batch(images)
