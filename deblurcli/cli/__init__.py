@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failure["stopped"] = str(error) or repr(error)
         print_failure(words, console.EXIT_FAILED, failure)
         raise
-    if code == console.EXIT_INTERRUPTED:  # Typer makes it of KeyboardInterrupt
+    if code > 128:  # Typer makes it of KeyboardInterrupt, `stop` of other signals
         go_on = "; what is done is kept, go on with --skip-existing"
         console.say(f"deblur: interrupted{HOW_TO_GO_ON.get(words[0] if words else '', go_on)}")
         failure["stopped"] = "interrupted"

@@ -53,6 +53,7 @@ _STRUCTURE = {
 _BLOCKS = {_XMP, _IPTC, _PHOTOSHOP, _ICC}
 
 _STRIP_BYTES_RAW = 1 << 16
+_READ_BYTES = 1 << 24  # at a time; by default it would be 256 MB
 
 
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
@@ -136,7 +137,7 @@ def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, bool]:
         file.seek(0)
         upright, _ = exif.make_upright(file.read())  # else libtiff would turn it
         return np.ascontiguousarray(imagecodecs.tiff_decode(upright, asrgb=True)[..., :3]), False
-    samples = page.asarray()
+    samples = page.asarray(buffersize=_READ_BYTES)
     if samples.ndim == 3 and page.axes.startswith("S"):
         samples = np.moveaxis(samples, 0, -1)
     samples = samples.reshape(page.imagelength, page.imagewidth, -1)

@@ -134,16 +134,40 @@ def test_damage_in_the_middle_of_a_png() -> None:
     np.testing.assert_array_equal(kept.pixels[:10], noise()[:10])
 
 
+def test_a_damaged_checksum_of_the_header_of_a_png() -> None:
+    data = bytearray(saved(Image.fromarray(noise()), "PNG").getvalue())
+    data[29] ^= 1
+    assert "--damaged keep" in refusal(bytes(data))
+    kept = read(bytes(data), KEEP)
+    np.testing.assert_array_equal(kept.pixels, noise())
+    assert len(kept.notes) == 1
+
+
+def test_a_strip_of_jpeg_in_tiff_that_ends_early() -> None:
+    file = io.BytesIO()
+    pixels = noise(64, 64)
+    tifffile.imwrite(file, pixels, photometric="rgb", compression="jpeg", rowsperstrip=64)
+    whole = file.getvalue()
+    assert read(whole).notes == ()
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
+        (size,) = tiff.pages.first.databytecounts
+    set_tiff_field(file, "StripByteCounts", size // 2)
+    assert "damaged (a part of its pixels is missing or wrong)" in refusal(file.getvalue())
+
+
 # Bounds
 
 
-def test_pixels_and_bytes_are_limited_before_decoding() -> None:
-    few = ReadOptions(max_pixels=1000)
-    for format_ in ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "HEIF", "AVIF"):
-        data = saved(Image.fromarray(smooth()), format_).getvalue()
-        assert "80x60 pixels are more than" in refusal(data, few)
-        assert "--max-pixels" in refusal(data, few)
-        read(data, ReadOptions(max_pixels=4800))
+def test_pixels_of_16_bits_count_twice() -> None:
+    file = io.BytesIO()
+    tifffile.imwrite(file, noise(top=65535), photometric="rgb")
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in noise(top=65535))
+    deep = encode_avif(noise(top=1023), level=90, bitspersample=10)
+    for data in (file.getvalue(), png((80, 60), 16, 2, rows), deep):
+        text = refusal(data, ReadOptions(max_pixels=9000))
+        assert "80x60 pixels are more than the 0.009 million allowed, of 16 bits half" in text
+        read(data, ReadOptions(max_pixels=9600))
 
 
 class Endless(io.RawIOBase):
@@ -331,7 +355,8 @@ def test_a_tiff_of_which_strips_or_tiles_are_missing(tile: tuple[int, int] | Non
 
 
 def test_intact_files_of_other_kinds_are_not_damaged() -> None:
-    lab, signed = io.BytesIO(), io.BytesIO()
+    lab, signed, volume = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    tifffile.imwrite(volume, np.zeros((16, 16, 16), np.uint8), volumetric=True, tile=(16, 16, 16))
     tifffile.imwrite(lab, noise(), photometric="cielab")
     tifffile.imwrite(signed, noise().astype(np.int16), photometric="rgb")
     fields = struct.pack("<IiiHHIIiiII", 124, 6, 4, 1, 16, 3, 48, 0, 0, 0, 0)
@@ -339,6 +364,7 @@ def test_intact_files_of_other_kinds_are_not_damaged() -> None:
     header = struct.pack("<2sIHHI", b"BM", 14 + 124 + 48, 0, 0, 14 + 124)
     for data, text in (
         (lab.getvalue(), "colours of kind CIELAB are not supported; convert it to RGB"),
+        (volume.getvalue(), "volumes are not supported; save a slice of it"),
         (signed.getvalue(), "signed 16-bit pixels are not supported; convert it to 16 bits"),
         (
             header + fields + masks + bytes(48),
@@ -437,14 +463,21 @@ def test_the_transparent_colour(depth: int, colour: int, seed: int) -> None:
         (3, [chunk(b"PLTE", bytes(9)), chunk(b"tRNS", bytes(3))], False),
         (3, [chunk(b"PLTE", bytes(9)), chunk(b"tRNS", bytes(4))], True),
         (3, [chunk(b"tRNS", bytes(3)), chunk(b"PLTE", bytes(9))], True),
+        (6, [chunk(b"tRNS", bytes(6))], True),
     ],
 )  # fmt: skip
 def test_a_damaged_transparent_colour_is_said_by_us(
     colour: int, more: list[bytes], is_damaged: bool, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    photo = read(png((8, 1), 8, colour, bytes(9), *more))
+    photo = read(png((8, 1), 8, colour, bytes(33 if colour == 6 else 9), *more))
     assert photo.notes == (("its transparent colour is damaged: left out",) if is_damaged else ())
     assert capfd.readouterr().err == ""
+
+
+def test_two_transparent_colours() -> None:
+    more = [chunk(b"tRNS", bytes([0, grey])) for grey in (0, 7)]
+    photo = read(png((8, 1), 8, 0, bytes(9), *more))
+    assert photo.notes == ("its transparent colour is given twice: one is left out",)
 
 
 ADAM7 = "1646264677777777565656567777777736463646777777775656565677777777"
@@ -635,6 +668,14 @@ def test_transparency_without_a_size_in_avif() -> None:
     data[second] = data[second + 1]
     photo = read(bytes(data))
     assert np.abs(photo.picture.alpha.astype(int) - smooth()[..., 0]).mean() < 3
+
+
+def test_the_letters_moov_in_avif_cost_no_bits() -> None:
+    data = encode_avif(noise(top=1023), level=100, bitspersample=10, pixelformat="444")
+    assert read(data).pixels.dtype == np.uint16
+    photo = read(data + struct.pack(">I4s", 12, b"free") + b"moov")
+    np.testing.assert_array_equal(photo.pixels, read(data).pixels)
+    assert photo.notes == ()
 
 
 def test_a_crop_of_avif_is_refused() -> None:
