@@ -19,13 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
 from deblurcli.io.photos.exif import read_exif, readable_exif
 from deblurcli.io.photos.metadata import Metadata, without_stale_resources
-from deblurcli.io.photos.photo import (
-    DAMAGED,
-    Encoding,
-    PhotoError,
-    Picture,
-    ReadOptions,
-)
+from deblurcli.io.photos.photo import DAMAGED, Encoding, PhotoError, Picture, ReadOptions
 from deblurcli.io.photos.pillow import opened, to_array, to_image
 
 _MIN_QUALITY = 92

@@ -23,7 +23,9 @@ MAX_PIXELS = 500_000_000
 DAMAGED = "damaged: only what could be read is restored"
 ANIMATED = "animated: only the first frame is restored"
 
-_MAX_BYTES_PER_PIXEL = 7  # CMYK with alpha, which LZW makes larger where there is only noise
+PIXEL_BYTES, DEEP_PIXEL_BYTES = 12, 24
+"""The memory that a pixel of 8 bits a channel takes at most, and one of 16."""
+
 _METADATA_BYTES = 256 << 20
 
 
@@ -39,8 +41,7 @@ class ReadOptions:
     """Which photos are accepted. What is refused is refused before it is decoded.
 
     Attributes:
-        max_pixels: of a picture; those of more than 8 bits a channel count twice, as they take
-            twice the memory.
+        max_pixels: of a picture; fewer where one takes more memory than `PIXEL_BYTES`.
         keep_damaged: restore what is left of damaged JPEG and PNG files.
     """
 
@@ -56,27 +57,29 @@ class ReadOptions:
                 "scale it down, or allow more with --max-pixels",
             )
 
-    def check_size(self, width: int, height: int, held_bytes: int = 0, *, bits: int = 8) -> None:
-        """Raises PhotoError for a picture that takes more memory than is promised.
+    def check_size(
+        self, width: int, height: int, held_bytes: int = 0, *, pixel_bytes: int = PIXEL_BYTES
+    ) -> None:
+        """Raises PhotoError for a picture that is too large.
 
         Args:
             width, height: in pixels.
             held_bytes: what its encoded or decoded pixels take in memory at once. No codec
                 needs many times what it encodes; only bombs do.
-            bits: of a channel.
+            pixel_bytes: the memory that one pixel of its kind takes until it is written again.
         """
-        pixels, twice = width * height, ""
-        if bits > 8:
-            pixels, twice = 2 * pixels, ", of 16 bits half as many"
+        pixels, million = width * height, f"{self.max_pixels / 1e6:.3g} million"
+        reason, what = "", f"{width}x{height} pixels"
+        if pixel_bytes * pixels > PIXEL_BYTES * self.max_pixels + _METADATA_BYTES:
+            taken = f"{pixel_bytes * pixels / 1e9:.1f} GB"
+            reason = f"{what} of this kind take {taken} of memory, more than {million} of 8 bits"
         if pixels > self.max_pixels:
+            reason = f"{what} are more than the {million} allowed"
+        if reason:
+            raise PhotoError(reason, "scale it down, or allow more with --max-pixels")
+        if held_bytes > 0.6 * pixel_bytes * pixels + _METADATA_BYTES:
             raise PhotoError(
-                f"{width}x{height} pixels are more than the "
-                f"{self.max_pixels / 1e6:.3g} million allowed{twice}",
-                "scale it down, or allow more with --max-pixels",
-            )
-        if held_bytes > _MAX_BYTES_PER_PIXEL * pixels + _METADATA_BYTES:
-            raise PhotoError(
-                f"{held_bytes >> 20} MB are too much for {width}x{height} pixels",
+                f"{held_bytes >> 20} MB are too much for {what}",
                 "save it anew with another program",
             )
 

@@ -72,8 +72,9 @@ def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
             icc = file.read(min(size, 1 << 24))
     file.seek(0)
     with opened(file, format_, options) as image:
-        if format_ == "WEBP":  # Pillow reads all of it
-            options.check_size(*image.size, file.seek(0, io.SEEK_END))
+        if format_ == "WEBP":  # all of it is read, and the encoder takes much memory
+            pixel_bytes = 40 if lossless else 18
+            options.check_size(*image.size, file.seek(0, io.SEEK_END), pixel_bytes=pixel_bytes)
         info = dict(image.info)
         notes = (ANIMATED,) if getattr(image, "n_frames", 1) > 1 else ()
         if format_ == "WEBP" and not notes:  # for which Pillow takes four times the memory

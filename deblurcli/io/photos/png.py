@@ -16,12 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from deblurcli.io.photos.colour import (
-    SRGB_PRIMARIES,
-    are_srgb_primaries,
-    make_profile,
-    with_cicp,
-)
+from deblurcli.io.photos.colour import SRGB_PRIMARIES, are_srgb_primaries, make_profile, with_cicp
 from deblurcli.io.photos.exif import readable_exif
 from deblurcli.io.photos.metadata import (
     Metadata,
@@ -32,6 +27,8 @@ from deblurcli.io.photos.metadata import (
 from deblurcli.io.photos.photo import (
     ANIMATED,
     DAMAGED,
+    DEEP_PIXEL_BYTES,
+    PIXEL_BYTES,
     Buffer,
     Picture,
     ReadOptions,
@@ -56,7 +53,8 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
 
     file.seek(len(SIGNATURE) + 8)
     width, height, depth, colour = struct.unpack(">IIBB", file.read(10))
-    options.check_size(width, height, bits=depth)
+    pixel_bytes = PIXEL_BYTES if depth <= 8 else DEEP_PIXEL_BYTES
+    options.check_size(width, height, pixel_bytes=pixel_bytes)
     file.seek(len(SIGNATURE))
     encoded, critical = bytearray(SIGNATURE), list[tuple[bytes, slice]]()
     chunks: list[Chunk] = []
@@ -64,7 +62,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     while len(head := file.read(8)) == 8 and kind != b"IEND":
         length, kind = struct.unpack(">I4s", head)
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-            options.check_size(width, height, len(encoded) + length, bits=depth)
+            options.check_size(width, height, len(encoded) + length, pixel_bytes=pixel_bytes)
             encoded += head
             critical.append((kind, slice(len(encoded), len(encoded) + length)))
             while piece := file.read(min(1 << 20, critical[-1][1].stop + 4 - len(encoded))):

@@ -22,6 +22,8 @@ from deblurcli.io.photos.metadata import (
     without_stale_resources,
 )
 from deblurcli.io.photos.photo import (
+    DEEP_PIXEL_BYTES,
+    PIXEL_BYTES,
     Buffer,
     Encoding,
     PhotoError,
@@ -65,13 +67,13 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     tags = exif.read_tags(file)
     if _DNG_VERSION in tags.fields:
         raise PhotoError("a camera's raw file", "develop it first, to TIFF or JPEG")
-    width, height = tags.integer(_WIDTH, 0), tags.integer(_HEIGHT, 0)
-    if not width or not height:
+    if not (width := tags.integer(_WIDTH, 0)) or not (height := tags.integer(_HEIGHT, 0)):
         raise ValueError("its size is missing")
     bits, sample_format = tags.integer(_BITS, 1), tags.integer(_SAMPLE_FORMAT, 1)
     pieces = tags.integers(_STRIP_BYTES) + tags.integers(_TILE_BYTES)
     raw_bytes = width * height * tags.integer(_SAMPLES_PER_PIXEL, 1) * bits // 8
-    options.check_size(width, height, max(sum(pieces), raw_bytes), bits=bits)
+    pixel_bytes = PIXEL_BYTES if bits <= 8 else DEEP_PIXEL_BYTES
+    options.check_size(width, height, max(sum(pieces), raw_bytes), pixel_bytes=pixel_bytes)
     if 0 in pieces:  # which would come out black
         raise ValueError("a part of its pixels is missing")
     tile_pixels = tags.integer(_TILE_WIDTH, 0) * tags.integer(_TILE_HEIGHT, 0)

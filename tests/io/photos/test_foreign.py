@@ -159,15 +159,18 @@ def test_a_strip_of_jpeg_in_tiff_that_ends_early() -> None:
 # Bounds
 
 
-def test_pixels_of_16_bits_count_twice() -> None:
-    file = io.BytesIO()
-    tifffile.imwrite(file, noise(top=65535), photometric="rgb")
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in noise(top=65535))
-    deep = encode_avif(noise(top=1023), level=90, bitspersample=10)
-    for data in (file.getvalue(), png((80, 60), 16, 2, rows), deep):
-        text = refusal(data, ReadOptions(max_pixels=9000))
-        assert "80x60 pixels are more than the 0.009 million allowed, of 16 bits half" in text
-        read(data, ReadOptions(max_pixels=9600))
+def test_kinds_that_take_more_memory_are_limited_to_fewer_pixels() -> None:
+    options = ReadOptions(max_pixels=100_000_000)
+    deep = io.BytesIO()
+    write_tiff(deep, 9000, 9000, bytes(1000), [16] * 3, 2)
+    avif = saved(Image.fromarray(smooth()), "AVIF").getvalue()
+    avif = avif.replace(struct.pack(">II", 80, 60), struct.pack(">II", 9000, 9000))
+    for data, taken in ((deep.getvalue(), "1.9"), (png((9000, 9000), 16, 2, b""), "1.9")):
+        text = refusal(data, options)
+        assert f"9000x9000 pixels of this kind take {taken} GB of memory, more than 100 mil" in text
+        assert "--max-pixels" in text
+    assert "of memory" in refusal(avif, options)
+    assert "of memory" not in refusal(png((9000, 9000), 8, 2, b""), options)
 
 
 class Endless(io.RawIOBase):
