@@ -35,7 +35,7 @@ KINDS = {
     "rgb16.tif": (3, np.uint16, 24, 1_000_000), "adobergb16.tif": (3, np.uint16, 24, 1_000_000),
     "cmyk8.tif": (4, np.uint8, 12, 1_000_000), "cmyk16.tif": (4, np.uint16, 24, 1_000_000),
     "rgb8.bmp": (3, np.uint8, 12, 1_000_000), "rgb8.webp": (3, np.uint8, 18, 16_000),
-    "rgb8.heic": (3, np.uint8, 54, 16_000), "rgb8.avif": (3, np.uint8, 54, 65_000),
+    "rgb8.heic": (3, np.uint8, 28, 16_000), "rgb8.avif": (3, np.uint8, 54, 65_000),
 }  # fmt: skip
 """Channels, samples, bytes of memory a pixel and longest side of each kind of file."""
 

@@ -214,7 +214,7 @@ def read_photo(job: Job, options: RunOptions) -> photos.Photo:
 def write_photo(job: Job, photo: photos.Photo, restored: Image, options: RunOptions) -> None:
     """Writes the result of a job to its file or to standard output."""
     out = job.target or sys.stdout.buffer
-    write = partial(photos.write, photo, restored, out, strip=options.strip)
+    write = partial(photos.write, photo, restored, out, strip=options.strip, use_up=True)
     if job.target is None:
         try:
             write(format=options.format)

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from pillow_heif import HeifFile, HeifImage
 
 _QUALITY = 90
-_PIXEL_BYTES = 54  # the encoders' own memory: x265 took 27 and for 10 bits 43, libaom 45
+# The memory is mostly the encoders': x265 took 27 bytes a pixel and 43 for 10 bits, libaom 45 and
+# 51 where the picture has more than 8 bits.
+_HEIC_BYTES, _DEEP_HEIC_BYTES, _AVIF_BYTES = 28, 44, 54
 _SIZE = re.compile(rb"\0\0\0\x14ispe\0{4}(.{8})", re.DOTALL)
 _TURN, _MIRROR = re.compile(rb"\0\0\0\x09irot([\0-\3])"), re.compile(rb"\0\0\0\x09imir([\0\1])")
 _GAIN_MAP_ITEM = re.compile(rb"infe.{8}(?:..)?tmap", re.DOTALL)
@@ -44,7 +46,10 @@ _GAIN_MAP_ITEM = re.compile(rb"infe.{8}(?:..)?tmap", re.DOTALL)
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
     """The main picture of a HEIC file, upright; uint16 if it has more than 8 bits."""
     data = file.read()
-    container, image = _open_container(data, options)
+    container, image = _open_container(data)
+    info: dict[str, Any] = image.info
+    pixel_bytes = _HEIC_BYTES if info["bit_depth"] == 8 else _DEEP_HEIC_BYTES
+    options.check_size(*image.size, len(data), pixel_bytes=pixel_bytes)
     samples = np.array(image)[:, : image.size[0]]
     picture = Picture("HEIF", *channels_of(samples), orientation=1)
     return _described(picture, container, data)
@@ -55,11 +60,12 @@ def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
     import imagecodecs
 
     data = file.read()
-    container, shown = _open_container(data, options)
+    container, shown = _open_container(data)
+    options.check_size(*shown.size, len(data), pixel_bytes=_AVIF_BYTES)
     info: dict[str, Any] = shown.info
     bits = info["bit_depth"]
     for match in _SIZE.finditer(data):
-        options.check_size(*struct.unpack(">II", match[1]), pixel_bytes=_PIXEL_BYTES)
+        options.check_size(*struct.unpack(">II", match[1]), pixel_bytes=_AVIF_BYTES)
     animated = b"avis" in data[8 : int.from_bytes(data[:4], "big")]
     if animated:  # imagecodecs would decode all of it
         with opened(io.BytesIO(data), "AVIF", options) as image:
@@ -80,14 +86,12 @@ def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
     return picture.noted(ANIMATED) if animated else picture
 
 
-def _open_container(data: bytes, options: ReadOptions) -> tuple[HeifFile, HeifImage]:
+def _open_container(data: bytes) -> tuple[HeifFile, HeifImage]:
     """A file, and its main picture, whose size is what is shown of it, upright."""
     import pillow_heif
 
     container = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
-    image = container[container.primary_index]
-    options.check_size(*image.size, len(data), pixel_bytes=_PIXEL_BYTES)
-    return container, image
+    return container, container[container.primary_index]
 
 
 def _described(picture: Picture, container: HeifFile, data: bytes) -> Picture:

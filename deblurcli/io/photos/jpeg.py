@@ -25,6 +25,7 @@ from deblurcli.io.photos.pillow import opened, to_array, to_image
 _MIN_QUALITY = 92
 _QUALITY_FROM_OTHER_FORMATS = 95
 _MAX_SEGMENT_BYTES = 65533
+_HEAD_BYTES = 1 << 26  # in which the size has to be said
 
 _APP0, _APP1, _APP2, _APP13, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -66,14 +67,19 @@ class Segment(NamedTuple):
 
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
     """Reads a JPEG file, or the first picture of an MPO file."""
-    segments, pixels, rest = _split(file.read())
+    data = file.read(_HEAD_BYTES)
+    segments, pixels, rest = _split(data)
     frame = next((s for s in segments if s.marker in _FRAMES), Segment(0, b""))
     if len(frame.body) < 6:
         raise ValueError("its size is missing")
     precision, height, width = struct.unpack_from(">BHH", frame.body)
     if precision != 8:
         raise PhotoError(f"{precision}-bit JPEG is not supported", "convert it to 16-bit TIFF")
-    options.check_size(width, height, len(pixels))
+    options.check_size(width, height, file.seek(0, io.SEEK_END))
+    file.seek(len(data))
+    if more := file.read():
+        segments, pixels, rest = _split(data + more)
+    del data, more
     notes: tuple[str, ...] = ()
     if not (_has_all_scans(segments, frame) and is_intact(pixels)):
         if not options.keep_damaged:

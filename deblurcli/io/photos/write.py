@@ -91,6 +91,7 @@ def write(
     format: str | None = None,  # noqa: A002
     strip: bool = False,
     overwrite: bool = False,
+    use_up: bool = False,
 ) -> None:
     """Writes the sharp version of a photo.
 
@@ -101,14 +102,15 @@ def write(
     Where it can't hold something else (16 bits, transparency), a warning is logged.
 
     Args:
-        photo: as `read` gave it; unchanged if `restored` is another array than its pixels.
-        restored: the network's output for ``photo.pixels``, same shape and dtype. It may be
-            ``photo.pixels``, restored in place; the photo is used up then.
+        photo: as `read` gave it; unchanged.
+        restored: the network's output for ``photo.pixels``, same shape and dtype.
         target: a path, written atomically, or an open binary file such as standard output.
         format: a name as in ``Photo.format`` or a suffix; by default by `target`'s suffix,
             or the input's where there is none.
         strip: leave out all metadata but the colour profile and the resolution.
         overwrite: whether an existing file may be replaced.
+        use_up: the photo is no longer needed: its memory may be changed, and its pixels may have
+            been restored in place. Else its channels are copied.
 
     Raises:
         UsageError: the format is unknown, or the file exists and `overwrite` is false.
@@ -120,6 +122,9 @@ def write(
             f"restored is {restored.shape} {restored.dtype}, "
             f"the photo {photo.pixels.shape} {photo.pixels.dtype}"
         )
+    if not use_up:
+        picture = replace(photo.picture, channels=photo.picture.channels.copy())
+        photo = replace(photo, picture=picture)
     path = target if isinstance(target, Path) else Path("-")
     wanted = format or path.suffix
     name = _FORMAT_BY_SUFFIX.get("." + wanted.lower().lstrip(".")) if wanted else photo.format
@@ -191,11 +196,8 @@ def _restored_picture(photo: Photo, restored: Samples, holds: Format) -> Picture
     keeps_profile = holds.icc and (channels != 1 or stays_grey)
     keeps_space = (holds.cmyk or channels != 4) and (keeps_profile or not blurred.icc)
     if keeps_space or channels == 1:
-        picture = blurred
-        if restored is not photo.pixels:
-            picture = replace(blurred, channels=blurred.channels.copy())
-        transfer_change(photo.space if keeps_space else Grey(), picture.samples, restored)
-        return picture if keeps_space else replace(picture, icc=None)
+        transfer_change(photo.space if keeps_space else Grey(), blurred.samples, restored)
+        return blurred if keeps_space else replace(blurred, icc=None)
     if blurred.alpha is not None:
         restored = np.concatenate([restored, blurred.alpha[..., None]], axis=2)
     return replace(blurred, channels=restored, icc=None)
