@@ -102,11 +102,12 @@ class Icc:
         )
 
     def transfer(self, native: Samples, restored: Samples) -> Samples:
-        result, wanted = native, self._from_srgb(restored)
-        for _ in range(self._CMYK_ROUNDS if self._space == "cmyk" else 1):
-            moved = result + (wanted - self._from_srgb(self.to_srgb(result)))
+        result, wanted, blurred = native, self._from_srgb(restored), self.to_srgb(native)
+        for round_ in range(self._CMYK_ROUNDS if self._space == "cmyk" else 1):
+            now = self.to_srgb(result) if round_ else blurred
+            moved = result + (wanted - self._from_srgb(now))
             result = np.clip(moved, 0, np.iinfo(native.dtype).max).astype(native.dtype)
-        changed = (restored != self.to_srgb(native)).any(axis=2, keepdims=True)
+        changed = (restored != blurred).any(axis=2, keepdims=True)
         return np.where(changed, result, native)
 
 

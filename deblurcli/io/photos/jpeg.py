@@ -98,7 +98,8 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
             progressive=bool(image.info.get("progressive")),
         )
         dpi = image.info.get("dpi")
-        samples = to_array(image).reshape(height, width, -1)
+        array = to_array(image)
+        samples = array.reshape(*array.shape[:2], -1)
 
     def found(marker: int, prefix: bytes) -> list[bytes]:
         """What follows the prefix in each of these segments."""

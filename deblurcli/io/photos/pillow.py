@@ -59,10 +59,11 @@ def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
     """Reads the first frame of a WebP, BMP or GIF file."""
     import imagecodecs
 
-    lossless, icc = False, None
+    lossless, is_still_webp, icc = False, False, None
     if format_ == "WEBP":  # Pillow does not say how the first frame is encoded
         first = re.search(rb"VP8[L ]|ANMF", file.read(1 << 20))
         lossless = first is not None and first[0] == b"VP8L"
+        is_still_webp = first is not None and first[0] != b"ANMF"
     elif format_ == "BMP":  # nor does it look for the profile that a header of version 5 names
         file.seek(14)
         header = file.read(124)
@@ -77,7 +78,7 @@ def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
             options.check_size(*image.size, file.seek(0, io.SEEK_END), pixel_bytes=pixel_bytes)
         info = dict(image.info)
         notes = (ANIMATED,) if getattr(image, "n_frames", 1) > 1 else ()
-        if format_ == "WEBP" and not notes:  # for which Pillow takes four times the memory
+        if is_still_webp:  # for which Pillow takes four times the memory
             file.seek(0)
             values = imagecodecs.webp_decode(file.read())
         else:
