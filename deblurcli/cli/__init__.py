@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import difflib
+import io
 import os
 import re
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, redirect_stdout, suppress
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,15 @@ from deblurcli.cli import (
     watch,
     weights,
 )
-from deblurcli.cli.help import SETTINGS, Command, man_page, width_of_help, write_options
+from deblurcli.cli.help import (
+    SETTINGS,
+    Command,
+    examples,
+    man_page,
+    sections,
+    width_of_help,
+    write_sections,
+)
 from deblurcli.errors import DeblurError, UsageError
 
 if TYPE_CHECKING:  # no part of Typer's interface, so never imported
@@ -53,21 +62,21 @@ class DefaultCommandGroup(TyperGroup):
         self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: object
     ) -> Context:
         extra["terminal_width"] = width_of_help()
-        if args == ["help", "--man"]:
+        if args[:1] == ["help"] and "--man" in args:
             print(man_page(self), end="")
             raise typer.Exit
-        if args and args[0] == "help":  # as other programs have it: help, help train
+        if args[:1] == ["help"]:  # as other programs have it: help, help train
             topic = args[1:2]
             if topic and topic[0] not in self.commands and not topic[0].startswith("-"):
                 self.check_words(topic, "no such command")
                 raise UsageError(topic[0], "no such command", "see 'deblur --help'")
             args = [*args[1:], "--help"]
-        elif args == ["version"]:
-            args = ["--version"]
+        elif args[:1] == ["version"]:
+            args = ["--version", *args[1:]]
         if args and args[0] in self.commands:
-            name = args[0]
+            name, *rest = args
             command = self.commands[name]
-            return command.make_context(f"{info_name} {name}", args[1:], parent=parent, **extra)
+            return command.make_context(f"{info_name} {name}", rest, parent=parent, **extra)
         words = list(args)
         try:
             context = super().make_context(info_name, args, parent=parent, **extra)
@@ -97,8 +106,12 @@ class DefaultCommandGroup(TyperGroup):
         return super().invoke(ctx)
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        write_options(self, ctx, formatter)
+        write_sections(sections(self, ctx), formatter)
         self.format_commands(ctx, formatter)
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        del ctx
+        write_sections(examples(self), formatter, 36)
 
 
 HOW_TO_GO_ON = {
@@ -144,6 +157,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Args:
         arguments: the words after ``deblur``; those of the process when None.
     """
+    prepare_process()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    flags = words[: words.index("--")] if "--" in words else words
+    has_json, text = "--json" in flags, io.StringIO()
+    is_text = words[:1] in (["help"], ["version"]) or {"-h", "--help", "--version"} & {*flags}
+    console.json_is_printed = False
+    document: dict[str, object] = {}
+    try:
+        with redirect_stdout(text) if has_json and is_text else nullcontext():
+            code = run(words)
+    except typer.TyperException as error:
+        subject = getattr(getattr(error, "ctx", None), "command_path", "deblur")
+        wrong = UsageError(subject, sentence(error), f"see '{subject} --help'")
+        console.say(f"deblur: {wrong.reason}; {wrong.remedy}")
+        code, document["error"] = error.exit_code, wrong.to_json()
+    except DeblurError as error:
+        console.say_error(error)
+        code, document["error"] = error.exit_code, error.to_json()
+    except (KeyboardInterrupt, typer.Abort):
+        code = console.EXIT_INTERRUPTED
+    except SystemExit as error:
+        code, document["stopped"] = int(error.code or 0), "interrupted"
+    except BrokenPipeError:
+        console.silence_stdout()
+        code = console.EXIT_FAILED
+    except Exception as error:
+        if has_json and not console.json_is_printed:
+            document = {"exit_code": console.EXIT_FAILED, "stopped": str(error) or repr(error)}
+            console.print_json({"version": __version__, **document})
+        raise
+    if code > 128:  # Typer makes it of KeyboardInterrupt, `stop` of other signals
+        go_on = "; what is done is kept, go on with --skip-existing"
+        console.say(f"deblur: interrupted{HOW_TO_GO_ON.get(words[0] if words else '', go_on)}")
+        document["stopped"] = "interrupted"
+    if text.getvalue():
+        document["text"] = text.getvalue()
+    # Where a command came to no document of its own.
+    if has_json and (code or document) and not console.json_is_printed:
+        with suppress(OSError):
+            console.print_json({"version": __version__, "exit_code": code, **document})
+    return code
+
+
+def prepare_process() -> None:
+    """Sets what holds for a whole process: its streams, signals, threads and memory."""
     # What our caller closed is opened: files would take the places of the streams otherwise.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -163,36 +221,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(-3, 2**27)  # M_MMAP_THRESHOLD, bytes
         libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD, bytes
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    console.json_is_printed = False
-    failure: dict[str, object] = {}
-    try:
-        code = run(words)
-    except typer.TyperException as error:
-        subject = getattr(getattr(error, "ctx", None), "command_path", "deblur")
-        console.say(f"deblur: {sentence(error)}; see '{subject} --help'")
-        code = error.exit_code
-        failure["error"] = {"subject": subject, "reason": sentence(error), "remedy": "see --help"}
-    except DeblurError as error:
-        console.say_error(error)
-        code, failure["error"] = error.exit_code, error.to_json()
-    except (KeyboardInterrupt, typer.Abort):
-        code = console.EXIT_INTERRUPTED
-    except SystemExit as error:
-        code, failure["stopped"] = int(error.code or 0), "interrupted"
-    except BrokenPipeError:
-        console.silence_stdout()
-        code = console.EXIT_FAILED
-    except Exception as error:
-        failure["stopped"] = str(error) or repr(error)
-        print_failure(words, console.EXIT_FAILED, failure)
-        raise
-    if code > 128:  # Typer makes it of KeyboardInterrupt, `stop` of other signals
-        go_on = "; what is done is kept, go on with --skip-existing"
-        console.say(f"deblur: interrupted{HOW_TO_GO_ON.get(words[0] if words else '', go_on)}")
-        failure["stopped"] = "interrupted"
-    print_failure(words, code, failure)
-    return code
 
 
 def run(words: Sequence[str]) -> int:
@@ -219,14 +247,6 @@ def run(words: Sequence[str]) -> int:
         console.silence_stdout()
         raise DeblurError("standard output", "the disk is full", "free some space") from error
     return result if isinstance(result, int) else 0
-
-
-def print_failure(words: Sequence[str], code: int, failure: dict[str, object]) -> None:
-    """Prints the document of ``--json`` where a command came to none of its own."""
-    options = words[: words.index("--")] if "--" in words else words
-    if "--json" in options and code and not console.json_is_printed:
-        with suppress(OSError):
-            console.print_json({"version": __version__, "exit_code": code, **failure})
 
 
 def stop(signal_number: int, frame: FrameType | None) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from deblurcli.cli import console, options
-from deblurcli.cli.options import option
+from deblurcli.cli.options import argument, option
 from deblurcli.errors import UsageError
+from deblurcli.io.files import check_target
 
 if TYPE_CHECKING:
     from deblurcli.evaluation.comparison import WrittenPage
@@ -19,13 +18,9 @@ if TYPE_CHECKING:
 @options.command
 def compare(
     *,
-    before: Annotated[
-        Path, typer.Argument(metavar="BEFORE", help="A picture, a video, or a folder.")
-    ],
-    after: Annotated[Path, typer.Argument(metavar="AFTER", help="The same, restored.")],
-    sharp: Annotated[
-        Path | None, typer.Argument(metavar="SHARP", help="The ground truth, if any.")
-    ] = None,
+    before: Path = argument("BEFORE", "A picture, a video, or a folder."),
+    after: Path = argument("AFTER", "The same, restored."),
+    sharp: Path | None = argument("SHARP", "The ground truth, if any.", None),
     output: Path = option(Path("compare.html"), "The page to write.", "FILE.html", "-o"),
     labels: str = option("", "Other names than Before,After,Sharp.", "A,B[,C]"),
     one_file: bool = option(
@@ -40,8 +35,7 @@ def compare(
     to photo.jpg. The page needs no network. What is too large for one file lies in a folder
     beside it.
     """
-    check_page_name(output)
-
+    check_page(output, overwrite=overwrite)
     from deblurcli.evaluation.comparison import write_comparison
 
     with console.progress(None, " sliders") as bar:
@@ -63,24 +57,19 @@ def show_progress(bar: console.ProgressBar, done: int, total: int) -> None:
     bar.update(done - bar.n)
 
 
-def check_page_name(page: Path) -> None:
-    """Raises UsageError for a name that browsers would not take for a page."""
+def check_page(page: Path, *, overwrite: bool) -> None:
+    """Raises DeblurError for what can't become a page, or would not be taken for one."""
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(page, "is no name of a page", "let it end in .html")
+    check_target(page, overwrite=overwrite)
 
 
 def report_page(page: WrittenPage, *, json: bool) -> None:
     """Says what was written."""
     if json:
-        console.print_json(
-            {
-                "page": str(page.path),
-                "sliders": page.sliders,
-                "bytes": page.size_bytes,
-                "folder": None if page.folder is None else str(page.folder),
-                "reduced": page.reduced,
-            }
-        )
+        folder = None if page.folder is None else str(page.folder)
+        document = {"page": str(page.path), "sliders": page.sliders, "bytes": page.size_bytes}
+        console.print_json({**document, "folder": folder, "reduced": page.reduced})
         return
     noun = "slider" if page.sliders == 1 else "sliders"
     text = f"{page.path}: {page.sliders} {noun}, {page.size_bytes / 2**20:.1f} MiB"

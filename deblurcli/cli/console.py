@@ -57,11 +57,17 @@ def is_quiet() -> bool:
     return not logger.isEnabledFor(logging.WARNING)
 
 
-def explain_group(context: typer.Context) -> None:
-    """For a group of commands: without one, its help and exit code 2."""
-    if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
-        raise typer.Exit(EXIT_USAGE)
+def make_group(text: str) -> typer.Typer:
+    """Makes a group of commands; without one of them it shows its help, with exit code 2."""
+    group = typer.Typer(help=text, rich_markup_mode=None, invoke_without_command=True)
+
+    @group.callback()
+    def explain(context: typer.Context) -> None:
+        if context.invoked_subcommand is None:
+            print(context.get_help(), file=sys.stderr)
+            raise typer.Exit(EXIT_USAGE)
+
+    return group
 
 
 def say(text: str) -> None:

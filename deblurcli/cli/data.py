@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
-
-import typer
+from typing import Literal
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
-from deblurcli.cli.options import option, whole_number
+from deblurcli.cli.options import REQUIRED, argument, option, whole_number
 from deblurcli.errors import DeblurError, UsageError, logger
 
 KINDS = {"linear": ("blur",), "gamma": ("blur_gamma",), "both": ("blur", "blur_gamma")}
@@ -21,17 +19,18 @@ KINDS = {"linear": ("blur",), "gamma": ("blur_gamma",), "both": ("blur", "blur_g
 class DataSetOptions:
     """Where pairs go, and how what is made is told."""
 
-    output: Annotated[Path, options.About("Where the data set goes.", "DIR", "-o")]
+    output: Path = option(REQUIRED, "Where the data set goes.", "DIR", "-o")
     seed: int = whole_number(0, "Decides everything random.", 0)
     dry_run: options.DryRun = False
     json: options.Json = False
 
     def say_plan(self, planned: Iterable[tuple[Path, str]], failures: Sequence[DeblurError]) -> int:
         """``--dry-run``: what would be made from which source; gives the exit code."""
-        entries = [{"source": str(source), "output": target} for source, target in planned]
-        lines = [console.one_line(f"{entry['source']} -> {entry['output']}") for entry in entries]
+        pairs = list(planned)
+        lines = "\n".join(console.one_line(f"{source} -> {target}") for source, target in pairs)
+        entries = [{"source": str(source), "output": target} for source, target in pairs]
         document = {"version": __version__, "planned": entries}
-        console.print_result("\n".join(lines), document, json=self.json)
+        console.print_result(lines, document, json=self.json)
         return console.say_failures(failures)
 
     def say_end(self, made: int, failures: Sequence[DeblurError], **about: object) -> int:
@@ -49,13 +48,9 @@ class DataSetOptions:
 @options.command
 def make_from_frames(
     *,
-    sources: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SOURCE",
-            help="Videos of 120 frames per second or more, folders of frames, or folders of such.",
-        ),
-    ],
+    sources: list[Path] = argument(
+        "SOURCE", "Videos of 120 frames per second or more, folders of frames, or folders of such."
+    ),
     frames: str = option(
         "7..13",
         "How many successive frames are averaged: odd numbers are drawn from this range.",
@@ -142,14 +137,9 @@ def make_from_frames(
                 remedy = "give a longer clip, or fewer --frames"
                 failures.append(DeblurError(clip.source, reason, remedy))
             made += len(pairs)
+            facts = {"name": clip.name, "source": str(clip.source), "folder": str(folder.root)}
             report.append(
-                {
-                    "name": clip.name,
-                    "source": str(clip.source),
-                    "fps": None if clip.fps is None else float(clip.fps),
-                    "folder": str(folder.root),
-                    "pairs": pairs,
-                }
+                {**facts, "fps": None if clip.fps is None else float(clip.fps), "pairs": pairs}
             )
     return target.say_end(made, failures, clips=report)
 
@@ -157,9 +147,7 @@ def make_from_frames(
 @options.command
 def make_from_photos(
     *,
-    sources: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO", help="Sharp photos, or folders of them.")
-    ],
+    sources: list[Path] = argument("PHOTO", "Sharp photos, or folders of them."),
     count: int = whole_number(1, "Pairs of each photo.", 1),
     size: int = option(512, "Side of the pictures.", "PX", parser=options.whole(16)),
     settings: list[str] | None = option(
@@ -234,11 +222,6 @@ def make_from_photos(
     return target.say_end(len(written), failures, pairs=written)
 
 
-app = typer.Typer(
-    help="Make pairs of blurred and sharp pictures.",
-    rich_markup_mode=None,
-    invoke_without_command=True,
-)
-app.callback()(console.explain_group)
+app = console.make_group("Make pairs of blurred and sharp pictures.")
 app.command("frames")(make_from_frames)
 app.command("synth")(make_from_photos)

@@ -8,12 +8,13 @@ import re
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
-from deblurcli.cli.options import option, whole_number
+from deblurcli.cli.options import REQUIRED, option, whole_number
 from deblurcli.errors import UsageError, already_exists, install
+from deblurcli.io.files import atomic_output, check_target, make_folder_of
 
 if TYPE_CHECKING:
     from deblurcli.deblurrer import Image
@@ -25,12 +26,9 @@ if TYPE_CHECKING:
 @options.command
 def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     *,
-    data: Annotated[
-        list[Path],
-        options.About(
-            "A data set: GOPRO, REDS, Köhler's, or folders blur and sharp; repeatable.", "DIR"
-        ),
-    ],
+    data: list[Path] = option(
+        REQUIRED, "A data set: GOPRO, REDS, Köhler's, or folders blur and sharp; repeatable.", "DIR"
+    ),
     weights: list[str] | None = option(
         None,
         "Weights to measure; repeatable. [env var: DEBLUR_WEIGHTS; default: default]",
@@ -75,14 +73,13 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if json and markdown:
         raise UsageError("--markdown", "can't go with --json", "leave one of them out")
-    if report is not None and report.is_dir():
-        raise UsageError(report, "is a folder", "give a file name to --report")
-    if report is not None and report.exists() and not overwrite:
-        raise already_exists(report, "give another --report, or --overwrite")
     if save_images is not None and save_images.exists() and not save_images.is_dir():
         raise UsageError(save_images, "is a file, not a folder", "give another --save-images")
-    if report is not None and not report.parent.is_dir():
-        raise UsageError(report, "its folder does not exist", f"make it: mkdir -p {report.parent}")
+    if report is not None:
+        if not report.parent.is_dir():
+            remedy = f"make it: mkdir -p {report.parent}"
+            raise UsageError(report, "its folder does not exist", remedy)
+        check_target(report, overwrite=overwrite, remedy="give another --report, or --overwrite")
 
     import numpy as np
     import torch
@@ -94,7 +91,6 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     from deblurcli.evaluation.metrics import find_metrics, has_scikit_image
     from deblurcli.evaluation.scores import Score, ScoreFile, summarise
     from deblurcli.evaluation.tables import as_markdown, as_text, conventions, tabulate
-    from deblurcli.io.files import atomic_output, make_folder_of
 
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
     chosen = find_metrics(names)
@@ -168,41 +164,41 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
             return 0  # the first process speaks for all
         shares = [pickle.loads(store.get(f"found {number}")) for number in range(processes)]
         place = {(case.set_name, case.name): number for number, case in enumerate(cases)}
-        found = sorted(
-            (result for share in shares for result in share),
-            key=lambda result: place[
-                (result.set_name, result.image)
-                if isinstance(result, Score)
-                else (result.case.set_name, result.case.name)
-            ],
-        )
+
+        def place_of(result: Score | Failure) -> int:
+            if isinstance(result, Score):
+                return place[result.set_name, result.image]
+            return place[result.case.set_name, result.case.name]
+
+        found = sorted((result for share in shares for result in share), key=place_of)
     scores = [result for result in found if isinstance(result, Score)]
     failures = [result for result in found if not isinstance(result, Score)]
     summaries, lines = summarise(scores), conventions(chosen, cases)
     if json:
-        document = {
-            "deblurcli": __version__,
-            "conventions": lines,
-            "methods": [
-                {
-                    "name": method.name,
-                    "identity": method.identity,
-                    "parameters": method.parameters,
-                    "gmacs_256": method.gmacs,
-                }
-                for method in methods
-            ],
-            "results": [
-                {"set_name": s.set_name, "method": s.method, "pictures": s.pictures, **s.figures}
-                for s in summaries
-            ],
-            "failures": [
-                {"set": f.case.set_name, "image": f.case.name, "method": f.method}
-                | {"error": str(f.error)}
-                for f in failures
-            ],
-        }
-        console.print_json(document)
+        facts = [
+            {
+                "name": m.name,
+                "identity": m.identity,
+                "parameters": m.parameters,
+                "gmacs_256": m.gmacs,
+            }
+            for m in methods
+        ]
+        results_found = [
+            {"set_name": s.set_name, "method": s.method, "pictures": s.pictures, **s.figures}
+            for s in summaries
+        ]
+        failed = [
+            {
+                "set": f.case.set_name,
+                "image": f.case.name,
+                "method": f.method,
+                "error": str(f.error),
+            }
+            for f in failures
+        ]
+        document = {"deblurcli": __version__, "conventions": lines, "methods": facts}
+        console.print_json({**document, "results": results_found, "failures": failed})
     elif scores:
         table = tabulate(summaries, methods, chosen)
         console.print_lines((as_markdown if markdown else as_text)(table))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -17,6 +17,9 @@ from deblurcli import __version__
 
 if TYPE_CHECKING:  # no part of Typer's interface, so never imported
     from typer._click import Context, HelpFormatter
+
+Sections: TypeAlias = dict[str, list[tuple[str, str]]]
+"""Rows of a term and its text, by heading."""
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 """What the context of every command is made with."""
@@ -41,31 +44,29 @@ class Command(TyperCommand):
     """A command whose options stand under the headings that they name."""
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        write_options(self, ctx, formatter)
+        write_sections(sections(self, ctx), formatter)
+
+    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+        del ctx
+        write_sections(examples(self), formatter, 36)
 
 
-def write_options(
-    command: TyperCommand | TyperGroup, context: Context, formatter: HelpFormatter
-) -> None:
-    """Writes arguments and options, each under the heading that it names, others last."""
-    for heading, rows in sections(command, context).items():
+def write_sections(sections: Sections, formatter: HelpFormatter, max_column: int = 30) -> None:
+    for heading, rows in sections.items():
         with formatter.section(heading):
-            formatter.write_dl(rows, col_max=min(30, formatter.width // 2 - 4))
+            formatter.write_dl(rows, col_max=min(max_column, formatter.width // 2 - 4))
 
 
-def sections(
-    command: TyperCommand | TyperGroup, context: Context
-) -> dict[str, list[tuple[str, str]]]:
-    """Arguments and options of a command as (name, text), under their headings."""
-    found: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+def sections(command: TyperCommand | TyperGroup, context: Context) -> Sections:
+    """Arguments and options of a command as (name, text), under the headings that they name."""
+    found: Sections = {"Arguments": [], "Options": []}
     last: list[tuple[str, str]] = []
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is None:
             continue
         # Python's types are no words for users: of <list[str]> nothing is shown, of <a|b> a|b.
-        name = re.sub(r" <list\[.*\]>|(?<= )<(.*)>$", r"\1", record[0])
-        row = (name, record[1])
+        row = (re.sub(r" <list\[.*\]>|(?<= )<(.*)>$", r"\1", record[0]), record[1])
         if parameter.param_type_name == "argument":
             found["Arguments"].append(row)
         elif parameter.is_eager or parameter.name.endswith("_completion"):  # as --help, --version
@@ -75,6 +76,16 @@ def sections(
             found.setdefault(heading, []).append(row)
     found.setdefault("Other options" if len(found) > 2 else "Options", []).extend(last)
     return {heading: rows for heading, rows in found.items() if rows}
+
+
+def examples(command: TyperCommand | TyperGroup) -> Sections:
+    """What a command's epilog holds: blocks of a heading and lines ``term  text``."""
+    found = {}
+    for block in filter(None, (command.epilog or "").strip().split("\n\n")):
+        heading, *lines = block.splitlines()
+        rows = (re.split(r" {2,}", line.strip(), maxsplit=1) for line in lines)
+        found[heading] = [(term, text[0] if text else "") for term, *text in rows]
+    return found
 
 
 def man_page(group: TyperGroup) -> str:
@@ -87,12 +98,10 @@ def man_page(group: TyperGroup) -> str:
         lines.append(f".SH {'SYNOPSIS' if parent is None else _roff(name).upper()}")
         lines.append(_roff(f"{name} {' '.join(command.collect_usage_pieces(context))}"))
         lines.extend([".PP", _roff(inspect.cleandoc(command.help or ""))])
-        for heading, rows in sections(command, context).items():
+        for heading, rows in (sections(command, context) | examples(command)).items():
             lines.append(f".SS {_roff(heading)}")
             for term, text in rows:
                 lines.extend([".TP", f"\\fB{_roff(term)}\\fR", _roff(text)])
-        if command.epilog:
-            lines.extend([".PP", ".nf", _roff(command.epilog.replace("\b\n", "")), ".fi"])
         for word, below in getattr(command, "commands", {}).items():
             if not below.hidden:
                 describe(below, f"{name} {word}", context)

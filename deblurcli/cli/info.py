@@ -85,12 +85,10 @@ def gather(device: str = "auto", precision: str = "auto") -> dict[str, Part]:
         "installed_in": str(Path(deblurcli.__file__).parent),
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": platform.platform(),
-        "processor": {
-            "machine": platform.machine(),
-            "cores": os.cpu_count(),
-            "usable_cores": len(affinity(0)) if affinity else None,
-        },
     }
+    usable_cores = len(affinity(0)) if affinity else None
+    cores = {"cores": os.cpu_count(), "usable_cores": usable_cores}
+    document["processor"] = {"machine": platform.machine(), **cores}
 
     @contextmanager
     def guard(title: str) -> Iterator[None]:

@@ -1,37 +1,28 @@
 """The options that several commands share, and how a function becomes a command with options.
 
-An option of one command is a parameter, or a field of a dataclass, whose default is made by
-`option`. Options of several commands have types such as `Device`, which hold an `About`.
-Options that belong together are the fields of a dataclass such as `ComputeOptions`.
+A parameter of a command, or a field of a dataclass of options that belong together, is made by
+`option` or `argument` in the place of its default. Options of several commands are types.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import math
 import re
+import typing
 from collections.abc import Callable
 from functools import wraps
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    ClassVar,
-    Literal,
-    NamedTuple,
-    TypedDict,
-    TypeVar,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import typer
+from typer.models import OptionInfo
 
 from deblurcli.cli import console
 from deblurcli.errors import UsageError, logger
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
     from deblurcli.deblurrer import Deblurrer
 
 MIN_TILE_PX = 128
@@ -39,45 +30,31 @@ MIN_TILE_PX = 128
 
 INPUT, OUTPUT, VIDEO, NETWORK, RUN = "Input", "Output", "Video", "Network", "Run"
 """The headings that help puts options under."""
+REQUIRED: Any = dataclasses.MISSING
+"""The default of what has to be given."""
 
 T = TypeVar("T")
 
 # --- from functions to commands ------------------------------------------------------------
 
 
-class Details(TypedDict, total=False):
-    """What else Typer may be told of an option."""
-
-    autocompletion: Callable[[str], list[str]]
-    count: bool
-    envvar: str
-    parser: Callable[[str], object]
-    rich_help_panel: str
-    show_default: bool
-
-
-class About:
-    """What is known of an option beside its value; part of its type.
+def option(default: T, text: str, metavar: str | None = None, *names: str, **details: Any) -> T:
+    """The default of a parameter that is an option, and what Typer is told of it.
 
     Args:
         text: for help.
         metavar: what help calls the value, if there is one.
         names: a short one, such as ``-o``; and the long one, where it is not the parameter's.
-        details: for Typer.
+        details: as of `typer.Option`.
     """
-
-    def __init__(
-        self, text: str, metavar: str | None = None, *names: str, **details: Unpack[Details]
-    ) -> None:
-        self.text, self.metavar, self.names, self.details = text, metavar, names, details
+    info = typer.Option(..., *names, help=text, metavar=metavar, **details)
+    return dataclasses.field(default=default, metadata={"info": info})
 
 
-def option(
-    default: T, text: str, metavar: str | None = None, *names: str, **details: Unpack[Details]
-) -> T:
-    """The default of a parameter that is an option, and what is known `About` it."""
-    known = About(text, metavar, *names, **details)
-    return dataclasses.field(default=default, metadata={"about": known})
+def argument(metavar: str, text: str | None = None, default: T = REQUIRED, **details: Any) -> T:
+    """As `option`, of a word that is no option."""
+    info = typer.Argument(..., help=text, metavar=metavar, **details)
+    return dataclasses.field(default=default, metadata={"info": info})
 
 
 def command(function: Callable[..., T]) -> Callable[..., T]:
@@ -86,35 +63,36 @@ def command(function: Callable[..., T]) -> Callable[..., T]:
     Its parameters of a dataclass's type are spread over the fields, which become options under
     the dataclass's ``heading``. Every command takes ``-q`` and ``-v``.
     """
-    # Not get_type_hints: before Python 3.11 it hides the annotation of a default of None.
-    given = inspect.signature(function, eval_str=True).parameters
     groups: dict[str, type] = {}
     parameters: list[inspect.Parameter] = []
 
     def add(name: str, hint: object, default: object, heading: str | None = None) -> None:
-        known = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, About)]
+        info = None
+        if typing.get_origin(hint) is Annotated:
+            hint, info = typing.get_args(hint)
         if isinstance(default, dataclasses.Field):
-            known += [default.metadata["about"]] if default.metadata else []
+            info = default.metadata.get("info", info)
             default = default.default
             default = inspect.Parameter.empty if default is dataclasses.MISSING else default
-        for info in known:
-            is_named = any(word.startswith("--") for word in info.names)
-            long = () if is_named else (f"--{name.replace('_', '-')}",)
-            details = Details(rich_help_panel=heading) | info.details if heading else info.details
-            told = typer.Option(*long, *info.names, help=info.text, metavar=info.metavar, **details)
-            hint = Annotated[hint, told]
+        info = copy.copy(info)
+        if isinstance(info, OptionInfo):
+            if not any(word.startswith("--") for word in info.param_decls or ()):
+                info.param_decls = (f"--{name.replace('_', '-')}", *(info.param_decls or ()))
+            info.rich_help_panel = info.rich_help_panel or heading
+        hint = Annotated[hint, info]
         kind = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(name, kind, default=default, annotation=hint))
 
-    for name, parameter in given.items():
+    # Not get_type_hints: before Python 3.11 it hides the annotation of a default of None.
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         group = parameter.annotation
         if isinstance(group, type) and dataclasses.is_dataclass(group):
             groups[name] = group
-            hints = get_type_hints(group, include_extras=True)
+            hints = typing.get_type_hints(group, include_extras=True)
             for field in dataclasses.fields(group):
                 add(field.name, hints[field.name], field, getattr(group, "heading", None))
         else:
-            add(name, parameter.annotation, parameter.default)
+            add(name, group, parameter.default)
     add("quiet", Quiet, False)
     add("verbose", Verbose, 0)
 
@@ -154,8 +132,7 @@ def whole(low: int, high: float = math.inf) -> Callable[[int | str], int]:
     """Makes the parser of an option that takes a whole number from `low` to `high`."""
 
     def parse(text: int | str) -> int:
-        matching(r"[+-]?\d+", "a whole number")(str(text))
-        number(low, high)(text)
+        number(low, high)(matching(r"[+-]?\d+", "a whole number")(str(text)))
         return int(text)
 
     return parse
@@ -169,9 +146,7 @@ def whole_number(default: T, text: str, low: int) -> T:
 def parse_strength(text: float | str) -> float:
     """Reads ``0.7`` or ``70%``."""
     word = str(text).strip()
-    if word.endswith("%"):
-        return number(0, 100)(word.removesuffix("%")) / 100
-    return number(0, 1)(word)
+    return number(0, 100)(word[:-1]) / 100 if word.endswith("%") else number(0, 1)(word)
 
 
 def parse_fps(text: str) -> float:
@@ -193,8 +168,7 @@ def matching(pattern: str, expected: str) -> Callable[[str], str]:
 
 
 def parse_tile(text: str) -> str:
-    if text != "auto" and not text.isdecimal():
-        raise typer.BadParameter(f"{text!r} is not auto, 0 or a number of pixels")
+    matching(r"auto|\d+", "auto, 0 or a number of pixels")(text)
     if text != "auto" and 0 < int(text) < MIN_TILE_PX:
         raise typer.BadParameter(f"{text} is less than {MIN_TILE_PX}, the smallest tile")
     return text
@@ -229,10 +203,11 @@ class Shard(NamedTuple):
     @staticmethod
     def parse(text: str) -> Shard:
         """Reads ``2/8``."""
-        number, _, total = text.partition("/")
-        if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        numbers = re.fullmatch(r"(\d+)/(\d+)", text)
+        shard = Shard(*map(int, numbers.groups())) if numbers else Shard(0, 0)
+        if not 1 <= shard.number <= shard.total:
             raise typer.BadParameter(f"{text!r} is no part such as 2/8: the second of eight")
-        return Shard(int(number), int(total))
+        return shard
 
 
 class Region(NamedTuple):
@@ -271,9 +246,9 @@ Blur = Literal["linear", "gamma", "both"]
 """GOPRO's two kinds."""
 Weights = Annotated[
     str,
-    About(
-        "Weights to use: a name from 'deblur weights list', or a file.",
-        "NAME|FILE",
+    typer.Option(
+        help="Weights to use: a name from 'deblur weights list', or a file.",
+        metavar="NAME|FILE",
         rich_help_panel=NETWORK,
         envvar="DEBLUR_WEIGHTS",
         autocompletion=complete_weights,
@@ -281,9 +256,9 @@ Weights = Annotated[
 ]
 Device = Annotated[
     str,
-    About(
-        "Where to compute.",
-        "auto|cpu|cuda|cuda:N|mps",
+    typer.Option(
+        help="Where to compute.",
+        metavar="auto|cpu|cuda|cuda:N|mps",
         rich_help_panel=NETWORK,
         envvar="DEBLUR_DEVICE",
         parser=matching(r"auto|cpu|mps|cuda(:\d+)?", "one of auto, cpu, cuda, cuda:1, mps"),
@@ -292,23 +267,20 @@ Device = Annotated[
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16", "int8"],
-    About("Number format of the computation.", rich_help_panel=NETWORK),
+    typer.Option(help="Number format of the computation.", rich_help_panel=NETWORK),
 ]
-Ensemble = Annotated[
-    Literal[1, 2, 4, 8],
-    About(
-        "Restore so many flipped and turned copies, and take their mean: better, and slower.",
-        rich_help_panel=NETWORK,
-    ),
+Offline = Annotated[bool, typer.Option(help="Never download anything.", rich_help_panel=NETWORK)]
+Recursive = Annotated[
+    bool, typer.Option(..., "-r", help="Look into sub-folders too.", rich_help_panel=INPUT)
 ]
-Offline = Annotated[bool, About("Never download anything.", rich_help_panel=NETWORK)]
-Recursive = Annotated[bool, About("Look into sub-folders too.", None, "-r", rich_help_panel=INPUT)]
-Overwrite = Annotated[bool, About("Replace outputs that exist.", rich_help_panel=OUTPUT)]
+Overwrite = Annotated[
+    bool, typer.Option(help="Replace outputs that exist.", rich_help_panel=OUTPUT)
+]
 Format = Annotated[
     str | None,
-    About(
-        "Format of the output photos; else by the name of -o, or the input's own.",
-        "jpg|png|...",
+    typer.Option(
+        help="Format of the output photos; else by the name of -o, or the input's own.",
+        metavar="jpg|png|...",
         rich_help_panel=OUTPUT,
         parser=parse_format,
         autocompletion=complete("avif", "bmp", "gif", "heic", "jpg", "png", "tif", "webp"),
@@ -316,33 +288,39 @@ Format = Annotated[
 ]
 """An ending with its dot."""
 Strip = Annotated[
-    bool, About("Leave out private metadata: place, camera, dates.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option(help="Leave out private metadata: place, camera, dates.", rich_help_panel=OUTPUT),
 ]
 Damaged = Annotated[
     Literal["refuse", "keep"],
-    About(
-        "What becomes of damaged JPEG and PNG photos; keep restores what is left.",
+    typer.Option(
+        help="What becomes of damaged JPEG and PNG photos; keep restores what is left.",
         rich_help_panel=OUTPUT,
     ),
 ]
-DryRun = Annotated[bool, About("Only list what would be written.", rich_help_panel=RUN)]
-Json = Annotated[bool, About("Print the result as one JSON document.", rich_help_panel=RUN)]
-Quiet = Annotated[bool, About("Say only what went wrong.", None, "-q", rich_help_panel=RUN)]
+DryRun = Annotated[bool, typer.Option(help="Only list what would be written.", rich_help_panel=RUN)]
+Json = Annotated[
+    bool, typer.Option(help="Print the result as one JSON document.", rich_help_panel=RUN)
+]
+Quiet = Annotated[
+    bool, typer.Option(..., "-q", help="Say only what went wrong.", rich_help_panel=RUN)
+]
 Verbose = Annotated[
     int,
-    About(
-        "Say more; -vv says all.", None, "-v", rich_help_panel=RUN, count=True, show_default=False
+    typer.Option(
+        ...,
+        "-v",
+        help="Say more; -vv says all.",
+        rich_help_panel=RUN,
+        count=True,
+        show_default=False,
     ),
 ]
 
 
 @dataclasses.dataclass(frozen=True)
 class ComputeOptions:
-    """Where and how a network computes.
-
-    Attributes:
-        heading: of these options in help.
-    """
+    """Where and how a network computes."""
 
     heading: ClassVar[str] = NETWORK
     device: Device = "auto"
@@ -363,28 +341,16 @@ class ComputeOptions:
         "0..1",
         parser=parse_strength,
     )
-    ensemble: Ensemble = 1
+    ensemble: Literal[1, 2, 4, 8] = option(
+        1, "Restore so many flipped and turned copies, and take their mean: better, and slower."
+    )
     offline: Offline = False
 
     def load(self, weights: str) -> Deblurrer:
-        """Loads a network; a download shows its progress.
-
-        Raises:
-            WeightsError, DeviceError, UsageError: as `Deblurrer.load`.
-        """
+        """Loads a network, or raises as `Deblurrer.load`; a download shows its progress."""
         from deblurcli.deblurrer import Deblurrer
 
-        deblurrer = Deblurrer.load(
-            weights,
-            self.device,
-            self.precision,
-            backend=self.backend,
-            tile=self.tile,
-            strength=self.strength,
-            ensemble=self.ensemble,
-            offline=self.offline,
-            show_progress=console.show_download,
-        )
+        deblurrer = Deblurrer.load(weights, **vars(self), show_progress=console.show_download)
         precision = deblurrer.precision
         logger.info("weights %s, on %s", deblurrer.weights_path, deblurrer.device)
         logger.info("precision %s: %s", precision, precision.reason)
@@ -393,11 +359,7 @@ class ComputeOptions:
 
 @dataclasses.dataclass(frozen=True)
 class ExistingOptions:
-    """What becomes of outputs that exist.
-
-    Raises:
-        UsageError: both are asked for.
-    """
+    """What becomes of outputs that exist. Raises UsageError if both are asked for."""
 
     heading: ClassVar[str] = OUTPUT
     overwrite: Overwrite = False

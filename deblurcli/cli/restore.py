@@ -8,28 +8,27 @@ from contextlib import closing, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import typer
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
-from deblurcli.cli.compare import check_page_name, report_page, show_progress
-from deblurcli.cli.options import Region, Shard, complete, option, whole_number
+from deblurcli.cli.compare import check_page, report_page, show_progress
+from deblurcli.cli.options import Region, Shard, argument, complete, option, whole_number
 from deblurcli.errors import UsageError
 
 if TYPE_CHECKING:
     from deblurcli.deblurrer import Deblurrer
 
-EPILOG = """\b
-Examples:
-  deblur photo.jpg                     writes photo-sharp.jpg beside it
-  deblur photo.jpg -o sharp.jpg        one photo
-  deblur a.jpg b.png -o sharp/         many, into a folder
-  deblur holiday/ -r -o sharp/         a folder tree, mirrored
-  deblur - -o - < in.jpg > out.jpg     through a pipe
-  deblur clip.mp4 -o sharp.mp4         a video, with its sound
-  deblur holiday/ --video -o sharp/    photos and videos
+EPILOG = """Examples
+deblur photo.jpg                     writes photo-sharp.jpg beside it
+deblur photo.jpg -o sharp.jpg        one photo
+deblur a.jpg b.png -o sharp/         many, into a folder
+deblur holiday/ -r -o sharp/         a folder tree, mirrored
+deblur - -o - < in.jpg > out.jpg     through a pipe
+deblur clip.mp4 -o sharp.mp4         a video, with its sound
+deblur holiday/ --video -o sharp/    photos and videos
 """
 
 
@@ -40,9 +39,7 @@ class InputOptions:
     heading: ClassVar[str] = options.INPUT
     recursive: options.Recursive = False
     mask: Path | None = option(
-        None,
-        "A picture of a photo's size: only what is white in it is restored.",
-        "FILE",
+        None, "A picture of a photo's size: only what is white in it is restored.", "FILE"
     )
     region: Region | None = option(
         None,
@@ -61,10 +58,7 @@ class OutputOptions:
 
     heading: ClassVar[str] = options.OUTPUT
     output: str | None = option(
-        None,
-        "File or folder to write; - is standard output.",
-        "PATH",
-        "-o",
+        None, "File or folder to write; - is standard output.", "PATH", "-o"
     )
     format: options.Format = None
     strip: options.Strip = False
@@ -76,20 +70,30 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class VideoOptions:
-    """What is done with videos, animations and numbered frames."""
+    """Whether videos, animations and numbered frames are restored, and what they become."""
 
     heading: ClassVar[str] = options.VIDEO
     video: bool = option(
         False, "Also the videos in folders, animated pictures, and a folder of numbered frames."
     )
-    fps: float | None = option(
-        None,
-        "Frames per second of a folder of numbered frames; else 30.",
-        "N",
-        parser=options.parse_fps,
-    )
     frames: bool = option(
         False, "Write a folder of frames for each video: PNG, or JPEG with --format jpg."
+    )
+    preview: int | None = whole_number(
+        None, "Only N frames of a video, spread over it, before and after in one page.", 1
+    )
+
+
+@dataclass(frozen=True)
+class ClipWishes:
+    """Which part of a clip is restored, and how it is encoded: fields of `ClipOptions`."""
+
+    heading: ClassVar[str] = options.VIDEO
+    fps: float | None = option(
+        None,
+        "Frames a second of a folder of numbered frames; else 30.",
+        "N",
+        parser=options.parse_fps,
     )
     start: float | None = option(
         None, "Where to begin in a video: seconds, or 1:30.", "TIME", parser=options.parse_seconds
@@ -99,9 +103,6 @@ class VideoOptions:
     )
     side_by_side: bool = option(
         False, "A video twice as wide: on the left as it was, on the right restored."
-    )
-    preview: int | None = whole_number(
-        None, "Only N frames of a video, spread over it, before and after in one page.", 1
     )
     codec: str | None = option(
         None,
@@ -153,28 +154,29 @@ def print_version(wanted: bool) -> None:
 @options.command
 def restore(  # noqa: PLR0912 - one page, from the options to the exit code
     *,
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="PATH",
-            autocompletion=complete_word,
-            help="Photos, videos and folders; - is standard input.",
-        ),
-    ] = None,
+    paths: list[str] | None = argument(
+        "PATH",
+        "Photos, videos and folders; - is standard input.",
+        None,
+        autocompletion=complete_word,
+    ),
     inputs: InputOptions,
     targets: OutputOptions,
     existing: options.ExistingOptions,
     clips: VideoOptions,
+    encoding: ClipWishes,
     weights: options.Weights = "default",
     compute: options.ComputeOptions,
     batch: BatchOptions,
     json: options.Json = False,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", is_eager=True, callback=print_version, help="Show the version and exit."
-        ),
-    ] = False,
+    version: bool = option(
+        False,
+        "Show the version and exit.",
+        None,
+        "--version",
+        is_eager=True,
+        callback=print_version,
+    ),
 ) -> int:
     """Remove motion blur from photos and videos: PATHs are restored, or a COMMAND is run."""
     del version
@@ -198,7 +200,7 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
     from deblurcli.io.photos import ReadOptions
 
     if clips.preview is not None:
-        given = {**vars(clips), **vars(batch), **vars(inputs)}
+        given = {**vars(clips), **vars(encoding), **vars(batch), **vars(inputs)}
         load = partial(compute.load, weights)
         return preview(paths, targets.output, given, load, existing.overwrite, json=json)
     planned = plan(
@@ -208,21 +210,11 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
         videos=clips.video,
         to_frames=clips.frames,
         suffix=targets.format,
-        overwrite=existing.overwrite,
-        skip_existing=existing.skip_existing,
         shard=batch.shard or (1, 1),
+        **vars(existing),
     )
-    wishes = ClipOptions(
-        fps=clips.fps,
-        codec=clips.codec,
-        crf=clips.crf,
-        preset=clips.preset,
-        start=clips.start,
-        end=clips.end,
-        side_by_side=clips.side_by_side,
-        to_frames=clips.frames,
-        suffix=targets.format or ".png",
-    )
+    suffix = targets.format or ".png"
+    wishes = ClipOptions(**vars(encoding), to_frames=clips.frames, suffix=suffix)
     check_options_apply(planned, wishes)
     report = RunReport(planned, json=json)
     if batch.dry_run:
@@ -236,14 +228,13 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
             raise UsageError(name, "is for photos, but there are videos", "leave the videos out")
         selection = Selection.read(inputs.mask, inputs.region)
     run_options = RunOptions(
-        overwrite=existing.overwrite,
-        skip_existing=existing.skip_existing,
         strip=targets.strip,
         format=targets.format,
         clips=wishes,
         reading=ReadOptions(targets.max_pixels, keep_damaged=targets.damaged == "keep"),
         selection=selection,
         skip_sharp=inputs.skip_sharp,
+        **vars(existing),
     )
     with report:
         if batch.engine == "ray":
@@ -251,15 +242,8 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
             from deblurcli.weights import hub
 
             path = hub.find(weights, offline=compute.offline, show_progress=console.show_download)
-            choice = ray.NetworkChoice(
-                str(path.absolute()),
-                compute.device,
-                compute.precision,
-                compute.backend,
-                compute.tile,
-                compute.strength,
-                compute.ensemble,
-            )
+            fields = {name: value for name, value in vars(compute).items() if name != "offline"}
+            choice = ray.NetworkChoice(str(path.absolute()), **fields)
             running = ray.run(planned.jobs, run_options, choice, workers=batch.workers)
         elif planned.jobs:
             report.deblurrer = compute.load(weights)
@@ -296,7 +280,7 @@ def preview(
     if len(paths) > 1 or source.is_dir() or kind_of(source) != "video":
         raise UsageError("--preview", "is for one video", "name one, without folders")
     page = Path(output or source.with_name(f"{source.stem}-preview.html"))
-    check_page_name(page)
+    check_page(page, overwrite=overwrite)
     with console.progress(given["preview"], "frame") as bar:
         written = write_preview(
             page,

@@ -70,21 +70,18 @@ class RunReport:
         self._bar.close()
         console.say_failures(o.error for o in self.outcomes if o.error)
         seconds = time.perf_counter() - self.start
-        statuses = [outcome.status for outcome in self.outcomes]
-        counts = {status: statuses.count(status) for status in ("done", "skipped", "failed")}
-        if len(statuses) > 1:
+        counts = {"done": 0, "skipped": 0, "failed": 0}
+        for outcome in self.outcomes:
+            counts[outcome.status] += 1
+        if len(self.outcomes) > 1:
             said = ", ".join(f"{count} {status}" for status, count in counts.items())
             console.note(f"deblur: {said} in {seconds:.1f} s")
         elif counts["done"] and self.outcomes[0].job.target is not None:
             console.note(f"deblur: wrote {self.outcomes[0].job.target_name} in {seconds:.1f} s")
         if not self.json:
             return
-        document: dict[str, object] = {
-            "version": __version__,
-            "seconds": round(seconds, 3),
-            "counts": counts,
-            "jobs": [to_json(outcome) for outcome in self.outcomes],
-        }
+        document: dict[str, object] = {"version": __version__, "seconds": round(seconds, 3)}
+        document |= {"counts": counts, "jobs": [to_json(outcome) for outcome in self.outcomes]}
         if self.deblurrer is not None:
             document["weights"] = str(self.deblurrer.weights_path)
             document["device"] = str(self.deblurrer.device)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import csv as csv_module
 import sys
-from typing import Annotated
-
-import typer
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
-from deblurcli.cli.options import option
+from deblurcli.cli.options import argument, option
 from deblurcli.errors import DeblurError, UsageError
 
 FIELDS = ("path", "verdict", "change", "blur_px")
@@ -19,10 +16,7 @@ FIELDS = ("path", "verdict", "change", "blur_px")
 @options.command
 def score(
     *,
-    paths: Annotated[
-        list[str],
-        typer.Argument(metavar="PATH", help="Photos and folders."),
-    ],
+    paths: list[str] = argument("PATH", "Photos and folders."),
     recursive: options.Recursive = False,
     csv: bool = option(False, f"Print a table for spreadsheets: {','.join(FIELDS)}"),
     sort: bool = option(False, "The most blurred photos first."),
@@ -53,8 +47,8 @@ def score(
     width = max(len(console.one_line(str(path))) for path in found)
 
     def show(row: dict[str, float | str]) -> None:
-        path = console.one_line(str(row["path"]))
         facts = f"change {row['change']:4.2f}  blur {row['blur_px']:4.1f} px"
+        path = console.one_line(str(row["path"]))
         print(f"{path:<{width}}  {row['verdict']:<16}  {facts}", flush=True)
 
     with console.progress(len(found), "photo") as bar:

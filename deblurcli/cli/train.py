@@ -29,18 +29,16 @@ MAY_CHANGE = {
     *("accumulate", "patches_per_picture"),
 }
 
-EPILOG = """\b
-Data, in one of these layouts; several --data are mixed:
-  GOPRO_Large   train/SEQUENCE/blur|blur_gamma|sharp/NNNNNN.png
-  REDS          train/train_blur/CLIP/..., train/train_sharp/CLIP/...
-  RealBlur      SCENE/blur/blur_N.png, SCENE/gt/gt_N.png
-  HIDE          train/NAME, test/..., GT/NAME
-  pairs         blur/NAME, sharp/NAME; or lq/, gt/; or input/, target/
-  photos        any sharp photos; blur is synthesised as training goes
+EPILOG = """Layouts of data; several --data are mixed
+GOPRO_Large   train/SEQUENCE/blur|blur_gamma|sharp/NNNNNN.png
+REDS          train/train_blur/CLIP/..., train/train_sharp/CLIP/...
+RealBlur      SCENE/blur/blur_N.png, SCENE/gt/gt_N.png
+HIDE          train/NAME, test/..., GT/NAME
+pairs         blur/NAME, sharp/NAME; or lq/, gt/; or input/, target/
+photos        any sharp photos; blur is synthesised as training goes
 
-\b
-Several GPUs:
-  torchrun --nproc-per-node 4 -m deblurcli train --data GOPRO/ ...
+Examples
+several GPUs  torchrun --nproc-per-node 4 -m deblurcli train --data GOPRO/ ...
 """
 
 
@@ -80,10 +78,10 @@ class RunOptions:
 
         given = {name: value for name, value in vars(self).items() if value not in (None, "auto")}
         if self.data is not None:
-            sources = [parse_source(text) for text in self.data]
-            folders = [(os.path.abspath(folder), weight) for folder, weight in sources]  # noqa: PTH100
-            texts = (f + ("" if weight == 1 else f"={weight:g}") for f, weight in folders)
-            given["data"] = tuple(texts)
+            given["data"] = tuple(
+                os.path.abspath(folder) + ("" if weight == 1 else f"={weight:g}")  # noqa: PTH100
+                for folder, weight in map(parse_source, self.data)
+            )
         if self.validation is not None:
             given["validation"] = tuple(map(os.path.abspath, self.validation))
         return replace(config, **given)
@@ -123,15 +121,14 @@ def train(
     if not config.data:
         raise UsageError("train", "nothing to train on", "give --data DIR")
     if resume and (changed := stored.differences(config)):
-        for name, (before, now) in changed.items():
+        words = {name: (spell(before), spell(now)) for name, (before, now) in changed.items()}
+        for name, (then, now) in words.items():
             if name not in MAY_CHANGE:
-                raise UsageError(
-                    f"--resume: {name}",
-                    f"the run was begun with {spell(before)}, not {spell(now)}",
-                    f"leave it out, or start anew with --weights {output / 'last.safetensors'}",
-                )
-        words = (f"{name} {spell(b)} instead of {spell(a)}" for name, (a, b) in changed.items())
-        console.note(f"deblur: goes on with {', '.join(words)}")
+                reason = f"the run was begun with {then}, not {now}"
+                remedy = f"leave it out, or start anew with --weights {output / 'last.safetensors'}"
+                raise UsageError(f"--resume: {name}", reason, remedy)
+        told = ", ".join(f"{name} {now} instead of {then}" for name, (then, now) in words.items())
+        console.note(f"deblur: goes on with {told}")
     train_as(config, changes, output, resume=resume, json=json)
 
 
@@ -146,10 +143,8 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     except ModuleNotFoundError as error:
         raise not_installed("train", error.name or "accelerate", "train") from error
     if config.steps is None and config.minutes is None:
-        console.note(
-            "deblur: trains until Ctrl-C at a constant rate, as neither --steps nor --minutes is "
-            "given; --resume with one of them lets the rate fall at the end"
-        )
+        end = "neither --steps nor --minutes is given; --resume with one of them lets the rate fall"
+        console.note(f"deblur: trains until Ctrl-C at a constant rate, as {end} at the end")
     import torch
 
     from deblurcli.config import change_recipe
@@ -175,11 +170,9 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
         initial, _ = load_weights(hub.find(config.weights, show_progress=console.show_download))
         described = describe_network(config.recipe, initial.config)
         if change_recipe(described, changes) != described:
-            raise UsageError(
-                "--set",
-                "describes another network than the one to start from",
-                "leave out network, scales, channels, blocks, depths, unshuffle and block",
-            )
+            reason = "describes another network than the one to start from"
+            remedy = "leave out network, scales, channels, blocks, depths, unshuffle and block"
+            raise UsageError("--set", reason, remedy)
     trainer = Trainer(
         config,
         sources,
@@ -199,12 +192,10 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
                 trainer.step,
                 trainer.seconds / 60,
             )
-    validate = None
+    validate, limit = None, config.validate_limit
     if pairs:
         device = "cpu" if place.type == "cpu" else str(trainer.accelerator.device)
-        validate = Validation(
-            pairs, limit=config.validate_limit, device=device, precision=config.precision
-        )
+        validate = Validation(pairs, limit=limit, device=device, precision=config.precision)
     with console.progress(100, "%", description="training") as bar:
 
         def report(status: TrainingStatus) -> None:
@@ -217,17 +208,15 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     trainer.close()
     if not trainer.accelerator.is_main_process:
         return
-    pictures = []
+    curves, sheet, pictures = output / "curves.png", output / "samples.png", []
     try:
-        blurred = validate.measure_blurred() if validate else {}
-        draw_curves(trainer.metrics, output / "curves.png", blurred)
-        pictures.append(str(output / "curves.png"))
+        draw_curves(trainer.metrics, curves, validate.measure_blurred() if validate else {})
+        pictures.append(str(curves))
     except ImportError:  # a run without matplotlib has done its work all the same
         logger.info("no curves.png without matplotlib: %s", install("train"))
     if validate is not None:
-        sheet = validate.restore_samples(trainer.networks.ema_model)
-        draw_sheet(sheet, output / "samples.png")
-        pictures.append(str(output / "samples.png"))
+        draw_sheet(validate.restore_samples(trainer.networks.ema_model), sheet)
+        pictures.append(str(sheet))
     if json:
         console.print_json({**asdict(status), "folder": str(output), "pictures": pictures})
     else:
@@ -261,13 +250,15 @@ def find_data(config: RunConfig) -> tuple[list[Source], list[Pair], tuple[str, .
 
     recipe, sources, held, notes = config.recipe, [], [], []
     patch_px = max(side_px for _, side_px in recipe.stages)
+
+    def count(pairs: Sequence[Pair]) -> str:
+        return f"{len(pairs)} pairs ({', '.join(sorted({pair.kind for pair in pairs}))})"
+
     for text in config.data:
         folder, weight = parse_source(text)
         try:
             pairs = keep_blur(find_pairs(folder, "train"), recipe.blur, folder)
-            kinds = ", ".join(sorted({pair.kind for pair in pairs}))
-            note = f"{len(pairs)} pairs ({kinds}) of {Path(folder).name}"
-            said = note
+            said = note = f"{count(pairs)} of {Path(folder).name}"
             if not config.validation:
                 pairs, validating = hold_out_scenes(pairs)
                 held += validating
@@ -284,17 +275,13 @@ def find_data(config: RunConfig) -> tuple[list[Source], list[Pair], tuple[str, .
     for path in config.validation:
         pairs = keep_blur(find_pairs(path, "test"), recipe.blur, path)
         held += pairs
-        kinds = ", ".join(sorted({pair.kind for pair in pairs}))
-        console.note(f"deblur: {path}: {len(pairs)} pairs ({kinds}) to validate on")
+        console.note(f"deblur: {path}: {count(pairs)} to validate on")
     sharp = (p for s in sources for p in (*s.photos, *(pair.sharp for pair in s.pairs)))
     trained = {path.resolve() for path in sharp}
     for pair in held:
         if pair.sharp.resolve() in trained:
-            raise UsageError(
-                pair.sharp,
-                "is both trained on and validated on",
-                "give --data the training part only, or another --val",
-            )
+            remedy = "give --data the training part only, or another --val"
+            raise UsageError(pair.sharp, "is both trained on and validated on", remedy)
     check_pairs(held, SSIM_MIN_PX, "give larger pictures")
     if not held:
         logger.warning("nothing to validate on: no best weights will be chosen; give --val")

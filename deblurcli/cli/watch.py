@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from deblurcli.cli import console, options
-from deblurcli.cli.options import option
+from deblurcli.cli.options import REQUIRED, argument, option
 from deblurcli.errors import UsageError
 
 
 @options.command
 def watch(
     *,
-    folder: Annotated[
-        str,
-        typer.Argument(metavar="FOLDER", help="Where files arrive."),
-    ],
-    output: Annotated[str, options.About("Where results are written.", "FOLDER", "-o")],
+    folder: str = argument("FOLDER", "Where files arrive."),
+    output: str = option(REQUIRED, "Where results are written.", "FOLDER", "-o"),
     recursive: options.Recursive = False,
     video: bool = option(False, "Also videos that arrive."),
     format: options.Format = None,  # noqa: A002  (the option's name)

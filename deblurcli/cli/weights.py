@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 from deblurcli.cli import console, options
-from deblurcli.cli.options import option
-from deblurcli.errors import UsageError, WeightsError, already_exists, cannot_write
+from deblurcli.cli.options import REQUIRED, argument, option
+from deblurcli.errors import UsageError, WeightsError, cannot_write
+from deblurcli.io.files import check_target
 from deblurcli.weights import hub
 from deblurcli.weights.download import fetch
 from deblurcli.weights.manifest import (
     CHECKPOINT_SUFFIXES,
-    Entry,
     ModelCard,
     check_name,
     check_zoo,
@@ -27,19 +25,20 @@ from deblurcli.weights.manifest import (
     register,
 )
 
-app = typer.Typer(
-    help="List, get, check, import and export weights.",
-    rich_markup_mode=None,
-    invoke_without_command=True,
-)
-app.callback()(console.explain_group)
+if TYPE_CHECKING:
+    from deblurcli.models.network import RestorationNetwork
 
+app = console.make_group("List, get, check, import and export weights.")
 
-argument = partial(typer.Argument, autocompletion=options.complete_weights)
 Name = Annotated[
-    str, argument(metavar="NAME|FILE", help="A name from 'deblur weights list', or a file.")
+    str,
+    typer.Argument(
+        metavar="NAME|FILE",
+        help="A name from 'deblur weights list', or a file.",
+        autocompletion=options.complete_weights,
+    ),
 ]
-Licence = Annotated[str, options.About("Its licence, if you know it.", "SPDX")]
+Licence = Annotated[str, typer.Option(help="Its licence, if you know it.", metavar="SPDX")]
 
 
 @app.command("list")
@@ -66,6 +65,7 @@ def list_weights(*, json: options.Json = False) -> None:
         console.print_json(rows)
         return
     table = [("NAME", "NETWORK", "GMACS", "SIZE", "STATE", "LICENCE")]
+    below = [""]
     for listing in found:
         entry, network = listing.entry, listing.entry.network
         levels = f", K={network['scales']}" if "scales" in network else ""
@@ -80,36 +80,36 @@ def list_weights(*, json: options.Json = False) -> None:
                 entry.licence,
             )
         )
+        more = [
+            f"{s['psnr_db']:.2f} dB  {name}" for name, s in entry.scores.items() if "psnr_db" in s
+        ]
+        if listing.path or entry.sources:
+            more.insert(
+                0, str(listing.path or f"not here; get it: deblur weights pull {entry.name}")
+            )
+        below.append("".join(f"\n    {line}" for line in more))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in table]
-    console.print_lines(lines[0])
-    for line, listing in zip(lines[1:], found, strict=True):
-        console.print_lines(line)
-        if listing.path or listing.entry.sources:
-            pull_it = f"not here; get it: deblur weights pull {listing.entry.name}"
-            console.print_lines(f"    {listing.path or pull_it}")
-        for name, figures in listing.entry.scores.items():
-            if "psnr_db" in figures:
-                console.print_lines(f"    {figures['psnr_db']:.2f} dB  {name}")
+    for cells, more_lines in zip(table, below, strict=True):
+        console.print_lines("  ".join(map(str.ljust, cells, widths)).rstrip() + more_lines)
 
 
 @app.command()
 @options.command
 def pull(
     *,
-    wanted: Annotated[
-        list[str] | None, argument(metavar="NAME", help="Names; the default if none.")
-    ] = None,
+    wanted: list[str] | None = argument(
+        "NAME", "Names; the default if none.", None, autocompletion=options.complete_weights
+    ),
     offline: options.Offline = False,
     json: options.Json = False,
 ) -> None:
     """Downloads what is not here yet; prints where it lies."""
     found = {
-        name: hub.find(name, offline=offline, show_progress=console.show_download)
+        name: str(hub.find(name, offline=offline, show_progress=console.show_download))
         for name in wanted or ["default"]
     }
-    document = [{"name": name, "path": str(path)} for name, path in found.items()]
-    console.print_result("\n".join(map(str, found.values())), document, json=json)
+    document = [{"name": name, "path": path} for name, path in found.items()]
+    console.print_result("\n".join(found.values()), document, json=json)
 
 
 @app.command()
@@ -124,9 +124,9 @@ def path(*, name: Name = "default", json: options.Json = False) -> None:
 @options.command
 def verify(
     *,
-    wanted: Annotated[
-        list[str] | None, argument(metavar="NAME|FILE", help="All that are here if none is named.")
-    ] = None,
+    wanted: list[str] | None = argument(
+        "NAME|FILE", "Else all that are here.", None, autocompletion=options.complete_weights
+    ),
     json: options.Json = False,
 ) -> int:
     """Checks files byte for byte; exit code 4 if one is wrong.
@@ -134,16 +134,17 @@ def verify(
     What is compared is the sha256 that the manifest gives for the file.
     """
     found = list(map(hub.inspect, wanted)) if wanted else [f for f in hub.listings() if f.path]
+    rows = [(f.entry.name, f.state, str(f.path) if f.path else None) for f in found]
     if json:
-        rows = [(f.entry.name, f.state, f.path and str(f.path)) for f in found]
         console.print_json([{"name": name, "state": s, "path": path} for name, s, path in rows])
-    elif not found:
+    elif not rows:
         console.say("no weights are here; get some with 'deblur weights pull'")
     else:
-        width = max(len(f.entry.name) for f in found)
-        for f in found:
-            line = f"{f.entry.name:<{width}}  {f.state:<8}  {f.path or ''}"
-            console.print_lines(line.rstrip())
+        width = max(len(name) for name, _, _ in rows)
+        lines = [
+            f"{name:<{width}}  {state:<8}  {path or ''}".rstrip() for name, state, path in rows
+        ]
+        console.print_lines("\n".join(lines))
     intact = all(f.state in ("intact", "unlisted") for f in found)
     return 0 if intact else WeightsError.exit_code
 
@@ -152,11 +153,8 @@ def verify(
 @options.command
 def add_weights(
     *,
-    source: Annotated[
-        str,
-        typer.Argument(metavar="URL|FILE", help="A checkpoint (.pth, .ckpt) or a .safetensors."),
-    ],
-    name: Annotated[str, options.About("What to call it.", "NAME")],
+    source: str = argument("URL|FILE", "A checkpoint (.pth, .ckpt) or a .safetensors."),
+    name: str = option(REQUIRED, "What to call it.", "NAME"),
     sha256: str | None = option(None, "What it must have.", "HASH"),
     licence: Licence = "unknown",
     overwrite: options.Overwrite = False,
@@ -179,25 +177,21 @@ def add_weights(
     known = sha256.lower() if sha256 else None
     try:
         fetch(incoming, [source], sha256=known, show_progress=console.show_download)
-        from deblurcli.weights.files import load_weights, save_published
+        from deblurcli.weights.files import load_weights
 
         network, card = load_weights(incoming)
-        if suffix != hub.SUFFIX:
-            card = ModelCard(name=name, licence=licence, notes=f"from {source}")
-        save_published(target, network, card, overwrite=True)
     finally:
         incoming.unlink(missing_ok=True)
-    say_made(register(target), target, name, json=json)
+    if suffix != hub.SUFFIX:
+        card = ModelCard(name=name, licence=licence, notes=f"from {source}")
+    keep(network, card, target, name, overwrite=True, json=json)
 
 
 @app.command("import")
 @options.command
 def import_weights(
     *,
-    file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="A DeepDeblur-PyTorch model-N.pt, or its zip archive."),
-    ],
+    file: Path = argument("FILE", "A DeepDeblur-PyTorch model-N.pt, or its zip archive."),
     name: str = option("deepdeblur", "What to call them for --weights.", "NAME"),
     output: Path | None = option(
         None, "Write here instead of where --weights NAME finds it.", "FILE.safetensors", "-o"
@@ -212,32 +206,38 @@ def import_weights(
     network gives the same output as the original.
     """
     target = output or place_for(name, overwrite=overwrite)
-    from deblurcli.weights.files import save_published
     from deblurcli.weights.import_deepdeblur import read_published
 
-    card = ModelCard(
-        name=name,
-        recipe={"imported_from": file.name, "format": "DeepDeblur-PyTorch"},
-        licence=licence,
-        notes="Published by the paper's authors, imported by deblurcli.",
-    )
-    save_published(target, read_published(file), card, overwrite=overwrite)
-    entry = register(target) if output is None else describe(target)
-    say_made(entry, target, str(output or name), json=json)
+    recipe: dict[str, object] = {"imported_from": file.name, "format": "DeepDeblur-PyTorch"}
+    notes = "Published by the paper's authors, imported by deblurcli."
+    card = ModelCard(name=name, recipe=recipe, licence=licence, notes=notes)
+    used_as = name if output is None else str(output)
+    keep(read_published(file), card, target, used_as, overwrite=overwrite, json=json)
 
 
-def say_made(entry: Entry, target: Path, name: str, *, json: bool) -> None:
-    """Says where new weights lie, and by which name they are used."""
+def keep(
+    network: RestorationNetwork,
+    card: ModelCard,
+    target: Path,
+    used_as: str,
+    *,
+    overwrite: bool,
+    json: bool,
+) -> None:
+    """Writes new weights, registers those that have a name, and says how they are used."""
+    from deblurcli.weights.files import save_published
+
+    save_published(target, network, card, overwrite=overwrite)
+    entry = describe(target) if used_as == str(target) else register(target)
     console.print_result(target, {**asdict(entry), "path": str(target)}, json=json)
-    console.note(f"use it: deblur photo.jpg --weights {name}")
+    console.note(f"use it: deblur photo.jpg --weights {used_as}")
 
 
 def place_for(name: str, *, overwrite: bool) -> Path:
     """The file that ``--weights NAME`` will find, in a folder that exists.
 
-    Raises:
-        UsageError: the name is that of other weights, or no name.
-        WeightsError: the folder can't be made.
+    Raises UsageError for the name of other weights or no name, WeightsError if the folder can't
+    be made.
     """
     check_name(name)
     target = hub.storage_folder() / f"{name}{hub.SUFFIX}"
@@ -260,7 +260,7 @@ def place_for(name: str, *, overwrite: bool) -> Path:
 def export_weights(
     *,
     name: Name,
-    target: Annotated[Path, typer.Argument(metavar="FILE.onnx", help="The file to write.")],
+    target: Path = argument("FILE.onnx", "The file to write."),
     overwrite: options.Overwrite = False,
     offline: options.Offline = False,
     json: options.Json = False,
@@ -272,15 +272,13 @@ def export_weights(
     """
     if target.suffix != ".onnx":
         raise UsageError(target, "not a name of an ONNX file", "end it in .onnx")
-    if os.path.lexists(target) and not overwrite:  # before the work, not after it
-        raise already_exists(target, "give another name, or --overwrite")
+    check_target(target, overwrite=overwrite, remedy="give another name, or --overwrite")
     source = hub.find(name, offline=offline, show_progress=console.show_download)
     from deblurcli.weights.export_onnx import export_onnx
     from deblurcli.weights.files import load_weights
 
-    network, card = load_weights(source)
     console.note("exporting and checking; this can take a minute")
-    difference = export_onnx(network, card, target, overwrite=overwrite)
+    difference = export_onnx(*load_weights(source), target, overwrite=overwrite)
     document = {"path": str(target), "largest_difference": difference}
     console.print_result(target, document, json=json)
     console.note(f"differs from PyTorch by at most {difference:.1g} of the full range")
@@ -290,7 +288,7 @@ def export_weights(
 @options.command
 def register_weights(
     *,
-    file: Annotated[Path, typer.Argument(metavar="FILE.safetensors")],
+    file: Path = argument("FILE.safetensors"),
     source: list[str] | None = option(None, "Where to download it; repeatable, best first.", "URL"),
     default: bool = option(False, "Make it the folder's default."),
     json: options.Json = False,
@@ -301,9 +299,8 @@ def register_weights(
     network, scores and licence are taken from the file itself.
     """
     if file.parent.resolve() == hub.storage_folder().resolve():
-        own, known = (
-            m.entries.get(file.stem) for m in (read_manifest(file.parent), hub.catalogue())
-        )
+        known = hub.catalogue().entries.get(file.stem)
+        own = read_manifest(file.parent).entries.get(file.stem)
         # It would never be found by a name that is shipped, unless it is a copy of just that.
         if known and not own and known.state_of(file) == "damaged":
             raise UsageError(file.stem, "the name of other weights", "rename the file")

@@ -38,7 +38,7 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
         except OSError as error:
             raise cannot_write(target, error) from error
         return
-    _refuse_existing(target, overwrite)
+    check_target(target, overwrite=overwrite)
     real = Path(os.path.realpath(target))
     # A name that no other process or thread uses, not longer than file systems allow.
     ending = f".{os.getpid()}-{next(_SERIAL)}.part"
@@ -65,7 +65,7 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
             try:
                 os.link(part, real)
             except OSError:
-                _refuse_existing(target, overwrite)  # else it is a file system without links
+                check_target(target, overwrite=overwrite)  # else it is a file system without links
                 part.replace(real)
         else:
             part.replace(real)
@@ -78,6 +78,21 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def check_target(
+    target: Path, *, overwrite: bool, remedy: str = "give another -o, or --overwrite to replace it"
+) -> None:
+    """Raises what `atomic_output` would, before the work rather than after it: `target` exists or
+    is a folder (UsageError), or its folder is missing (DeblurError)."""
+    if os.path.isdir(target):  # noqa: PTH112 - false for a name too long, where Path raises
+        raise UsageError(target, "is a folder", "give a file name with -o")
+    if not overwrite and os.path.lexists(target):
+        raise already_exists(target, remedy)
+    try:
+        target.parent.stat()
+    except OSError as error:
+        raise cannot_write(target, error) from error
 
 
 def make_folder_of(target: Path, remedy: str = "give another -o") -> None:
@@ -114,10 +129,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _refuse_existing(target: Path, overwrite: bool) -> None:
-    if os.path.isdir(target):  # noqa: PTH112 - false for a name too long, where Path raises
-        raise UsageError(target, "is a folder", "give a file name with -o")
-    if not overwrite and os.path.lexists(target):
-        raise already_exists(target)

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
@@ -23,20 +22,13 @@ from deblurcli.errors import WeightsError, cannot_write, logger
 
 
 class ProgressBar(Protocol):
-    """The part of a tqdm bar that pooch uses."""
-
-    total: float | None
-
-    def update(self, n: float | None = 1) -> bool | None: ...
-
-    def reset(self) -> None: ...
+    """A bar of tqdm, or what has the parts of one that pooch uses: total, update, reset, close."""
 
     def close(self) -> None: ...
 
 
 ShowProgress = Callable[[int], ProgressBar]
 """Called with the size in bytes (1 if unknown) for each attempt; gives the bar that shows it."""
-
 
 ROUNDS = 4
 """How often each source is tried before giving up."""
@@ -58,19 +50,16 @@ def fetch(
 ) -> Path:
     """Downloads a file from the first of `sources` that has it intact, and gives its path.
 
-    Every source is tried in turn; those that fail for a passing reason (no connection, a stall,
-    a truncated or damaged file, a server error) are tried again in later rounds. Proxies are
-    taken from the environment (``https_proxy`` and the like).
+    Every source is tried in turn; those that fail for a passing reason (no connection, a stall, a
+    damaged file, a server error) are tried again in later rounds. Proxies are the environment's.
 
     Args:
-        target: where the file shall lie. One there that has that sha256 is left as it is, any
-            other is replaced.
+        target: where it shall lie. A file there is replaced unless it has that sha256.
         sources: http(s) or file URLs, or paths, of the file itself.
-        sha256: of the file, 64 hex digits; None takes whatever comes.
+        sha256: 64 hex digits; None takes whatever comes.
         size_bytes: of the file, if known: what announces another size is not even read.
 
-    Raises:
-        WeightsError: no source gave it, or it can't be written. Nothing is left behind.
+    Raises WeightsError if no source gave it or it can't be written; nothing is left behind.
     """
     import filelock
     import pooch
@@ -94,8 +83,9 @@ def fetch(
                     logger.info("%s: trying again in %.1f s", target.name, seconds)
                     time.sleep(seconds)
                 for source in tuple(left):
+                    bar = show_progress(size_bytes or 1) if show_progress else None
                     try:
-                        part = _retrieve(source, incoming, sha256, size_bytes, show_progress)
+                        part = _retrieve(source, incoming, sha256, size_bytes, bar)
                         return part.replace(target)
                     except (OSError, ValueError) as error:
                         if getattr(error, "errno", None) is not None:
@@ -104,6 +94,9 @@ def fetch(
                         logger.info("%s: %s: %s", target.name, source, failures[source])
                         if not (passing and source.startswith("http")):
                             left.remove(source)
+                    finally:
+                        if bar is not None:
+                            bar.close()
     except OSError as error:
         remedy = "set DEBLUR_WEIGHTS_DIR to a folder with space that you may write to"
         raise cannot_write(target, error, remedy, error_class=WeightsError) from error
@@ -115,11 +108,7 @@ def fetch(
 
 
 def _retrieve(
-    source: str,
-    incoming: Path,
-    sha256: str | None,
-    size_bytes: int | None,
-    show_progress: ShowProgress | None,
+    source: str, incoming: Path, sha256: str | None, size_bytes: int | None, bar: ProgressBar | None
 ) -> Path:
     """The file in the folder `incoming`, checked. What is the source's fault is a ValueError or
     an OSError without a number."""
@@ -139,13 +128,11 @@ def _retrieve(
 
         path = url2pathname(urlsplit(source).path) if source.startswith("file:") else source
         try:
-            file = open(path, "rb")  # noqa: PTH123, SIM115
+            content = Path(path).read_bytes()
         except OSError as error:
             raise ValueError(error.strerror) from error
-        with file, open(part, "wb") as copied:  # noqa: PTH123
-            shutil.copyfileobj(file, copied)
+        Path(part).write_bytes(content)
 
-    bar = show_progress(size_bytes or 1) if show_progress else None
     download: object = copy
     if urlsplit(source).scheme in ("http", "https"):
         download = pooch.HTTPDownloader(
@@ -164,19 +151,18 @@ def _retrieve(
             retrieved.set_exception(error)
 
     # A server may drip: even its headers byte by byte, which no timeout of requests ends.
-    threading.Thread(target=retrieve, daemon=True).start()
+    thread = threading.Thread(target=retrieve, daemon=True)
+    thread.start()
     try:
-        part = Path(retrieved.result(TOTAL_SECONDS))
-    except FutureTimeoutError:
-        raise ValueError(f"not done after {TOTAL_SECONDS:g} s") from None
+        thread.join(TOTAL_SECONDS)
+        if not retrieved.done():
+            raise ValueError(f"not done after {TOTAL_SECONDS:g} s")
     finally:
         for response in responses:
             with suppress(OSError, RuntimeError, ValueError):  # it has ended
                 response.raw.shutdown()  # ends the reading
-        for open_still in (bar, *responses):
-            if open_still is not None:
-                open_still.close()
-    normal = incoming / "mode"
+            response.close()
+    part, normal = Path(retrieved.result()), incoming / "mode"
     normal.touch()
     part.chmod(normal.stat().st_mode)  # pooch makes private files
     return part

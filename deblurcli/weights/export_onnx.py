@@ -43,17 +43,13 @@ def export_onnx(
 
     Args:
         network: on the CPU, in float32.
-        card: written into the model's metadata, with the network's configuration and what
-            restoring in tiles has to know.
+        card: goes into the model's metadata, with all that restoring in tiles has to know.
         only_graph: for `deblurcli.backends.onnx`, without the parameters and without clamping
             to [0, 1], which comes after tiles are joined.
 
-    Returns:
-        The largest difference to PyTorch that was seen, in units of the full range.
-
-    Raises:
-        DeblurError: the extra is missing, `target` exists and `overwrite` is false or it can't
-            be written, or the exported model does not give what the network gives.
+    Returns the largest difference to PyTorch that was seen, in units of the full range. Raises
+    DeblurError if the extra is missing, the file exists or can't be written, or the exported model
+    does not give what the network gives.
     """
     target = Path(target)
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
@@ -88,18 +84,15 @@ def export_onnx(
             for dim, name in ((0, "batch"), (2, "height"), (3, "width")):
                 if value.shape is not None:
                     value.shape[dim] = name
-        exported.model.metadata_props[METADATA_KEY] = json.dumps(
-            {
-                "network": network.config.to_json(),
-                "card": ModelCard().__dict__ if only_graph else card.__dict__,
-                "tiles": {
-                    "overlap_px": kind_of(network.config).overlap_px,
-                    "alignment_px": network.alignment_px,
-                    "bytes_per_pixel": ONNX_MEMORY
-                    * kind_of(network.config).bytes_per_pixel(network, torch.float32),
-                },
-            }
-        )
+        kind = kind_of(network.config)
+        tiles = {
+            "overlap_px": kind.overlap_px,
+            "alignment_px": network.alignment_px,
+            "bytes_per_pixel": ONNX_MEMORY * kind.bytes_per_pixel(network, torch.float32),
+        }
+        told = ModelCard() if only_graph else card
+        about = {"network": network.config.to_json(), "card": told.__dict__, "tiles": tiles}
+        exported.model.metadata_props[METADATA_KEY] = json.dumps(about)
         exported.save(os.fspath(part), external_data=False)
         session = onnxruntime.InferenceSession(os.fspath(part), providers=["CPUExecutionProvider"])
         random = torch.Generator().manual_seed(1)
@@ -112,11 +105,9 @@ def export_onnx(
             seen = float(np.abs(got - expected).max()) if same_shape else float("inf")
             difference = max(difference, seen)
         if not difference <= LARGEST_DIFFERENCE:
-            raise DeblurError(
-                target,
-                f"the exported model differs from PyTorch's by {difference:.2g} of the full range",
-                "try other versions of PyTorch, onnxscript and onnxruntime",
-            )
+            reason = f"the exported model differs from PyTorch's by {difference:.2g} of the range"
+            remedy = "try other versions of PyTorch, onnxscript and onnxruntime"
+            raise DeblurError(target, reason, remedy)
         if only_graph:
             strip_parameters(part)
     return difference

@@ -44,10 +44,9 @@ def save_weights(
     half: bool = True,
     overwrite: bool = False,
 ) -> None:
-    """Writes a weights file; in half precision (float16) unless `half` is false.
+    """Writes a weights file, in half precision (float16) unless `half` is false.
 
-    Raises:
-        DeblurError: the file exists and `overwrite` is false, or can't be written.
+    Raises DeblurError if the file exists and `overwrite` is false, or can't be written.
     """
     document = {
         # Older versions of deblurcli can read those of our own networks.
@@ -55,26 +54,22 @@ def save_weights(
         "network": network.config.to_json(),
         "card": {**card.__dict__, "training_data": list(card.training_data)},
     }
-    # Copies: safetensors holds no parameter that two layers share.
-    tensors = {
-        name: (tensor.half() if half and tensor.is_floating_point() else tensor)
-        .to("cpu", copy=True)
-        .contiguous()
-        for name, tensor in network.state_dict().items()
-    }
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        stored = tensor.half() if half and tensor.is_floating_point() else tensor
+        # A copy: safetensors holds no parameter that two layers share.
+        tensors[name] = stored.to("cpu", copy=True).contiguous()
     with atomic_output(Path(path), overwrite=overwrite) as part:
         # Not `save_file`: what it raises on a full disk is no OSError.
         part.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(document)}))
 
 
 def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, ModelCard]:
-    """Rebuilds the network of a weights file on the CPU in float32, in evaluation mode.
+    """Rebuilds the network of a weights file, or of another network's checkpoint (``.pth``,
+    ``.ckpt``), on the CPU in float32, in evaluation mode.
 
-    `path` is a weights file, or a checkpoint of another network (``.pth``, ``.ckpt``).
-
-    Raises:
-        WeightsError: the file is missing, damaged, its parameters don't fit its network, or are
-            not all finite; or the extra for networks of others is missing.
+    Raises WeightsError if the file is missing, damaged, its parameters don't fit its network or
+    are not all finite, or the extra for networks of others is missing.
     """
     path = Path(path)
     if path.suffix in CHECKPOINT_SUFFIXES:
@@ -118,11 +113,8 @@ def save_published(
 def read_pickled(path: Path, file: IO[bytes] | None = None) -> object:
     """What a PyTorch file holds, on the CPU, read with the restricted unpickler.
 
-    Args:
-        file: its content, where that is only a part of the file at `path`.
-
-    Raises:
-        WeightsError: it is missing, damaged, or holds more than tensors and plain containers.
+    `file` is its content, where that is only a part of the file at `path`. Raises WeightsError if
+    it is missing, damaged, or holds more than tensors and plain containers.
     """
     try:
         return torch.load(file or path, map_location="cpu", weights_only=True)

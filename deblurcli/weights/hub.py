@@ -33,24 +33,17 @@ from deblurcli.weights.manifest import (
 DEFAULT_NAME = "compact"
 SUFFIX = ".safetensors"
 PACKAGE = Path(__file__).parents[1]
-_FILE_SUFFIXES = (SUFFIX, ".pt", ".zip", ".onnx", *CHECKPOINT_SUFFIXES)
 _DAMAGED = "damaged: its sha256 is not the manifest's"
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Weights, and the file of theirs that is here.
-
-    Attributes:
-        entry: what the manifest says, else (of what `inspect` gives) what the file says of itself.
-        path: where it lies; None where it is not here.
-        place: label of that place; empty where it is not here, or was named by its path.
-    """
+    """Weights, and the file of theirs that is here."""
 
     entry: Entry
     state: State
-    path: Path | None = None
-    place: str = ""
+    path: Path | None = None  # None where it is not here
+    place: str = ""  # label of that place; empty where it is not here, or was named by its path
 
 
 def cache_folder() -> Path:
@@ -67,8 +60,7 @@ def places() -> dict[str, Path]:
     checkout = PACKAGE.parent
     if (checkout / "pyproject.toml").is_file() and (checkout / "weights" / MANIFEST_NAME).is_file():
         found["checkout"] = checkout / "weights"
-    found["cache"] = cache_folder()
-    return found
+    return {**found, "cache": cache_folder()}
 
 
 def storage_folder() -> Path:
@@ -81,8 +73,7 @@ def catalogue() -> Manifest:
     """The manifests of all places as one. Where names clash, what deblurcli ships wins; the
     default is that of the first place that names one.
 
-    Raises:
-        WeightsError: a manifest can't be understood.
+    Raises WeightsError if a manifest can't be understood, as all that look for weights do.
     """
     manifests = {label: read_manifest(folder) for label, folder in places().items()}
     entries: dict[str, Entry] = {}
@@ -92,7 +83,7 @@ def catalogue() -> Manifest:
     return Manifest(entries, default)
 
 
-def find(
+def find(  # noqa: PLR0912 - from what is here to what has to be had
     name_or_path: str | os.PathLike[str] = "default",
     *,
     offline: bool = False,
@@ -155,32 +146,23 @@ def find(
         size_bytes=entry.bytes or None,
         show_progress=show_progress,
     )
-    return downloaded if entry.file.endswith(SUFFIX) else _convert(downloaded, entry)
-
-
-def _convert(checkpoint: Path, entry: Entry) -> Path:
-    """Puts a weights file in place of a published checkpoint, and says whose work it is."""
+    if entry.file.endswith(SUFFIX):
+        return downloaded
     from deblurcli.weights.files import load_weights, save_published
 
-    target = checkpoint.with_name(entry.name + SUFFIX)
-    notes = f"{entry.file}, {entry.page}"
-    card = ModelCard(name=entry.name, scores=entry.scores, licence=entry.licence, notes=notes)
-    save_published(target, load_weights(checkpoint)[0], card, overwrite=True)
+    # A weights file takes the place of the checkpoint, and says whose work it is.
+    target, notes = downloaded.with_name(name + SUFFIX), f"{entry.file}, {entry.page}"
+    card = ModelCard(name=name, scores=entry.scores, licence=entry.licence, notes=notes)
+    save_published(target, load_weights(downloaded)[0], card, overwrite=True)
     register(target)
-    checkpoint.unlink()
+    downloaded.unlink()
     credit = f"licence {entry.licence}, from {entry.page}; please cite: {entry.citation}"
-    logger.warning("%s: %s", entry.name, credit)
+    logger.warning("%s: %s", name, credit)
     return target
 
 
 def listings() -> tuple[Listing, ...]:
-    """All weights that a manifest names or that lie in one of the places.
-
-    Hashes every file that is here.
-
-    Raises:
-        WeightsError: a manifest can't be understood.
-    """
+    """All weights that a manifest names or that lie in one of the places; hashes their files."""
     known = catalogue()
     names = list(known.entries)
     for folder in places().values():
@@ -192,11 +174,8 @@ def listings() -> tuple[Listing, ...]:
 def inspect(name_or_path: str | os.PathLike[str]) -> Listing:
     """What is known of weights, and the state of their file here, which is hashed.
 
-    Args:
-        name_or_path: as for `find`. A path's entry has that path as its name.
-
-    Raises:
-        WeightsError: a manifest can't be understood.
+    Takes what `find` takes; a path's entry has that path as its name. What no manifest names says
+    of itself what it is.
     """
     listing = _look_up(name_or_path)
     if listing.state != "unlisted" or listing.path is None:
@@ -243,4 +222,5 @@ def _as_path(name_or_path: str | os.PathLike[str]) -> Path | None:
     text = os.fspath(name_or_path)
     path = Path(text).expanduser()
     is_name = isinstance(name_or_path, str) and path.name == text
-    return None if is_name and path.suffix not in _FILE_SUFFIXES else path
+    suffixes = (SUFFIX, ".pt", ".zip", ".onnx", *CHECKPOINT_SUFFIXES)
+    return None if is_name and path.suffix not in suffixes else path

@@ -10,8 +10,7 @@ a pickled dictionary with the generator's parameters under ``G``, and a discrimi
     conv_end_models.S.uppath.0              what brings level S up to level S - 1
 
 Pixel values there span 255 and are shifted by half of that; a level hands its shifted output
-on, as our ``resnet`` body does. The files are read with PyTorch's restricted unpickler, which
-knows tensors and plain containers and runs nothing.
+on, as our ``resnet`` body does.
 """
 
 from __future__ import annotations
@@ -39,14 +38,9 @@ _MODEL_IN_ZIP = re.compile(r"([^/]+/)?models/model-\d+\.pt")
 def read_published(source: str | os.PathLike[str]) -> RestorationNetwork:
     """The network of a published checkpoint, on the CPU in float32, in evaluation mode.
 
-    It gives the same output as the original.
-
-    Args:
-        source: a ``.pt`` file, or the published zip archive with ``models/model-N.pt`` in it,
-            of which the largest N is taken.
-
-    Raises:
-        WeightsError: the file is missing, damaged, or holds anything else.
+    `source` is a ``.pt`` file, or the published zip archive with ``models/model-N.pt`` in it, of
+    which the largest N is taken. Raises WeightsError if it is missing, damaged, or holds anything
+    else.
     """
     path = Path(source)
     document = read_pickled(path, _latest_model(path) if path.suffix == ".zip" else None)
@@ -56,13 +50,9 @@ def read_published(source: str | os.PathLike[str]) -> RestorationNetwork:
         raise _refusal(path, "it holds no parameters")
     parameters: dict[str, Tensor] = {}
     for name, tensor in document.items():
-        if not (
-            isinstance(name, str)
-            and isinstance(tensor, Tensor)
-            and tensor.is_floating_point()
-            and tensor.layout == torch.strided
-            and bool(tensor.isfinite().all())
-        ):
+        is_tensor = isinstance(tensor, Tensor) and tensor.layout == torch.strided
+        finite = is_tensor and tensor.is_floating_point() and bool(tensor.isfinite().all())
+        if not (isinstance(name, str) and finite):
             raise _refusal(path, f"{name!r} is no tensor of finite numbers")
         plain = tensor.detach().to(torch.float32).clone(memory_format=torch.contiguous_format)
         parameters[name.removeprefix("module.")] = plain
@@ -74,13 +64,9 @@ def read_published(source: str | os.PathLike[str]) -> RestorationNetwork:
     first = parameters.get("body_models.0.body.0.weight")
     if first is None or first.ndim != 4 or len(levels) > 3 or not 2 <= last <= 1000:
         raise _refusal(path, "its parameters are not named like DeepDeblur-PyTorch's")
+    channels, kernel_px = first.shape[0], first.shape[-1]
     config = GeneratorConfig(
-        body="resnet",
-        scales=len(levels),
-        channels=(first.shape[0],),
-        encoder_blocks=(last - 1,),
-        kernel_px=first.shape[-1],
-        value_range=255.0,
+        "resnet", len(levels), (channels,), (last - 1,), kernel_px=kernel_px, value_range=255.0
     )
     our_names: dict[str, str] = {}
     for level in range(config.scales):
@@ -119,8 +105,5 @@ def _latest_model(path: Path) -> io.BytesIO:
 
 
 def _refusal(path: Path, reason: str) -> WeightsError:
-    return WeightsError(
-        path,
-        f"not a DeepDeblur-PyTorch checkpoint: {reason}",
-        "give its models/model-N.pt or the published zip",
-    )
+    remedy = "give its models/model-N.pt or the published zip"
+    return WeightsError(path, f"not a DeepDeblur-PyTorch checkpoint: {reason}", remedy)

@@ -35,29 +35,19 @@ GRAPH_VERSION = 1
 """Of graphs for ONNX Runtime; to be raised when the same configuration computes differently."""
 State = Literal["intact", "damaged", "absent", "unlisted"]
 """Of a weights file: its sha256 is right; is wrong; it is not here; no manifest names it."""
-_OLD_NAMES = {"first": "conv1", "second": "conv2"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a weights file says of itself.
-
-    Attributes:
-        name: the name users give to ``--weights``.
-        training_data: the data sets it was trained on, with their licences.
-        recipe: the values of the training recipe.
-        scores: set name to figures, for example ``{"gopro/test": {"psnr_db": 25.1}}``.
-        licence: SPDX identifier of the weights.
-        notes: anything else: machine, training time, limits.
-    """
+    """What a weights file says of itself."""
 
     name: str = "unnamed"
-    training_data: tuple[str, ...] = ()
-    recipe: dict[str, object] = field(default_factory=dict)
-    scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    licence: str = "unknown"
-    notes: str = ""
+    training_data: tuple[str, ...] = ()  # the data sets, with their licences
+    recipe: dict[str, object] = field(default_factory=dict)  # the values of the training recipe
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)  # as of an `Entry`
+    licence: str = "unknown"  # SPDX identifier of the weights
+    notes: str = ""  # anything else: machine, training time, limits
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> ModelCard:
@@ -84,31 +74,19 @@ class WeightsDocument(TypedDict):
 
 @dataclass(frozen=True)
 class Entry:
-    """What a manifest says of one weights file.
+    """What a manifest says of one weights file."""
 
-    Attributes:
-        name: what users give to ``--weights``.
-        file: the file's name in its folder, without any path.
-        sha256: of the whole file, 64 lower-case hex digits; empty where no manifest says it.
-        bytes: size of the file; 0 where it is not known.
-        network: facts to show.
-        licence: SPDX identifier of the weights.
-        scores: set name to figures.
-        sources: URLs of the file, tried in this order; without any it can't be downloaded.
-        page: where the file's authors present it.
-        citation: how they want to be cited.
-    """
-
-    name: str
-    file: str
-    sha256: str = ""
-    bytes: int = 0
+    name: str  # what users give to --weights
+    file: str  # its name in its folder, without any path
+    sha256: str = ""  # of the whole file, 64 lower-case hex digits; empty: no manifest says it
+    bytes: int = 0  # 0 where it is not known
     network: NetworkFacts = field(default_factory=NetworkFacts)
-    licence: str = "unknown"
+    licence: str = "unknown"  # SPDX identifier
+    # Set name to figures, for example {"gopro/test": {"psnr_db": 25.1}}.
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
-    sources: tuple[str, ...] = ()
-    page: str = ""
-    citation: str = ""
+    sources: tuple[str, ...] = ()  # URLs of the file, tried in this order
+    page: str = ""  # where the file's authors present it
+    citation: str = ""  # how they want to be cited
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"([0-9a-f]{64})?", self.sha256):
@@ -154,15 +132,13 @@ def check_name(name: str) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of `folder`; an empty one where there is none.
 
-    Raises:
-        WeightsError: ``manifest.json`` is there but can't be read or understood.
+    Raises WeightsError if ``manifest.json`` is there but can't be read or understood.
     """
     path = folder / MANIFEST_NAME
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document.get("format", FORMAT_VERSION) > FORMAT_VERSION:
-            remedy = "update: pip install -U deblurcli"
-            raise WeightsError(path, "made by a newer deblurcli", remedy)
+            raise WeightsError(path, "made by a newer deblurcli", "update deblurcli")
         entries = {}
         for fields in document["weights"]:
             fields.pop("packaged", None)  # older versions wrote it
@@ -176,17 +152,12 @@ def read_manifest(folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         return Manifest()
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(
-            path, f"not a manifest of weights ({error})", "repair it, or take it away"
-        ) from error
+        reason = f"not a manifest of weights ({error})"
+        raise WeightsError(path, reason, "repair it, or take it away") from error
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes ``manifest.json`` into `folder`, in place of an older one.
-
-    Raises:
-        DeblurError: it can't be written.
-    """
+    """Writes ``manifest.json`` into `folder`, in place of an older one, or raises DeblurError."""
     default = {} if manifest.default is None else {"default": manifest.default}
     entries = [asdict(entry) for entry in manifest.entries.values()]
     document = {"format": FORMAT_VERSION, **default, "weights": entries}
@@ -196,16 +167,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def register(
-    path: Path,
-    *,
-    sources: tuple[str, ...] = (),
-    gmacs: float | None = None,
-    default: bool = False,
+    path: Path, *, sources: tuple[str, ...] = (), gmacs: float | None = None, default: bool = False
 ) -> Entry:
     """Writes what the manifest beside a weights file should say of it, now.
-
-    Its name is the file's, without the suffix. Network, scores and licence come from the model
-    card inside the file; hash and size are measured.
 
     Args:
         sources: none: as an older entry of the same file has them.
@@ -213,8 +177,7 @@ def register(
         default: make it the manifest's default.
 
     Raises:
-        WeightsError: `path` is missing or is not a weights file of deblurcli.
-        UsageError: a manifest can't hold that name.
+        WeightsError, UsageError: `path` is no weights file, or no manifest can hold its name.
         DeblurError: the manifest can't be written.
     """
     manifest, entry = read_manifest(path.parent), describe(path)
@@ -230,19 +193,17 @@ def register(
 
 
 def describe(path: Path) -> Entry:
-    """What a manifest would say of the weights file at `path`, from the file itself; its name
-    need not be one that a manifest may hold.
+    """What a manifest would say of a weights file: what the file says of itself, and its size and
+    hash. Its name is the file's without the suffix, be it one that no manifest may hold.
 
-    Raises:
-        WeightsError: `path` is missing or is not a weights file of deblurcli.
+    Raises WeightsError if `path` is missing or is not a weights file of deblurcli.
     """
     document = read_document(path)
     try:
         config, card = document["network"], document["card"]
-        network = NetworkFacts(body=config["body"], parameters=0)
         with safe_open(path, framework="numpy") as file:
             shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
-        network["parameters"] = sum(map(math.prod, shapes))
+        network = NetworkFacts(body=config["body"], parameters=sum(map(math.prod, shapes)))
         if "scales" in config:
             network["scales"] = config["scales"]
         elif config["gmacs"] is not None:
@@ -257,8 +218,7 @@ def describe(path: Path) -> Entry:
 def read_document(path: str | os.PathLike[str]) -> WeightsDocument:
     """What a weights file says of itself, read without torch and without its parameters.
 
-    Raises:
-        WeightsError: the file is missing, damaged, or not one of ours.
+    Raises WeightsError if the file is missing, damaged, or not one of ours.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -271,8 +231,7 @@ def read_document(path: str | os.PathLike[str]) -> WeightsDocument:
             )
         document: WeightsDocument = json.loads(metadata[METADATA_KEY])
         if document["format"] > WEIGHTS_VERSION:
-            remedy = "update: pip install -U deblurcli"
-            raise WeightsError(path, "made by a newer deblurcli", remedy)
+            raise WeightsError(path, "made by a newer deblurcli", "update deblurcli")
         return document
     except FileNotFoundError:
         raise WeightsError(path, "no such weights file", "see 'deblur weights list'") from None
@@ -288,10 +247,8 @@ def check_zoo(subject: str | os.PathLike[str]) -> None:
 
 def current_names(parameters: Mapping[str, T]) -> dict[str, T]:
     """A network's parameters as they are called today, whichever version named them."""
-    return {
-        ".".join(_OLD_NAMES.get(part, part) for part in name.split(".")): values
-        for name, values in parameters.items()
-    }
+    now = {"first": "conv1", "second": "conv2"}
+    return {".".join(now.get(w, w) for w in name.split(".")): v for name, v in parameters.items()}
 
 
 def graph_name(network: NetworkFacts) -> str:

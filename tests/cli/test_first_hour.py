@@ -199,11 +199,9 @@ def test_help_is_clean_and_as_wide_as_the_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     assert main([*command.split(), "--help"]) == 0
     out = capsys.readouterr().out
-    text, _, examples = out.partition("  Data, in one of" if command else "  Examples:")
-    longest = max(map(len, text.splitlines()))
+    longest = max(map(len, out.splitlines()))
     assert longest <= columns
     if columns >= 80:
-        assert max(map(len, examples.splitlines()), default=0) <= columns
         assert not re.search(r"\.\.\.$", out.partition("Commands:")[2].partition("\n\n")[0], re.M)
     for leak in ("<list", "x>=", "<=x", "<int", "<float", "<str", "<path", "...]..."):
         assert leak not in out
@@ -241,6 +239,38 @@ def test_the_manual_page(capsys: pytest.CaptureFixture[str]) -> None:
 def test_version_as_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
     assert capsys.readouterr().out == f"deblur {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("version", f"deblur {__version__}\n"),
+        ("help", "Usage: deblur [OPTIONS]"),
+        ("help train", "Usage: deblur train"),
+        ("help --man", ".TH DEBLUR"),
+        ("eval --help", "Usage: deblur eval"),
+    ],
+)
+def test_text_as_json(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words.split(), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["text"].startswith(said)
+    assert (document["version"], document["exit_code"]) == (__version__, 0)
+
+
+def test_the_remedy_in_json_names_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--nonsense", "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"]["remedy"] == "see 'deblur train --help'"
+    assert err == "deblur: no such option: --nonsense; see 'deblur train --help'\n"
+
+
+def test_a_page_in_a_missing_folder_is_refused_by_its_name(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", "photo.jpg", "photo.jpg", "-o", "gone/x/page.html"]) == 1
+    said = "deblur: gone/x/page.html: its folder does not exist; make it: mkdir -p gone/x\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(
