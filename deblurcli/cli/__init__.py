@@ -29,6 +29,7 @@ from deblurcli.cli import (
     data,
     eval,  # noqa: A004  (the command's name)
     info,
+    options,
     restore,
     score,
     serve,
@@ -38,7 +39,6 @@ from deblurcli.cli import (
 )
 from deblurcli.cli.help import (
     SETTINGS,
-    Command,
     examples,
     man_page,
     sections,
@@ -131,22 +131,16 @@ app = typer.Typer(
     epilog=restore.EPILOG,
     context_settings=SETTINGS,
 )
-app.callback()(restore.restore)
-app.command("train", epilog=train.EPILOG)(train.train)
-app.command("eval")(eval.evaluate)
+app.callback()(options.spread(restore.restore))
+options.command(app, "train", epilog=train.EPILOG)(train.train)
+options.command(app, "eval")(eval.evaluate)
+options.command(app, "compare")(compare.compare)
+options.command(app, "score")(score.score)
+options.command(app, "serve")(serve.serve)
+options.command(app, "watch")(watch.watch)
+options.command(app, "info")(info.info)
 app.add_typer(data.app, name="data", context_settings=SETTINGS)
 app.add_typer(weights.app, name="weights", context_settings=SETTINGS)
-app.command("compare")(compare.compare)
-app.command("score")(score.score)
-app.command("serve")(serve.serve)
-app.command("watch")(watch.watch)
-app.command("info")(info.info)
-for command in (
-    *app.registered_commands,
-    *data.app.registered_commands,
-    *weights.app.registered_commands,
-):
-    command.cls, command.context_settings = Command, SETTINGS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

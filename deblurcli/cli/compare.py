@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from deblurcli.evaluation.comparison import WrittenPage
 
 
-@options.command
 def compare(
     *,
     before: Path = argument("BEFORE", "A picture, a video, or a folder."),

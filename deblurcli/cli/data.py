@@ -12,6 +12,7 @@ from deblurcli.cli import console, options
 from deblurcli.cli.options import REQUIRED, argument, option, whole_number
 from deblurcli.errors import DeblurError, UsageError, logger
 
+app = console.make_group("Make pairs of blurred and sharp pictures.")
 KINDS = {"linear": ("blur",), "gamma": ("blur_gamma",), "both": ("blur", "blur_gamma")}
 
 
@@ -45,7 +46,7 @@ class DataSetOptions:
         return code
 
 
-@options.command
+@options.command(app, "frames")
 def make_from_frames(
     *,
     sources: list[Path] = argument(
@@ -144,7 +145,7 @@ def make_from_frames(
     return target.say_end(made, failures, clips=report)
 
 
-@options.command
+@options.command(app, "synth")
 def make_from_photos(
     *,
     sources: list[Path] = argument("PHOTO", "Sharp photos, or folders of them."),
@@ -220,8 +221,3 @@ def make_from_photos(
                 written.append(result)
             bar.update()
     return target.say_end(len(written), failures, pairs=written)
-
-
-app = console.make_group("Make pairs of blurred and sharp pictures.")
-app.command("frames")(make_from_frames)
-app.command("synth")(make_from_photos)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from deblurcli.evaluation.scores import Score
 
 
-@options.command
 def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     *,
     data: list[Path] = option(

@@ -33,7 +33,6 @@ VARIABLES = re.compile(
 """The variables that change what deblur does."""
 
 
-@options.command
 def info(
     *,
     device: options.Device = "auto",

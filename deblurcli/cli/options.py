@@ -20,6 +20,7 @@ import typer
 from typer.models import OptionInfo
 
 from deblurcli.cli import console
+from deblurcli.cli.help import SETTINGS, Command
 from deblurcli.errors import UsageError, logger
 
 if TYPE_CHECKING:
@@ -57,8 +58,16 @@ def argument(metavar: str, text: str | None = None, default: T = REQUIRED, **det
     return dataclasses.field(default=default, metadata={"info": info})
 
 
-def command(function: Callable[..., T]) -> Callable[..., T]:
-    """Makes a command of a function.
+def command(
+    app: typer.Typer, name: str, *, epilog: str | None = None
+) -> Callable[[Callable[..., object]], object]:
+    """Makes a function a command of `app`."""
+    register = app.command(name, cls=Command, context_settings=SETTINGS, epilog=epilog)
+    return lambda function: register(spread(function))
+
+
+def spread(function: Callable[..., T]) -> Callable[..., T]:
+    """Makes of a function one that Typer understands.
 
     Its parameters of a dataclass's type are spread over the fields, which become options under
     the dataclass's ``heading``. Every command takes ``-q`` and ``-v``.

@@ -151,7 +151,6 @@ def print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@options.command
 def restore(  # noqa: PLR0912 - one page, from the options to the exit code
     *,
     paths: list[str] | None = argument(

@@ -13,7 +13,6 @@ from deblurcli.errors import DeblurError, UsageError
 FIELDS = ("path", "verdict", "change", "blur_px")
 
 
-@options.command
 def score(
     *,
     paths: list[str] = argument("PATH", "Photos and folders."),

@@ -10,7 +10,6 @@ from deblurcli.cli.options import option
 from deblurcli.errors import UsageError, not_installed
 
 
-@options.command
 def serve(
     *,
     host: str = option(

@@ -87,7 +87,6 @@ class RunOptions:
         return replace(config, **given)
 
 
-@options.command
 def train(
     *,
     run: RunOptions,

@@ -10,7 +10,6 @@ from deblurcli.cli.options import REQUIRED, argument, option
 from deblurcli.errors import UsageError
 
 
-@options.command
 def watch(
     *,
     folder: str = argument("FOLDER", "Where files arrive."),

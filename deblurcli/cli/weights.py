@@ -41,8 +41,7 @@ Name = Annotated[
 Licence = Annotated[str, typer.Option(help="Its licence, if you know it.", metavar="SPDX")]
 
 
-@app.command("list")
-@options.command
+@options.command(app, "list")
 def list_weights(*, json: options.Json = False) -> None:
     """Shows what there is and what is here.
 
@@ -93,8 +92,7 @@ def list_weights(*, json: options.Json = False) -> None:
         console.print_lines("  ".join(map(str.ljust, cells, widths)).rstrip() + more_lines)
 
 
-@app.command()
-@options.command
+@options.command(app, "pull")
 def pull(
     *,
     wanted: list[str] | None = argument(
@@ -112,16 +110,14 @@ def pull(
     console.print_result("\n".join(found.values()), document, json=json)
 
 
-@app.command()
-@options.command
+@options.command(app, "path")
 def path(*, name: Name = "default", json: options.Json = False) -> None:
     """Prints where intact weights lie; downloads nothing."""
     found = hub.find(name, offline=True)
     console.print_result(found, {"name": name, "path": str(found)}, json=json)
 
 
-@app.command()
-@options.command
+@options.command(app, "verify")
 def verify(
     *,
     wanted: list[str] | None = argument(
@@ -149,8 +145,7 @@ def verify(
     return 0 if intact else WeightsError.exit_code
 
 
-@app.command("add")
-@options.command
+@options.command(app, "add")
 def add_weights(
     *,
     source: str = argument("URL|FILE", "A checkpoint (.pth, .ckpt) or a .safetensors."),
@@ -187,8 +182,7 @@ def add_weights(
     keep(network, card, target, name, overwrite=True, json=json)
 
 
-@app.command("import")
-@options.command
+@options.command(app, "import")
 def import_weights(
     *,
     file: Path = argument("FILE", "A DeepDeblur-PyTorch model-N.pt, or its zip archive."),
@@ -255,8 +249,7 @@ def place_for(name: str, *, overwrite: bool) -> Path:
     return target
 
 
-@app.command("export")
-@options.command
+@options.command(app, "export")
 def export_weights(
     *,
     name: Name,
@@ -284,8 +277,7 @@ def export_weights(
     console.note(f"differs from PyTorch by at most {difference:.1g} of the full range")
 
 
-@app.command("register")
-@options.command
+@options.command(app, "register")
 def register_weights(
     *,
     file: Path = argument("FILE.safetensors"),
