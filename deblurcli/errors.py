@@ -23,6 +23,11 @@ DECODER_ERRORS = (
 )
 
 
+def one_line(text: str) -> str:
+    """`text` without the newlines and terminal escapes that, say, the name of a file may hold."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class DeblurError(Exception):
     """An input could not be processed; others go on.
 
@@ -39,9 +44,7 @@ class DeblurError(Exception):
         super().__init__(self.subject, reason, remedy)
 
     def __str__(self) -> str:
-        line = f"{self.subject}: {self.reason}; {self.remedy}"
-        # A file name may hold newlines or terminal escapes; the report is one clean line.
-        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+        return one_line(f"{self.subject}: {self.reason}; {self.remedy}")
 
     def to_json(self) -> dict[str, str]:
         """The parts of the line, for programs."""

@@ -37,14 +37,7 @@ from deblurcli.cli import (
     watch,
     weights,
 )
-from deblurcli.cli.help import (
-    SETTINGS,
-    examples,
-    man_page,
-    sections,
-    width_of_help,
-    write_sections,
-)
+from deblurcli.cli.help import SETTINGS, examples, man_page, sections, width_of_help, write_sections
 from deblurcli.errors import DeblurError, UsageError
 
 if TYPE_CHECKING:  # no part of Typer's interface, so never imported

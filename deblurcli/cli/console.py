@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from deblurcli.errors import DeblurError, logger
+from deblurcli.errors import DeblurError, logger, one_line
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -161,7 +161,3 @@ def silence_stdout() -> None:
     """After the reader of our output has gone: nothing more can be said there."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -10,7 +10,7 @@ from typing import Literal
 from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.cli.options import REQUIRED, argument, option, whole_number
-from deblurcli.errors import DeblurError, UsageError, logger
+from deblurcli.errors import DeblurError, UsageError, logger, one_line
 
 app = console.make_group("Make pairs of blurred and sharp pictures.")
 KINDS = {"linear": ("blur",), "gamma": ("blur_gamma",), "both": ("blur", "blur_gamma")}
@@ -28,7 +28,7 @@ class DataSetOptions:
     def say_plan(self, planned: Iterable[tuple[Path, str]], failures: Sequence[DeblurError]) -> int:
         """``--dry-run``: what would be made from which source; gives the exit code."""
         pairs = list(planned)
-        lines = "\n".join(console.one_line(f"{source} -> {target}") for source, target in pairs)
+        lines = "\n".join(one_line(f"{source} -> {target}") for source, target in pairs)
         entries = [{"source": str(source), "output": target} for source, target in pairs]
         document = {"version": __version__, "planned": entries}
         console.print_result(lines, document, json=self.json)
@@ -96,19 +96,15 @@ def make_from_frames(
         rate = fps or float(clip.fps or LEAST_FPS)
         if rate < LEAST_FPS:
             logger.warning(
-                "%s: %g frames per second, less than %d: moving things will show as copies "
-                "instead of blur; 'deblur data synth' makes smooth blur from sharp photos, "
-                "--fps tells the true rate of slow motion",
-                clip.source,
-                rate,
-                LEAST_FPS,
+                f"{clip.source}: {rate:g} frames per second, less than {LEAST_FPS}: moving things "
+                "will show as copies instead of blur; 'deblur data synth' makes smooth blur from "
+                "sharp photos, --fps tells the true rate of slow motion"
             )
         folder = folders[clip.name] = PairFolder(
             target.output / split / clip.name,
             (*averaging.kinds, SHARP),
             {"command": "data frames", "source": clip.source.name, **asdict(averaging)},
-            overwrite=existing.overwrite,
-            skip_existing=existing.skip_existing,
+            **vars(existing),
         )
         folder.check(clip.files or (clip.source,))
     if target.dry_run:
@@ -200,8 +196,7 @@ def make_from_photos(
             "jpeg": recipe.jpeg,
             "motion": asdict(recipe.motion),
         },
-        overwrite=existing.overwrite,
-        skip_existing=existing.skip_existing,
+        **vars(existing),
     )
     folder.check(photos.values())
     if target.dry_run:

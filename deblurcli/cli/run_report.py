@@ -12,7 +12,7 @@ from deblurcli import __version__
 from deblurcli.batch.estimate import estimate_blur, estimate_clip
 from deblurcli.batch.run import Outcome
 from deblurcli.cli import console
-from deblurcli.errors import DeblurError
+from deblurcli.errors import DeblurError, one_line
 from deblurcli.io import photos
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class RunReport:
                 continue
             planned.append(document)
             if not self.json:
-                print(console.one_line(line), flush=True)
+                print(one_line(line), flush=True)
         if self.json:
             console.print_json({"jobs": planned + [to_json(o) for o in self.outcomes]})
         return console.say_failures(o.error for o in self.outcomes if o.error)

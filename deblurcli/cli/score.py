@@ -8,7 +8,7 @@ import sys
 from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.cli.options import argument, option
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.errors import DeblurError, UsageError, one_line
 
 FIELDS = ("path", "verdict", "change", "blur_px")
 
@@ -43,11 +43,11 @@ def score(
     deblurrer = options.ComputeOptions(device, precision, offline=offline).load(weights)
     rows: list[dict[str, float | str]] = []
     errors: list[DeblurError] = []
-    width = max(len(console.one_line(str(path))) for path in found)
+    width = max(len(one_line(str(path))) for path in found)
 
     def show(row: dict[str, float | str]) -> None:
         facts = f"change {row['change']:4.2f}  blur {row['blur_px']:4.1f} px"
-        path = console.one_line(str(row["path"]))
+        path = one_line(str(row["path"]))
         print(f"{path:<{width}}  {row['verdict']:<16}  {facts}", flush=True)
 
     with console.progress(len(found), "photo") as bar:

@@ -185,11 +185,10 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     if trainer.accelerator.is_main_process:
         folder.prepare(trainer.config, resume=resume)
         if trainer.schedule.progress(trainer.step, trainer.seconds) >= 1:
+            done = f"{trainer.step} steps and {trainer.seconds / 60:.1f} minutes"
             logger.warning(
-                "nothing is left to train: the run has %d steps and %.1f minutes already; "
-                "give more --steps or --minutes, which count from its beginning",
-                trainer.step,
-                trainer.seconds / 60,
+                f"nothing is left to train: the run has {done} already; give more --steps or "
+                "--minutes, which count from its beginning"
             )
     validate, limit = None, config.validate_limit
     if pairs:
