@@ -64,7 +64,7 @@ def list_weights(*, json: options.Json = False) -> None:
         console.print_json(rows)
         return
     table = [("NAME", "NETWORK", "GMACS", "SIZE", "STATE", "LICENCE")]
-    below = [""]
+    below: list[list[str]] = [[]]
     for listing in found:
         entry, network = listing.entry, listing.entry.network
         levels = f", K={network['scales']}" if "scales" in network else ""
@@ -79,17 +79,16 @@ def list_weights(*, json: options.Json = False) -> None:
                 entry.licence,
             )
         )
-        more = [
-            f"{s['psnr_db']:.2f} dB  {name}" for name, s in entry.scores.items() if "psnr_db" in s
-        ]
-        if listing.path or entry.sources:
-            more.insert(
-                0, str(listing.path or f"not here; get it: deblur weights pull {entry.name}")
-            )
-        below.append("".join(f"\n    {line}" for line in more))
+        pull_it = f"not here; get it: deblur weights pull {entry.name}"
+        more = [str(listing.path or pull_it)] if listing.path or entry.sources else []
+        for name, figures in entry.scores.items():
+            if "psnr_db" in figures:
+                more.append(f"{figures['psnr_db']:.2f} dB  {name}")
+        below.append(more)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells, more_lines in zip(table, below, strict=True):
-        console.print_lines("  ".join(map(str.ljust, cells, widths)).rstrip() + more_lines)
+    for cells, more in zip(table, below, strict=True):
+        row = "  ".join(map(str.ljust, cells, widths)).rstrip()
+        console.print_lines("\n    ".join([row, *more]))
 
 
 @options.command(app, "pull")
@@ -121,7 +120,7 @@ def path(*, name: Name = "default", json: options.Json = False) -> None:
 def verify(
     *,
     wanted: list[str] | None = argument(
-        "NAME|FILE", "Else all that are here.", None, autocompletion=options.complete_weights
+        "NAME|FILE", "Names; else all that are here.", None, autocompletion=options.complete_weights
     ),
     json: options.Json = False,
 ) -> int:
@@ -218,7 +217,8 @@ def keep(
     overwrite: bool,
     json: bool,
 ) -> None:
-    """Writes new weights, registers those that have a name, and says how they are used."""
+    """Writes new weights, and says that they are used as `used_as`: their name, by which they are
+    registered, or the path of `target`."""
     from deblurcli.weights.files import save_published
 
     save_published(target, network, card, overwrite=overwrite)
