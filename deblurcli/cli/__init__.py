@@ -37,11 +37,11 @@ from deblurcli.cli import (
     watch,
     weights,
 )
-from deblurcli.cli.help import SETTINGS, examples, man_page, sections, width_of_help, write_sections
+from deblurcli.cli.help import SETTINGS, Command, man_page, width_of_help, write_help
 from deblurcli.errors import DeblurError, UsageError
 
 if TYPE_CHECKING:  # no part of Typer's interface, so never imported
-    from typer._click import Context, HelpFormatter
+    from typer._click import Context
 
 __all__ = ["main"]
 
@@ -98,13 +98,8 @@ class DefaultCommandGroup(TyperGroup):
             return ctx.command.invoke(ctx)
         return super().invoke(ctx)
 
-    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        write_sections(sections(self, ctx), formatter)
-        self.format_commands(ctx, formatter)
-
-    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
-        del ctx
-        write_sections(examples(self), formatter, 36)
+    format_options = write_help
+    format_epilog = Command.format_epilog
 
 
 HOW_TO_GO_ON = {

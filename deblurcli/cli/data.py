@@ -67,7 +67,7 @@ def make_from_frames(
         None,
         "Begin a pair every so many frames; else after the last of the pair before.",
         "FRAMES",
-        parser=options.whole(1),
+        parser=options.number(1, kind=int),
     ),
     split: Literal["train", "test", "val"] = option("train", "The part of the data set."),
     fps: float | None = option(
@@ -146,7 +146,7 @@ def make_from_photos(
     *,
     sources: list[Path] = argument("PHOTO", "Sharp photos, or folders of them."),
     count: int = whole_number(1, "Pairs of each photo.", 1),
-    size: int = option(512, "Side of the pictures.", "PX", parser=options.whole(16)),
+    size: int = option(512, "Side of the pictures.", "PX", parser=options.number(16, kind=int)),
     settings: list[str] | None = option(
         None,
         "Change what is drawn: path_px, rotation_degrees, objects, encoded, noise, jpeg, ... as in "

@@ -40,21 +40,27 @@ def width_of_help() -> int:
     return max(20, min(shutil.get_terminal_size().columns, 110) - 2)
 
 
-class Command(TyperCommand):
-    """A command whose options stand under the headings that they name."""
+def write_help(command: TyperCommand | TyperGroup, ctx: Context, formatter: HelpFormatter) -> None:
+    """Writes what follows the summary: options under their headings, commands, examples."""
 
-    def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        write_sections(sections(self, ctx), formatter)
+    def write(found: Sections, max_column: int) -> None:
+        for heading, rows in found.items():
+            with formatter.section(heading):
+                formatter.write_dl(rows, col_max=min(max_column, formatter.width // 2 - 4))
+
+    write(sections(command, ctx), 30)
+    if isinstance(command, TyperGroup):
+        command.format_commands(ctx, formatter)
+    write(examples(command), 36)
+
+
+class Command(TyperCommand):
+    """A command with help of ours."""
+
+    format_options = write_help
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
-        del ctx
-        write_sections(examples(self), formatter, 36)
-
-
-def write_sections(sections: Sections, formatter: HelpFormatter, max_column: int = 30) -> None:
-    for heading, rows in sections.items():
-        with formatter.section(heading):
-            formatter.write_dl(rows, col_max=min(max_column, formatter.width // 2 - 4))
+        """Writes nothing: `write_help` did."""
 
 
 def sections(command: TyperCommand | TyperGroup, context: Context) -> Sections:

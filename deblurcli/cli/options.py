@@ -121,14 +121,20 @@ def spread(function: Callable[..., T]) -> Callable[..., T]:
 # --- parsing values ------------------------------------------------------------------------
 
 
-def number(low: float, high: float = math.inf) -> Callable[[float | str], float]:
-    """Makes the parser of an option that takes a number from `low` to `high`; nan is none."""
+def number(
+    low: float, high: float = math.inf, kind: type[float] = float
+) -> Callable[[float | str], float]:
+    """Makes the parser of an option that takes a number from `low` to `high`; nan is none.
+
+    `kind` is float, or int for whole numbers.
+    """
 
     def parse(text: float | str) -> float:
         try:
-            value = float(text)
+            value = kind(text)
         except ValueError:
-            raise typer.BadParameter(f"{text!r} is not a number") from None
+            expected = "a whole number" if kind is int else "a number"
+            raise typer.BadParameter(f"{text!r} is not {expected}") from None
         if not low <= value <= high:
             most = "" if high == math.inf else f" and at most {high:g}"
             raise typer.BadParameter(f"{text} is not at least {low:g}{most}")
@@ -137,19 +143,9 @@ def number(low: float, high: float = math.inf) -> Callable[[float | str], float]
     return parse
 
 
-def whole(low: int, high: float = math.inf) -> Callable[[int | str], int]:
-    """Makes the parser of an option that takes a whole number from `low` to `high`."""
-
-    def parse(text: int | str) -> int:
-        number(low, high)(matching(r"[+-]?\d+", "a whole number")(str(text)))
-        return int(text)
-
-    return parse
-
-
 def whole_number(default: T, text: str, low: int) -> T:
     """An `option` that takes a whole number from `low` on."""
-    return option(default, text, "N", parser=whole(low))
+    return option(default, text, "N", parser=number(low, kind=int))
 
 
 def parse_strength(text: float | str) -> float:

@@ -17,7 +17,9 @@ def serve(
         "Where to listen; any other than this computer's own asks for a token.",
         "ADDRESS",
     ),
-    port: int = option(8765, "Port; 0 takes a free one.", "N", parser=options.whole(0, 65535)),
+    port: int = option(
+        8765, "Port; 0 takes a free one.", "N", parser=options.number(0, 65535, kind=int)
+    ),
     max_megabytes: float = option(
         100, "The largest upload.", "N", parser=options.number(0.001, 1e5)
     ),

@@ -93,16 +93,12 @@ def find(  # noqa: PLR0912 - from what is here to what has to be had
 
     Args:
         name_or_path: a name from ``deblur weights list``, "default", or a path: something that
-            ends in ``.safetensors`` or the like, or holds a path separator.
+            ends in ``.safetensors`` or the like, or holds a path separator. A file that no
+            manifest names, one's own training result say, is given out unchecked.
         offline: never download.
         show_progress: gives the bar that shows a download.
 
-    Returns:
-        The path of a file whose sha256 is what the manifest says. A file that no manifest
-        names, one's own training result say, is given out unchecked.
-
-    Raises:
-        WeightsError: the name is unknown, or the file is missing, damaged, or can't be had.
+    Raises WeightsError if the name is unknown, or the file is missing, damaged, or can't be had.
     """
     listing = _look_up(name_or_path)
     entry, path = listing.entry, listing.path
