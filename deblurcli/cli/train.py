@@ -29,7 +29,7 @@ MAY_CHANGE = {
     *("accumulate", "patches_per_picture"),
 }
 
-EPILOG = """Layouts of data; several --data are mixed
+EPILOG = """Data; several --data are mixed
 GOPRO_Large   train/SEQUENCE/blur|blur_gamma|sharp/NNNNNN.png
 REDS          train/train_blur/CLIP/..., train/train_sharp/CLIP/...
 RealBlur      SCENE/blur/blur_N.png, SCENE/gt/gt_N.png
