@@ -174,30 +174,29 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     failures = [result for result in found if not isinstance(result, Score)]
     summaries, lines = summarise(scores), conventions(chosen, cases)
     if json:
-        facts = [
-            {
-                "name": m.name,
-                "identity": m.identity,
-                "parameters": m.parameters,
-                "gmacs_256": m.gmacs,
-            }
-            for m in methods
-        ]
-        results_found = [
-            {"set_name": s.set_name, "method": s.method, "pictures": s.pictures, **s.figures}
-            for s in summaries
-        ]
-        failed = [
-            {
-                "set": f.case.set_name,
-                "image": f.case.name,
-                "method": f.method,
-                "error": str(f.error),
-            }
-            for f in failures
-        ]
-        document = {"deblurcli": __version__, "conventions": lines, "methods": facts}
-        console.print_json({**document, "results": results_found, "failures": failed})
+        document = {
+            "deblurcli": __version__,
+            "conventions": lines,
+            "methods": [
+                {
+                    "name": method.name,
+                    "identity": method.identity,
+                    "parameters": method.parameters,
+                    "gmacs_256": method.gmacs,
+                }
+                for method in methods
+            ],
+            "results": [
+                {"set_name": s.set_name, "method": s.method, "pictures": s.pictures, **s.figures}
+                for s in summaries
+            ],
+            "failures": [
+                {"set": f.case.set_name, "image": f.case.name, "method": f.method}
+                | {"error": str(f.error)}
+                for f in failures
+            ],
+        }
+        console.print_json(document)
     elif scores:
         table = tabulate(summaries, methods, chosen)
         console.print_lines((as_markdown if markdown else as_text)(table))

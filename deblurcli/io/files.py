@@ -86,7 +86,7 @@ def check_target(
     """Raises what `atomic_output` would, before the work rather than after it: `target` exists or
     is a folder (UsageError), or its folder is missing (DeblurError)."""
     if os.path.isdir(target):  # noqa: PTH112 - false for a name too long, where Path raises
-        raise UsageError(target, "is a folder", "give a file name with -o")
+        raise UsageError(target, "is a folder", "give the name of a file")
     if not overwrite and os.path.lexists(target):
         raise already_exists(target, remedy)
     try:
