@@ -1,7 +1,8 @@
 """Every command and every program that README and docs show does what it says it does, in order.
 
 A document is worked through from top to bottom in one folder that holds small files of the names
-that it uses. What is changed of a command is only how long it trains, and with how small a network.
+that it uses. What is changed of a command is only how long it trains, and how small the networks are
+that it trains or exports.
 """
 
 from __future__ import annotations
@@ -126,6 +127,8 @@ def run(line: str) -> int:
             if limit in words:
                 del words[words.index(limit) : words.index(limit) + 2]
         words += SMALL + ([] if {"paper", "--weights"} & {*words} else SMALL_COMPACT)
+    elif words[1:4] == ["weights", "export", "compact"]:
+        words[3] = "mine.safetensors"  # PyTorch traces a network of that size for half a minute
     elif words[1:3] == ["data", "synth"] and "--size" in words:
         words[words.index("--size") + 1] = "256"  # of 512 px, photos would have to be large
     deblur = [sys.executable, "-m", "deblurcli"]
