@@ -55,11 +55,9 @@ class Deblurrer:
 
     Attributes:
         network: the generator, on `device`; None where ONNX Runtime runs it.
-        card: what the weights file says of itself.
-        weights_path: the file the weights came from; None for a network made in memory.
+        card: what the weights file, `weights_path`, says of itself.
         precision: in what it computes, and why.
         overlap_px: what neighbouring tiles share.
-        tile, strength, ensemble: as for `load`.
         tile_limit_px: what memory was found to allow; None as long as it sufficed.
     """
 
@@ -82,13 +80,13 @@ class Deblurrer:
         self.tile = _check_settings(tile, strength, ensemble)
         self.strength, self.ensemble = float(strength), ensemble
         self.backend: TorchBackend | OnnxBackend
-        self.network: RestorationNetwork | None = None
+        self.network = None if isinstance(network, OnnxBackend) else network
         if isinstance(network, OnnxBackend):
             self.backend = network
         else:
             from deblurcli.backends.pytorch import TorchBackend
 
-            self.backend, self.network = TorchBackend(network, device, precision), network
+            self.backend = TorchBackend(network, device, precision)
         self.device, self.precision = self.backend.device, self.backend.precision
         self.overlap_px = self.backend.overlap_px
         self.card = card if card is not None else ModelCard()
@@ -109,7 +107,7 @@ class Deblurrer:
         offline: bool = False,
         show_progress: ShowProgress | None = None,
     ) -> Deblurrer:
-        """Loads weights, by name or from a file, on a device.
+        """Loads weights on a device.
 
         Args:
             weights: ``"default"``, another name that ``deblur weights list`` knows, or a path.

@@ -12,6 +12,9 @@ import os
 import shlex
 import struct
 import zlib
+from typing import TypeAlias
+
+AnyPath: TypeAlias = str | os.PathLike[str]
 
 logger = logging.getLogger("deblurcli")
 """What is no failure, but worth a line: what was left out, what takes longer."""
@@ -39,7 +42,7 @@ class DeblurError(Exception):
 
     exit_code = 1
 
-    def __init__(self, subject: str | os.PathLike[str], reason: str, remedy: str) -> None:
+    def __init__(self, subject: AnyPath, reason: str, remedy: str) -> None:
         self.subject, self.reason, self.remedy = os.fspath(subject), reason, remedy
         super().__init__(self.subject, reason, remedy)
 
@@ -84,10 +87,7 @@ class DeviceMemoryError(DeviceError):
 
 
 def already_exists(
-    path: str | os.PathLike[str],
-    remedy: str = "give another -o, or --overwrite to replace it",
-    *,
-    others: int = 0,
+    path: AnyPath, remedy: str = "give another -o, or --overwrite to replace it", others: int = 0
 ) -> UsageError:
     """Makes the error for an output that is there; `others` counts further ones."""
     more = f" (and {others} other output{'s' if others > 1 else ''})" if others else ""
@@ -95,10 +95,7 @@ def already_exists(
 
 
 def cannot_read(
-    path: str | os.PathLike[str],
-    error: OSError,
-    *,
-    error_class: type[DeblurError] = DeblurError,
+    path: AnyPath, error: OSError, *, error_class: type[DeblurError] = DeblurError
 ) -> DeblurError:
     """Makes the error for an input that the system does not let us read."""
     if isinstance(error, PermissionError):
@@ -115,7 +112,7 @@ def cannot_read(
 
 
 def cannot_write(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     error: OSError,
     remedy: str = "give another -o",
     *,
@@ -126,9 +123,8 @@ def cannot_write(
     if isinstance(error, PermissionError) or error.errno == errno.EROFS:
         return error_class(path, "no permission to write there", remedy)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        if error_class is DeblurError:
-            error_class = DiskFullError
-        return error_class(path, "the disk is full", f"free some space or {remedy}")
+        full_class = DiskFullError if error_class is DeblurError else error_class
+        return full_class(path, "the disk is full", f"free some space or {remedy}")
     if isinstance(error, FileNotFoundError) or not os.path.isdir(folder):  # noqa: PTH112
         missing = f"make it: mkdir -p {shlex.quote(folder)}"
         return error_class(path, "its folder does not exist", missing)
@@ -145,19 +141,16 @@ def install(extra: str) -> str:
 
 
 def not_installed(
-    subject: str | os.PathLike[str],
-    package: str,
-    extra: str,
-    error_class: type[DeblurError] = UsageError,
+    subject: AnyPath, package: str, extra: str, error_class: type[DeblurError] = UsageError
 ) -> DeblurError:
     """Makes the error for a missing package of one of our optional extras."""
     return error_class(subject, f"needs the package {package}", install(extra))
 
 
 def sizes_differ(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     size: tuple[int, int],
-    other: str | os.PathLike[str],
+    other: AnyPath,
     other_size: tuple[int, int],
     remedy: str = "give pictures of one size",
 ) -> DeblurError:
@@ -166,9 +159,7 @@ def sizes_differ(
     return DeblurError(path, sizes, remedy)
 
 
-def too_small(
-    path: str | os.PathLike[str], size: tuple[int, int], min_px: int, remedy: str
-) -> DeblurError:
+def too_small(path: AnyPath, size: tuple[int, int], min_px: int, remedy: str) -> DeblurError:
     """Makes the error for a picture of (width, height) with a side shorter than `min_px`."""
     reason = f"is {size[0]}x{size[1]} pixels, smaller than the {min_px} that are needed"
     return DeblurError(path, reason, remedy)

@@ -17,16 +17,7 @@ from numpy.typing import NDArray
 
 from deblurcli.devices import CPU_BUDGET_BYTES, Precision
 from deblurcli.errors import DeviceError, WeightsError, logger, not_installed
-from deblurcli.weights import hub
-from deblurcli.weights.manifest import (
-    CHECKPOINT_SUFFIXES,
-    METADATA_KEY,
-    ModelCard,
-    current_names,
-    damaged,
-    graph_name,
-    read_document,
-)
+from deblurcli.weights import hub, manifest
 
 
 class OnnxBackend:
@@ -62,7 +53,7 @@ class OnnxBackend:
             from safetensors.numpy import load_file
 
             graph = model.read_bytes()
-            for name, array in current_names(load_file(weights)).items():
+            for name, array in manifest.current_names(load_file(weights)).items():
                 # Not those that take no part, such as what makes a coarser level's picture.
                 if (full_name := f"network.{name}").encode() in graph:
                     values = array.astype(np.float32)
@@ -72,18 +63,19 @@ class OnnxBackend:
             self._session = onnxruntime.InferenceSession(
                 os.fspath(model), options, providers=["CPUExecutionProvider"]
             )
-            about = json.loads(self._session.get_modelmeta().custom_metadata_map[METADATA_KEY])
+            told = self._session.get_modelmeta().custom_metadata_map
+            about = json.loads(told[manifest.METADATA_KEY])
             tiles = about["tiles"]
             self.overlap_px = int(tiles["overlap_px"])
             self.alignment_px = int(tiles["alignment_px"])
             self._bytes_per_pixel = float(tiles["bytes_per_pixel"])
-            card = about["card"] if model == weights else read_document(weights)["card"]
-            self.card = ModelCard.from_json(card)
+            card = about["card"] if model == weights else manifest.read_document(weights)["card"]
+            self.card = manifest.ModelCard.from_json(card)
         except KeyError as error:
             reason = f"not a model that deblurcli exported, or an old one (no {error})"
             raise WeightsError(model, reason, "export it anew: deblur weights export") from None
         except Exception as error:  # ONNX Runtime's have no class in common
-            raise damaged(model, error) from error
+            raise manifest.damaged(model, error) from error
 
     @staticmethod
     def check(device: str, precision: str) -> None:
@@ -113,9 +105,9 @@ def find_graph(weights: Path) -> Path:
         WeightsError: there is none, and no PyTorch to make it.
     """
     is_ours, name = False, ""
-    if weights.suffix not in CHECKPOINT_SUFFIXES:
-        network = read_document(weights)["network"]
-        is_ours, name = network["body"] in ("unet", "resnet"), graph_name(network)
+    if weights.suffix not in manifest.CHECKPOINT_SUFFIXES:
+        network = manifest.read_document(weights)["network"]
+        is_ours, name = network["body"] in ("unet", "resnet"), manifest.graph_name(network)
     for folder in hub.places().values():
         if name and (folder / name).is_file():
             return folder / name

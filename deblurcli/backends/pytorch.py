@@ -74,12 +74,10 @@ class TorchBackend:
                 # fp16 ends at 65504; beyond that the picture would come out black.
                 logger.info("fp16 overflowed; this part is computed in fp32 instead")
                 restored = self._compute(blurred, torch.float32)
-        except (RuntimeError, MemoryError) as error:
-            words = str(error)
-            if not (
-                isinstance(error, torch.OutOfMemoryError | MemoryError)
-                or any(part in words for part in _OUT_OF_MEMORY)
-            ):
+        except (torch.OutOfMemoryError, MemoryError):
+            pass
+        except RuntimeError as error:
+            if not any(words in str(error) for words in _OUT_OF_MEMORY):
                 raise
         # Not within the except block: its traceback would keep the tensors alive.
         if restored is None and self.device.type == "cuda":

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
 from deblurcli.models.config import GeneratorConfig
-from deblurcli.models.layers import ResidualBlock
+from deblurcli.models.network import ResidualBlock
 
 
 def compact_config(

@@ -7,7 +7,7 @@ import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
 from deblurcli.models.config import GeneratorConfig
-from deblurcli.models.layers import ResidualBlock, without_autocast
+from deblurcli.models.network import ResidualBlock, without_autocast
 
 
 def deepdeblur_config(scales: int = 3, value_range: float = 1.0) -> GeneratorConfig:

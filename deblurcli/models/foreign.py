@@ -1,8 +1,5 @@
-"""Other people's networks, rebuilt by spandrel from nothing but their parameters.
-
-spandrel (github.com/chaiNNer-org/spandrel) knows the architecture by the names and shapes of the
-parameters. It comes with the extra ``zoo``; this module imports it where it is needed.
-"""
+"""Other people's networks, rebuilt by spandrel (github.com/chaiNNer-org/spandrel, extra ``zoo``),
+which knows the architecture by the names and shapes of the parameters."""
 
 from __future__ import annotations
 
@@ -81,8 +78,8 @@ def load_foreign(parameters: Mapping[str, Tensor]) -> ForeignNetwork:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnsuitableNetworkError(f"its parameters fit no network ({detail})") from error
     name, purpose = descriptor.architecture.name, descriptor.purpose
-    tasks = {"SR": "upscaling", "FaceSR": "faces", "Inpainting": "filling holes"}
     if purpose != "Restoration" or not isinstance(descriptor, spandrel.ImageModelDescriptor):
+        tasks = {"SR": "upscaling", "FaceSR": "faces", "Inpainting": "filling holes"}
         task = tasks.get(purpose, purpose)
         raise UnsuitableNetworkError(f"{name}, a network for {task}, not for restoration")
     if descriptor.scale != 1 or (descriptor.input_channels, descriptor.output_channels) != (3, 3):

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from deblurcli.models.compact import GatedBlock, Int8GatedBlock, UNetLevel
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.deepdeblur import ResNetLevel
-from deblurcli.models.layers import without_autocast
-from deblurcli.models.network import RestorationNetwork
+from deblurcli.models.network import RestorationNetwork, without_autocast
 
 
 class MultiScaleGenerator(RestorationNetwork):

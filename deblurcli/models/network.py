@@ -1,11 +1,13 @@
-"""What every network of this package is to those who run it."""
+"""What every network of this package is to those who run it, and what they share."""
 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -40,6 +42,25 @@ class RestorationNetwork(nn.Module):
     def forward(self, blurred: Tensor) -> Tensor:
         """The restored images, ``(N, 3, H, W)`` like `blurred`."""
         raise NotImplementedError
+
+
+class ResidualBlock(nn.Module):
+    """conv, ReLU, conv, add; no normalisation and no ReLU after the sum (the paper, Fig. 2)."""
+
+    def __init__(self, channels: int, kernel_px: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, kernel_px, padding=kernel_px // 2)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_px, padding=kernel_px // 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        change: Tensor = self.conv2(F.relu(self.conv1(features), inplace=True))
+        return change.add_(features)
+
+
+def without_autocast(device: str) -> AbstractContextManager[object]:
+    """Computes as the operands' dtypes say, on devices of this type."""
+    known = torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if known else nullcontext()
 
 
 def main_convolution(network: nn.Module) -> tuple[int, int, int]:
