@@ -106,16 +106,16 @@ def choose_precision(
             raise DeviceError("int8", "for x86 CPUs only", "use --precision auto")
         beside = choose_precision("auto", device, shape)
         return Precision("int8", f"asked for; beside it {beside}: {beside.reason}", beside.name)
+    if name == "fp16" and device.type == "cpu":
+        raise DeviceError("fp16", "not supported on CPUs", "use --precision auto, bf16 or fp32")
     if name == "fp16":
-        if device.type == "cpu":
-            raise DeviceError("fp16", "not supported on CPUs", "use --precision auto, bf16 or fp32")
         return Precision("fp16", "asked for")
     if name not in ("auto", "bf16"):
         raise UsageError(name, "no such precision", "give auto, fp32, bf16, fp16 or int8")
-    if device.type == "mps":
-        if name == "auto":
-            return Precision("fp32", "half precision is not relied on on Apple GPUs")
+    if device.type == "mps" and name == "bf16":
         raise DeviceError("bf16", "not supported on Apple GPUs", "use --precision fp32 or fp16")
+    if device.type == "mps":
+        return Precision("fp32", "half precision is not relied on on Apple GPUs")
     native, where = _native_bf16(device)
     if name == "bf16":
         return Precision("bf16", "asked for" if native else f"asked for, though slow: {where}")
@@ -239,6 +239,5 @@ def send(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
     import torch
 
     tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    pinned = tensor.pin_memory() if device.type == "cuda" else tensor
+    return pinned.to(device, non_blocking=True)

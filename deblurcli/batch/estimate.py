@@ -1,9 +1,8 @@
 """How blurred a photo is, and whether restoring helps: the network's own answer on a few parts.
 
 What is sharp the network leaves nearly as it is; in what is blurred by motion it redraws the
-edges. How much it changes the gradients (differences of neighbouring pixels), relative to those
-that are there, tells the two apart far better than how strong the gradients are, which depends
-on what is photographed. How well it does is measured in docs/command-line.md.
+edges. How much it changes the gradients, relative to those that are there, tells the two apart far
+better than how strong they are, which depends on the subject (measured in docs/command-line.md).
 """
 
 from __future__ import annotations
@@ -69,14 +68,8 @@ class BlurEstimate:
 def estimate_blur(deblurrer: Deblurrer, image: Image) -> BlurEstimate:
     """Restores the parts of a photo with the strongest gradients, and looks at the change.
 
-    The estimate is the mean of the two parts that change most, as moving objects may be small.
-
-    Args:
-        deblurrer: with the network to ask; its strength does not matter unless it is 0.
-        image: ``(H, W, 3)`` uint8, uint16 or float32 in [0, 1], sRGB.
-
-    Raises:
-        DeviceMemoryError: the device's memory is too small even for the smallest tile.
+    The estimate is the mean of the two parts that change most, as moving objects may be small; the
+    deblurrer's strength does not matter unless it is 0. Takes and raises what `restore` does.
     """
     height, width = image.shape[:2]
     if min(height, width) <= _BORDER_PX:  # there are no edges to judge by
@@ -130,13 +123,8 @@ class ClipEstimate:
 
 
 def estimate_clip(deblurrer: Deblurrer, job: Job, wishes: ClipOptions) -> ClipEstimate | None:
-    """Encodes two seconds from the middle of a video, and times the network on a frame of its size.
-
-    None where the video does not say how long it is.
-
-    Raises:
-        DeblurError: it can't be decoded, or not be written so.
-    """
+    """Encodes two seconds from the middle of a video, and times the network on a frame of its size;
+    None where the video does not say how long it is."""
     from deblurcli.io import videos  # takes its time, and most runs hold none
 
     assert job.source is not None and job.target is not None

@@ -1,7 +1,4 @@
-"""Which files a run reads and which it writes: from what the user named to jobs.
-
-Everything that could lose data, or fail after hours of work, is refused here.
-"""
+"""From what the user named to jobs: what could lose data, or fail after hours, is refused here."""
 
 from __future__ import annotations
 
@@ -239,7 +236,7 @@ def _is_folder(path: str | Path) -> bool:
 def _is_output_folder(
     output: str, single: Path | None, to_frames: bool, inputs: Sequence[str]
 ) -> bool:
-    """Whether `output` means a folder that the results lie in; `single` is the only input."""
+    """Whether `output` means a folder that results lie in; `single` is the only input, if it is."""
     if single is not None and to_frames and _kind(single, False) == "video":
         # The folder is the result: -o frames/ then holds the frames themselves, or did so after an
         # earlier run.
@@ -281,8 +278,7 @@ def _output_name(
         is_ending = any(letter.isalpha() for letter in ending)
         return relative.with_suffix(own) if is_ending else Path(f"{relative}{own}")
     if kind == "frames":
-        name = f"{relative.name or relative.resolve().name}.mp4"
-        return relative.with_name(name) if relative.name else Path(name)
+        return Path(f"{source.name or source.resolve().name}.mp4")
     if to_frames:
         return relative.with_suffix("")
     from deblurcli.io.videos import CONTAINERS  # takes its time, and most runs hold no video
@@ -344,11 +340,11 @@ def _check_clashes(jobs: Sequence[Job], overwrite: bool) -> None:
 
 
 def _missing(source: str, given: Sequence[str], error: OSError) -> DeblurError:
-    for text in given:
-        if "://" in text and Path(text) == Path(source):
-            remedy = "download it first; deblur reads files only"
-            return DeblurError(text, "an address, not a file", remedy)
-    if isinstance(error, FileNotFoundError) and any(letter in source for letter in "*?["):
+    address = next((text for text in given if "://" in text and Path(text) == Path(source)), None)
+    if address is not None:
+        remedy = "download it first; deblur reads files only"
+        return DeblurError(address, "an address, not a file", remedy)
+    if isinstance(error, FileNotFoundError) and set(source) & set("*?["):
         return DeblurError(source, "no file matches this pattern", "check the folder and the name")
     return cannot_read(source, error)
 
@@ -357,18 +353,13 @@ def check_options_apply(plan: Plan, options: ClipOptions) -> None:
     """Raises UsageError for wishes for videos where there is none to apply them to."""
     if options.side_by_side and options.to_frames:
         raise UsageError("--side-by-side", "makes a video, --frames none", "leave one of them out")
-    encodes, cuts = {"video", "frames"}, {"video"}
-    for option, wish, takers in (
-        ("--fps", options.fps, {"frames"}),
-        ("--codec", options.codec, encodes),
-        ("--crf", options.crf, encodes),
-        ("--preset", options.preset, encodes),
-        ("--start", options.start, cuts),
-        ("--end", options.end, cuts),
-        ("--frames", options.to_frames or None, cuts),
-        ("--side-by-side", options.side_by_side or None, cuts),
-    ):
-        if wish is not None and not plan.kinds & takers:
-            wanted = "folder of numbered frames" if option == "--fps" else "video"
+    takers: dict[str, set[media.Kind]] = {"fps": {"frames"}}
+    takers |= {name: {"video", "frames"} for name in ("codec", "crf", "preset")}
+    takers |= {name: {"video"} for name in ("start", "end", "to_frames", "side_by_side")}
+    for name, kinds in takers.items():
+        wish = getattr(options, name)
+        if wish is not None and wish is not False and not plan.kinds & kinds:
+            option = "--frames" if name == "to_frames" else f"--{name.replace('_', '-')}"
+            wanted = "folder of numbered frames" if name == "fps" else "video"
             reason = f"there is no {wanted} among the inputs"
             raise UsageError(option, reason, "add --video, or leave it out")

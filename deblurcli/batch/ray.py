@@ -1,10 +1,8 @@
-"""Doing the jobs of a plan on a Ray cluster: each job is a Ray task.
+"""Doing the jobs of a plan on a Ray cluster, whose machines must see the files under one path.
 
-Workers read and write the files themselves, so all machines must see them under the same paths.
-Ray keeps the processes between tasks, each with its network loaded, and gives the task of one
-that died (its machine was taken away, or its memory ran out) to another. An `ActorPool` of
-restarted actors would do less: a task that waits for an actor whose machine is gone waits for
-ever where no other machine has room for that actor.
+Each job is a Ray task: Ray keeps the processes between them, each with its network loaded, and
+gives the task of one that died (its machine was taken away, or its memory ran out) to another. With
+an `ActorPool`, a task whose machine is gone waits for ever where no other has room for its actor.
 """
 
 from __future__ import annotations
@@ -69,11 +67,7 @@ def restore_job(
 
 
 def run(
-    jobs: Sequence[Job],
-    options: RunOptions,
-    network: NetworkChoice,
-    *,
-    workers: int | None = None,
+    jobs: Sequence[Job], options: RunOptions, network: NetworkChoice, workers: int | None = None
 ) -> Generator[Outcome, None, None]:
     """Does `jobs` on the cluster that ``RAY_ADDRESS`` names, else on a local one, and yields what
     became of each, in the order in which they end.

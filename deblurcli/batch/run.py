@@ -1,8 +1,5 @@
-"""Does the jobs of a plan: reading, computing and writing at the same time.
-
-A photo's way: `read_photo` in a reading thread, `Deblurrer.restore` in the calling thread,
-`write_photo` in a writing thread. How many photos are on the way at once is bounded by their
-pixels, so that memory does not grow with the number of jobs.
+"""Does the jobs of a plan. While the calling thread restores a photo, other threads read the next
+and write the last ones: as many as their pixels allow, so that memory does not grow with the jobs.
 """
 
 from __future__ import annotations
@@ -98,15 +95,14 @@ def run(
     """
     for is_photo, alike in groupby(jobs, key=lambda job: job.kind == "photo"):
         if is_photo:
-            yield from _run_photos(list(alike), deblurrer, options, progress)
-        else:
-            for job in alike:
-                show = None if progress is None else partial(progress, job)
-                yield _run_clip(job, deblurrer, options, show)
+            yield from _run_photos(alike, deblurrer, options, progress)
+            continue
+        for job in alike:
+            yield _run_clip(job, deblurrer, options, progress and partial(progress, job))
 
 
 def _run_photos(
-    jobs: Sequence[Job],
+    jobs: Iterator[Job],
     deblurrer: Deblurrer,
     options: RunOptions,
     progress: Callable[[Job, int, int | None], None] | None,
@@ -115,12 +111,11 @@ def _run_photos(
     writers = ThreadPoolExecutor(_THREADS, "deblur-write")
     reading: deque[tuple[Job, Future[photos.Photo] | None]] = deque()
     writing: deque[tuple[Outcome, Future[None]]] = deque()
-    waiting = iter(jobs)
     ahead = 1
 
     try:
         while True:
-            while len(reading) + len(writing) <= ahead and (job := next(waiting, None)):
+            while len(reading) + len(writing) <= ahead and (job := next(jobs, None)):
                 # A pipe may keep us waiting for ever, and Ctrl-C only reaches the thread that
                 # calls: that is where pipes are read.
                 is_file = job.source is not None and job.source.is_file()

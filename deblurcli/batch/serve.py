@@ -1,8 +1,7 @@
 """A local page to drop photos on: the requests, one queue, and one thread that restores.
 
-Photos are read, restored and written by the functions that the command uses, but in memory:
-nothing is written to disk. What is held is bounded; what does not fit is refused for now, and the
-page tries again. Needs the extra ``serve``.
+Nothing is written to disk. What is held in memory is bounded; what does not fit is refused for now,
+and the page tries again. Needs the extra ``serve``.
 """
 
 from __future__ import annotations
@@ -113,12 +112,13 @@ class PhotoQueue:
 
     def has_room(self, more_bytes: int) -> bool:
         """Whether so many bytes more may be held; forgets results that nobody fetched."""
-        now = time.monotonic()
+        held, now = self.receiving_bytes + more_bytes, time.monotonic()
         for upload in list(self.uploads.values()):
             if upload.ended and now - upload.ended > self._options.keep_seconds:
                 self.uploads.pop(upload.id, None)
-        held = sum(upload.held_bytes for upload in list(self.uploads.values()))
-        return held + self.receiving_bytes + more_bytes <= self._options.max_held_bytes
+            else:
+                held += upload.held_bytes
+        return held <= self._options.max_held_bytes
 
     def add(self, upload: Upload) -> None:
         self.uploads[upload.id] = upload
