@@ -1,8 +1,8 @@
 """Every command and every program that README and docs show does what it says it does, in order.
 
 A document is worked through from top to bottom in one folder that holds small files of the names
-that it uses. What is changed of a command is only how long it trains, and how small the networks are
-that it trains or exports.
+that it uses. What is changed of a command is only how long it trains, and how small the networks
+are that it trains or exports.
 """
 
 from __future__ import annotations
