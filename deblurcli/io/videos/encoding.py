@@ -213,8 +213,9 @@ def choose_encoding(
         settings[encoder.preset_option] = preset
     pixel_format, notes = _choose_pixel_format(found, source_format, source_codec)
     tag = "hvc1" if name == "libx265" and container_format in ("mp4", "mov") else None
-    how = (name, pixel_format, settings, container_options)
-    return Encoding(container_format, *how, tag, tuple(notes))
+    return Encoding(
+        container_format, name, pixel_format, settings, container_options, tag, tuple(notes)
+    )
 
 
 def _choose_pixel_format(

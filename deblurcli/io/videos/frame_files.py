@@ -80,8 +80,8 @@ def restore_frames(
     encoding = choose_encoding(container, "png", VideoFormat(kind, *size), options)
     picture = Picture(*size, _BT709, 1 / rate, rate)
     with open_writer(sources, target, encoding, picture, options) as writer:
-        steps, put, kept = itertools.chain([first], steps), writer.write, writer.segments
-        restore_steps(steps, put, restore, kept, options, size, total)
+        steps, write, segments = itertools.chain([first], steps), writer.write, writer.segments
+        restore_steps(steps, write, restore, segments, options, size, total)
     return VideoResult(total, encoding.notes)
 
 

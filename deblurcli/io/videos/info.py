@@ -19,8 +19,15 @@ from PIL import Image, ImageSequence
 from deblurcli.errors import DeblurError, cannot_read
 
 CONTAINERS = {
-    **{".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"},
-    **{".avi": "avi", ".ts": "mpegts", ".mts": "mpegts", ".m2ts": "mpegts"},
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+    ".ts": "mpegts",
+    ".mts": "mpegts",
+    ".m2ts": "mpegts",
 }
 """Containers that are written, by the ending of the output."""
 

@@ -73,12 +73,15 @@ def to_rgb(frame: VideoFrame, bits: int, reformatter: VideoReformatter) -> Video
 
     `reformatter` is for one thread, and quick where frames are alike.
     """
-    size, matrix = (frame.width, frame.height), None
-    if not frame.format.is_rgb:
-        matrix = matrix_of(frame.colorspace, *size)
-    kind = RGB16 if bits > 8 else "rgb24"
-    ranges = (_range_of(frame), _FULL)
-    rgb = reformatter.reformat(frame, *size, kind, matrix, None, _FLAGS, *ranges)
+    matrix = matrix_of(frame.colorspace, frame.width, frame.height)
+    rgb = reformatter.reformat(
+        frame,
+        format=RGB16 if bits > 8 else "rgb24",
+        interpolation=_FLAGS,
+        src_colorspace=None if frame.format.is_rgb else matrix,
+        src_color_range=_range_of(frame),
+        dst_color_range=_FULL,
+    )
     rgb.make_writable()  # a frame that needed no conversion may still be the decoder's own
     return rgb
 
@@ -121,10 +124,17 @@ class PixelWriter:
 
     def _convert(self, frame: VideoFrame) -> VideoFrame:
         """The frame, RGB or YUV, in the encoder's size and format."""
-        size, matrix = (self._width, self._height), self._matrix
-        matrices = (None if frame.format.is_rgb else matrix, matrix)
-        ranges = (_range_of(frame), _FULL if self._colour.range == _FULL else _LIMITED)
-        return self._reformatter.reformat(frame, *size, self._format, *matrices, _FLAGS, *ranges)
+        return self._reformatter.reformat(
+            frame,
+            width=self._width,
+            height=self._height,
+            format=self._format,
+            interpolation=_FLAGS,
+            src_colorspace=None if frame.format.is_rgb else self._matrix,
+            dst_colorspace=self._matrix,
+            src_color_range=_range_of(frame),
+            dst_color_range=_FULL if self._colour.range == _FULL else _LIMITED,
+        )
 
 
 def exceeds_rgb(frame: VideoFrame) -> bool:
@@ -211,6 +221,11 @@ def turn_upright(pixels: Pixels, display_matrix: DisplayMatrix | None) -> Pixels
     if display_matrix is None:
         return pixels
     a, b, _, c, d = display_matrix[:5]
-    if abs(a) + abs(d) < abs(b) + abs(c):
-        pixels, a, d = pixels.swapaxes(0, 1), c, b
-    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+    across, down = a, d
+    if abs(a) + abs(d) < abs(b) + abs(c):  # a quarter turn
+        pixels, across, down = pixels.swapaxes(0, 1), c, b
+    if across < 0:
+        pixels = pixels[:, ::-1]
+    if down < 0:
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

@@ -86,8 +86,8 @@ def restore_video(
         with open_writer([source], target, encoding, picture, options, reader.part) as writer:
             writer.copy_from(reader, copied, strip=options.strip)
             steps, total = itertools.chain([first], steps), reader.frame_count
-            put, kept = writer.write, writer.segments
-            count = restore_steps(steps, put, restore, kept, options, size, total)
+            write, segments = writer.write, writer.segments
+            count = restore_steps(steps, write, restore, segments, options, size, total)
         notes = (*copied.notes, *encoding.notes, *reader.notes)
         return VideoResult(count, notes, reader.damage())
 

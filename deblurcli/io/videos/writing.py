@@ -136,7 +136,7 @@ class VideoWriter:
         self._copies: dict[int, streams.Copy] = {}
         self._waiting: deque[Packet[Stream]] = deque()
         self._durations: dict[int, int] = {}
-        self._last_pts = self._last_dts = -sys.maxsize  # so that any time comes after
+        self._last_pts = self._last_dts = -sys.maxsize  # any time comes after that
         self.segments, self._frame_count = segments, 0
         self._loaded: deque[EncodedPacket] = deque()
         # Of the segment at hand: its encoder, its packets so far, its first time.

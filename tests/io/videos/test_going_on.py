@@ -204,6 +204,16 @@ def test_what_a_killed_run_left_beside_the_target_of_a_link_goes(
     assert {path.name for path in tmp_path.iterdir()} == {"disk", "out.mp4"} and link.is_symlink()
 
 
+def test_frames_replace_the_folder_that_a_link_points_to(clip: Path, tmp_path: Path) -> None:
+    folder, link = tmp_path / "disk" / "frames", tmp_path / "out"
+    folder.mkdir(parents=True)
+    (folder / "frame-000099.png").write_bytes(b"old")
+    link.symlink_to(folder)
+    restore_to_frames(clip, link, same, end=0.1, overwrite=True)
+    assert link.is_symlink() and not (link / "frame-000099.png").exists()
+    assert (link / "frame-000001.png").exists() and list(folder.parent.iterdir()) == [folder]
+
+
 def test_the_pictures_are_right_across_segments(clip: Path, tmp_path: Path) -> None:
     restore_video(clip, tmp_path / "out.mp4", brighter, crf=8, preset="veryfast")
     before, after = (decode(p, (160, 120), count=FRAMES) for p in (clip, tmp_path / "out.mp4"))
