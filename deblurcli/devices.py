@@ -43,7 +43,7 @@ class Precision:
 
     The images and the sums with them stay in fp32; only the features between are in `name`, and
     beside the convolutions that int8 computes, in `beside_int8`. On 8-bit output bf16 differs from
-    fp32 by at most 0.25/255 in the mean, and a PSNR of 50 dB (held by a test).
+    fp32 by at most 0.25/255 in the mean, with a PSNR of at least 50 dB (held by a test).
     """
 
     name: PrecisionName
@@ -153,7 +153,8 @@ def bf16_speedup(shape: ConvolutionShape) -> float:
             start = time.perf_counter()
             torch.nn.functional.conv2d(x, w)
             seconds[dtype].append(time.perf_counter() - start)
-    known[key] = round(min(seconds[torch.float32][1:]) / min(seconds[torch.bfloat16][1:]), 2)
+    speedup = min(seconds[torch.float32][1:]) / min(seconds[torch.bfloat16][1:])
+    known[key] = float(f"{speedup:.3g}")
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f"{file.name}.{os.getpid()}.part")

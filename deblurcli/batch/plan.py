@@ -124,8 +124,9 @@ def plan(
             result.jobs.append(job)
         elif not os.path.lexists(target) and not takes_files(target.parent):
             result.failed.append((job, cannot_write(target, PermissionError())))
+        # An empty file is what a killed program leaves.
         elif os.path.lexists(target) and not overwrite and not (skip_existing and is_empty(target)):
-            result.done.append(job)  # an empty one, too, is what a killed program leaves
+            result.done.append(job)
         else:
             result.jobs.append(job)
     if result.done and not skip_existing:
