@@ -205,7 +205,9 @@ class Deblurrer:
                 finished = 0
                 try:
                     strips = restore_strips(
-                        *(restore_tile, len(blurred), width),
+                        restore_tile,
+                        len(blurred),
+                        width,
                         tile_px=tile_px,
                         overlap_px=self.overlap_px,
                         alignment_px=step_px,

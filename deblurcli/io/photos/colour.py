@@ -79,14 +79,10 @@ class Icc:
 
     def to_srgb(self, native: Samples) -> Samples:
         samples = native[..., 0] if self._space == "gray" else native
-        return self._convert(
-            np.ascontiguousarray(samples), self._profile, self._srgb, self._space, "rgb"
-        )
+        return self._convert(samples, self._profile, self._srgb, self._space, "rgb")
 
     def _from_srgb(self, pixels: Samples) -> Samples:
-        own = self._convert(
-            np.ascontiguousarray(pixels), self._srgb, self._profile, "rgb", self._space
-        )
+        own = self._convert(pixels, self._srgb, self._profile, "rgb", self._space)
         return own.reshape(*pixels.shape[:2], -1).astype(np.int32)
 
     def _convert(self, samples: Samples, from_: bytes, to: bytes, space: str, out: str) -> Samples:
