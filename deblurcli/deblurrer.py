@@ -200,9 +200,13 @@ class Deblurrer:
                 output[...] = image
                 return output
             left, step_px = output, self.backend.alignment_px
+            # In place, a pass that ran out of memory is followed by one of what is left and the
+            # overlap `above`, blurred as it was; of that, the upper half stays as it is `kept`.
+            in_place = np.may_share_memory(output, image)
+            kept = output[:0]
             while True:
                 tile_px = min(self.tile_px(height, width), max(height, width))
-                finished = 0
+                finished, above = 0, blurred[:0]
                 try:
                     strips = restore_strips(
                         restore_tile,
@@ -214,14 +218,20 @@ class Deblurrer:
                         on_tile=on_tile,
                     )
                     for rows, strip in strips:
-                        left[rows] = self._finish(blurred[rows], strip)
+                        restored = self._finish(blurred[rows], strip)
                         del strip  # before the next row of tiles is held beside it
+                        above = blurred[rows][-self.overlap_px :].copy()
+                        left[rows] = restored
+                        left[rows][: len(kept[rows])] = kept[rows]
                         finished = rows.stop
                     return output
                 except _OutOfMemoryError:
                     pass  # its traceback would keep what the pass held
-                if out is not None:  # the rows that are finished may be gone from `image`
-                    blurred, left = blurred[finished:], left[finished:]
+                if in_place and finished:
+                    first = finished - len(above)
+                    blurred, left = blurred[first:], left[first:]
+                    kept = left[: len(above) // 2].copy()
+                    blurred[: len(above)] = above
                 device, limit_px = str(self.device), tile_px // 2 // step_px * step_px
                 if limit_px < MIN_TILE_PX:
                     reason = f"out of memory even with tiles of {MIN_TILE_PX} pixels"

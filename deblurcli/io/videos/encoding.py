@@ -226,9 +226,11 @@ def _choose_pixel_format(
     wanted = source.name
     # What few players show matters more to those who make a video of an animation.
     if source_codec in ("gif", "apng") or source.has_palette or len(source.components) < 3:
-        wanted = "yuv420p" if depth <= 8 else "yuv420p12le"
+        wanted = "yuv420p" if depth <= 8 else "yuv420p10le" if depth <= 10 else "yuv420p12le"
     supported = [f.name for f in encoder.video_formats or ()] or ["yuv420p"]
     planar = [name for name in supported if re.fullmatch(r"yuv4\d\dp(1[024]le)?", name)]
+    if "444" in wanted or source.is_rgb:  # FFmpeg would give up no less chroma for 4:2:2
+        planar = [name for name in planar if "444" in name or "422" in name] or planar
     chosen = find_best_pix_fmt_of_list(planar or supported, wanted)[0]
     assert chosen is not None  # as the list is not empty
     name, notes = chosen.name, []

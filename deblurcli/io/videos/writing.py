@@ -215,6 +215,10 @@ class VideoWriter:
         for packet in packets:
             pts = self._first_pts + (packet.pts or 0)
             dts = pts if packet.dts is None else self._first_pts + packet.dts
+            # libx265 leaves it at some random number where it gets fewer frames than it reorders.
+            earliest = 2 * self._first_pts - self._last_pts - 1 / self._time_base
+            if not earliest <= dts <= pts:
+                dts = pts
             duration = self._durations.pop(pts, 0) or packet.duration or 0
             encoded = EncodedPacket(pts, dts, duration, packet.is_keyframe, bytes(packet))
             self._finished.append(encoded)

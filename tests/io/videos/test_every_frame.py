@@ -47,6 +47,16 @@ def test_the_last_frames_come_out_where_sound_is_the_first_stream(tmp_path: Path
     assert ffprobe(tmp_path / "out.mp4").video["nb_read_frames"] == "5"
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_clip_shorter_than_what_its_encoder_reorders(tmp_path: Path, count: int) -> None:
+    """libx265 then gives times of decoding at random."""
+    source = _make(tmp_path / "in.mp4", "-frames:v", count, sound=False)
+    for number in range(3):
+        target = tmp_path / f"{number}.mp4"
+        restore_video(source, target, same, codec="hevc")
+        assert ffprobe(target).video["nb_read_frames"] == str(count)
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
