@@ -229,7 +229,8 @@ def _choose_pixel_format(
         wanted = "yuv420p" if depth <= 8 else "yuv420p10le" if depth <= 10 else "yuv420p12le"
     supported = [f.name for f in encoder.video_formats or ()] or ["yuv420p"]
     planar = [name for name in supported if re.fullmatch(r"yuv4\d\dp(1[024]le)?", name)]
-    if "444" in wanted or source.is_rgb:  # FFmpeg would give up no less chroma for 4:2:2
+    if wanted == source.name and ("444" in wanted or source.is_rgb):
+        # With no 4:4:4 to choose, FFmpeg would take 4:2:0 even where there is 4:2:2.
         planar = [name for name in planar if "444" in name or "422" in name] or planar
     chosen = find_best_pix_fmt_of_list(planar or supported, wanted)[0]
     assert chosen is not None  # as the list is not empty
