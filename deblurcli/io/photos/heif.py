@@ -10,6 +10,7 @@ Source: ISO/IEC 14496-12 (boxes), ISO/IEC 23008-12 (HEIF), 6.5.10 and annex A.
 from __future__ import annotations
 
 import io
+import math
 import re
 import struct
 from dataclasses import replace
@@ -39,13 +40,14 @@ _QUALITY = 90
 # 51 where the picture has more than 8 bits.
 _HEIC_BYTES, _DEEP_HEIC_BYTES, _AVIF_BYTES = 28, 44, 54
 _SIZE = re.compile(rb"\0\0\0\x14ispe\0{4}(.{8})", re.DOTALL)
+_MOST_BOXES, _MOST_BOX_BYTES = 1000, 1 << 28
 _TURN, _MIRROR = re.compile(rb"\0\0\0\x09irot([\0-\3])"), re.compile(rb"\0\0\0\x09imir([\0\1])")
 _GAIN_MAP_ITEM = re.compile(rb"infe.{8}(?:..)?tmap", re.DOTALL)
 
 
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
     """The main picture of a HEIC file, upright; uint16 if it has more than 8 bits."""
-    data = file.read()
+    data = _read_whole(file, options, _HEIC_BYTES)
     container, image = _open_container(data)
     info: dict[str, Any] = image.info
     pixel_bytes = _HEIC_BYTES if info["bit_depth"] == 8 else _DEEP_HEIC_BYTES
@@ -59,13 +61,10 @@ def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
     """The main picture of an AVIF file, upright; uint16 if it has more than 8 bits."""
     import imagecodecs
 
-    data = file.read()
+    data = _read_whole(file, options, _AVIF_BYTES)
     container, shown = _open_container(data)
-    options.check_size(*shown.size, len(data), pixel_bytes=_AVIF_BYTES)
     info: dict[str, Any] = shown.info
     bits = info["bit_depth"]
-    for match in _SIZE.finditer(data):
-        options.check_size(*struct.unpack(">II", match[1]), pixel_bytes=_AVIF_BYTES)
     animated = b"avis" in data[8 : int.from_bytes(data[:4], "big")]
     if animated:  # imagecodecs would decode all of it
         with opened(io.BytesIO(data), "AVIF", options) as image:
@@ -84,6 +83,25 @@ def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
     picture = Picture("AVIF", *channels_of(samples), orientation=1)
     picture = _described(picture, container, data)
     return picture.noted(ANIMATED) if animated else picture
+
+
+def _read_whole(file: BinaryIO, options: ReadOptions, pixel_bytes: int) -> bytes:
+    """The file's bytes; PhotoError if a size in it is too large, or it is, for that size."""
+    file_bytes, start, sizes = file.seek(0, io.SEEK_END), 0, {(0, 0)}
+    for _ in range(_MOST_BOXES):
+        file.seek(start)
+        length, kind, long_length = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
+        length = {0: file_bytes - start, 1: long_length}.get(length, length)
+        if kind in (b"meta", b"moov"):
+            box = file.read(min(length, _MOST_BOX_BYTES))
+            sizes.update(struct.unpack(">II", match[1]) for match in _SIZE.finditer(box))
+        start += max(length, 8)
+        if start >= file_bytes:
+            break
+    largest = max(sizes, key=math.prod)
+    options.check_size(*largest, file_bytes, pixel_bytes=pixel_bytes)
+    file.seek(0)
+    return file.read()
 
 
 def _open_container(data: bytes) -> tuple[HeifFile, HeifImage]:

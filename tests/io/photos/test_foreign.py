@@ -173,6 +173,25 @@ def test_kinds_that_take_more_memory_are_limited_to_fewer_pixels() -> None:
     assert "of memory" not in refusal(png((9000, 9000), 8, 2, b""), options)
 
 
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_a_file_far_too_large_for_its_picture_is_not_read(kind: str, tmp_path: Path) -> None:
+    class Counted(io.FileIO):
+        given = 0
+
+        def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+            data = super().read(-1 if size is None else size)
+            self.given += len(data)
+            return data
+
+    path = tmp_path / "photo"
+    path.write_bytes(saved(Image.fromarray(smooth()), kind).getvalue())
+    with Counted(path, "r+") as file:
+        file.truncate(600_000_000)  # zeros, which take no room on the disk
+        with pytest.raises(DeblurError, match=r"572 MB are too much for 80x6[04] pixels"):
+            photos.read(file)
+        assert file.given < 100_000
+
+
 class Endless(io.RawIOBase):
     """A pipe that never ends."""
 
