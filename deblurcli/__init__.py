@@ -9,8 +9,6 @@ The heart of the library is two lines:
 and ``deblur --help`` must not wait for it.
 """
 
-from __future__ import annotations
-
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

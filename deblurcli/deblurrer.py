@@ -1,12 +1,8 @@
 """`Deblurrer`: from a blurred image to a sharp one, the library's heart."""
 
-from __future__ import annotations
-
 import gc
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -17,21 +13,23 @@ from numpy.typing import NDArray
 
 from deblurcli.backends.onnx import OnnxBackend
 from deblurcli.devices import choose_device, choose_precision
-from deblurcli.errors import DeviceMemoryError, UsageError, WeightsError, logger
+from deblurcli.errors import AnyPath, DeviceMemoryError, UsageError, WeightsError, logger
 from deblurcli.tiling import Values, blend_weights, plan_spans
 from deblurcli.weights import hub
+from deblurcli.weights.download import ShowProgress
 from deblurcli.weights.manifest import ModelCard
 
 if TYPE_CHECKING:  # PyTorch is imported for what it runs only
     from deblurcli.backends.pytorch import TorchBackend
     from deblurcli.models.network import RestorationNetwork
-    from deblurcli.weights.download import ShowProgress
 
 Image = NDArray[Any]
 """``(H, W, 3)`` uint8, uint16 or float32, sRGB."""
 
-MIN_TILE_PX = 128
-"""No tile is made smaller than this."""
+OnTile = Callable[[int, int], None]
+"""Told after each tile how many are done, and how many there are."""
+
+MIN_TILE_PX = 128  # no tile is made smaller than this
 
 _FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
@@ -41,10 +39,6 @@ _COPIES: tuple[tuple[tuple[int, ...], bool], ...] = tuple(
 )
 
 _ABSURD = 10.0  # pictures lie in [0, 1]; sound networks overshoot by a few tenths
-
-
-class _OutOfMemoryError(Exception):
-    """The device has no room for a tile."""
 
 
 class Deblurrer:
@@ -61,17 +55,17 @@ class Deblurrer:
         tile_limit_px: what memory was found to allow; None as long as it sufficed.
     """
 
+    backend: "TorchBackend | OnnxBackend"
+
     def __init__(
         self,
-        network: RestorationNetwork | OnnxBackend,
-        card: ModelCard | None = None,
-        *,
+        network: "RestorationNetwork | OnnxBackend",
         device: str = "auto",
         precision: str = "auto",
+        *,
         tile: str | int = "auto",
         strength: float = 1.0,
         ensemble: int = 1,
-        weights_path: str | os.PathLike[str] | None = None,
     ) -> None:
         """Uses a network that is in memory already, and moves it to `device` in place.
 
@@ -79,24 +73,22 @@ class Deblurrer:
         """
         self.tile = _check_settings(tile, strength, ensemble)
         self.strength, self.ensemble = float(strength), ensemble
-        self.backend: TorchBackend | OnnxBackend
-        self.network = None if isinstance(network, OnnxBackend) else network
         if isinstance(network, OnnxBackend):
-            self.backend = network
+            self.backend, self.network = network, None
         else:
             from deblurcli.backends.pytorch import TorchBackend
 
-            self.backend = TorchBackend(network, device, precision)
+            self.backend, self.network = TorchBackend(network, device, precision), network
         self.device, self.precision = self.backend.device, self.backend.precision
         self.overlap_px = self.backend.overlap_px
-        self.card = card if card is not None else ModelCard()
-        self.weights_path = weights_path
+        self.card = ModelCard()
+        self.weights_path: Path | None = None
         self.tile_limit_px: int | None = None
 
     @classmethod
     def load(
         cls,
-        weights: str | os.PathLike[str] = "default",
+        weights: AnyPath = "default",
         device: str = "auto",
         precision: str = "auto",
         *,
@@ -106,7 +98,7 @@ class Deblurrer:
         ensemble: int = 1,
         offline: bool = False,
         show_progress: ShowProgress | None = None,
-    ) -> Deblurrer:
+    ) -> "Deblurrer":
         """Loads weights on a device.
 
         Args:
@@ -151,23 +143,12 @@ class Deblurrer:
             from deblurcli.weights.files import load_weights
 
             network, card = load_weights(path)
-        return cls(
-            network,
-            card,
-            device=device,
-            precision=precision,
-            tile=tile,
-            strength=strength,
-            ensemble=ensemble,
-            weights_path=path,
-        )
+        deblurrer = cls(network, device, precision, tile=tile, strength=strength, ensemble=ensemble)
+        deblurrer.card, deblurrer.weights_path = card, path
+        return deblurrer
 
     def restore(
-        self,
-        image: Image,
-        *,
-        out: Image | None = None,
-        on_tile: Callable[[int, int], None] | None = None,
+        self, image: Image, *, out: Image | None = None, on_tile: OnTile | None = None
     ) -> Image:
         """The restored image.
 
@@ -175,78 +156,69 @@ class Deblurrer:
             image: ``(H, W, 3)``, any H, W ≥ 1; uint8, uint16, or float32 in [0, 1]; sRGB.
                 Any memory layout; it is not changed.
             out: the array for the result. It may be `image`: large ones need not be held twice.
-            on_tile: told after each tile how many are done, and how many there are.
 
         Returns:
             `out`, or a new array of the same shape and dtype, rounded to nearest, within the
             dtype's range (float32: [0, 1]).
 
         Raises:
-            TypeError: not a NumPy array, or of another dtype.
-            ValueError: another shape, or float values that are not in [0, 1].
+            TypeError, ValueError: `image` is anything else.
             DeviceMemoryError: the device's memory is too small even for the smallest tile.
             WeightsError: what the network gives is not finite, or far from any picture.
         """
         check_image(image)
         height, width = image.shape[:2]
-        blurred = image
-
-        def restore_tile(rows: slice, columns: slice) -> Values:
-            return self._forward(to_floats(blurred[rows, columns])[None]).squeeze(0)
-
         try:
             output = np.empty((height, width, 3), image.dtype) if out is None else out
             if self.strength == 0:
                 output[...] = image
                 return output
-            left, step_px = output, self.backend.alignment_px
-            # In place, a pass that ran out of memory is followed by one of what is left and the
-            # overlap `above`, blurred as it was; of that, the upper half stays as it is `kept`.
-            in_place = np.may_share_memory(output, image)
-            kept = output[:0]
-            while True:
-                tile_px = min(self.tile_px(height, width), max(height, width))
-                finished, above = 0, blurred[:0]
-                try:
-                    strips = restore_strips(
-                        restore_tile,
-                        len(blurred),
-                        width,
-                        tile_px=tile_px,
-                        overlap_px=self.overlap_px,
-                        alignment_px=step_px,
-                        on_tile=on_tile,
-                    )
-                    for rows, strip in strips:
-                        restored = self._finish(blurred[rows], strip)
-                        del strip  # before the next row of tiles is held beside it
-                        above = blurred[rows][-self.overlap_px :].copy()
-                        left[rows] = restored
-                        left[rows][: len(kept[rows])] = kept[rows]
-                        finished = rows.stop
-                    return output
-                except _OutOfMemoryError:
-                    pass  # its traceback would keep what the pass held
-                if in_place and finished:
-                    first = finished - len(above)
-                    blurred, left = blurred[first:], left[first:]
-                    kept = left[: len(above) // 2].copy()
-                    blurred[: len(above)] = above
-                device, limit_px = str(self.device), tile_px // 2 // step_px * step_px
-                if limit_px < MIN_TILE_PX:
-                    reason = f"out of memory even with tiles of {MIN_TILE_PX} pixels"
-                    or_cpu = "" if device == "cpu" else ", or use --device cpu"
-                    raise DeviceMemoryError(device, reason, f"close other programs{or_cpu}")
-                logger.warning(
-                    "out of memory on %s: once more with tiles of %d px", device, limit_px
-                )
-                self.tile_limit_px = min(limit_px, self.tile_limit_px or limit_px)
-                gc.collect()  # frames of the failed pass may hang in reference cycles
+            for rows, strip in self._strips(image, self.tile_px(height, width), on_tile):
+                restored = self._finish(image[rows], strip)
+                del strip  # before the next row of tiles is held beside it
+                output[rows] = restored
+            return output
         except MemoryError:
-            # Not the network, which would have begun again with smaller tiles.
+            # Not the network, which would have gone on with smaller tiles.
             reason = "not enough main memory for the picture itself"
             what = f"image of {width}×{height} pixels"
             raise DeviceMemoryError(what, reason, "close other programs") from None
+
+    def _strips(
+        self, image: Image, tile_px: int, on_tile: OnTile | None = None
+    ) -> Iterator[tuple[slice, Values]]:
+        """As `restore_strips`; a tile for which memory runs out is restored in smaller ones."""
+        height, width = image.shape[:2]
+        tile_px = min(tile_px, self.tile_limit_px or tile_px)
+        if max(height, width) <= tile_px:
+            restored = self._forward(to_floats(image)[None])
+            if restored is not None:
+                if on_tile is not None:
+                    on_tile(1, 1)
+                yield slice(0, height), restored.squeeze(0)
+                return
+            device, step_px = str(self.device), self.backend.alignment_px
+            tile_px = max(height, width) // 2 // step_px * step_px
+            if tile_px < MIN_TILE_PX:
+                reason = f"out of memory even with tiles of {MIN_TILE_PX} pixels"
+                or_cpu = "" if device == "cpu" else ", or use --device cpu"
+                raise DeviceMemoryError(device, reason, f"close other programs{or_cpu}")
+            logger.warning("out of memory on %s: once more with tiles of %d px", device, tile_px)
+            self.tile_limit_px = min(tile_px, self.tile_limit_px or tile_px)
+            gc.collect()  # frames of the failed pass may hang in reference cycles
+
+        def restore_tile(rows: slice, columns: slice) -> Values:
+            strips = [strip for _, strip in self._strips(image[rows, columns], tile_px)]
+            return strips[0] if len(strips) == 1 else np.concatenate(strips)
+
+        yield from restore_strips(
+            restore_tile,
+            *(height, width),
+            tile_px=tile_px,
+            overlap_px=self.overlap_px,
+            alignment_px=self.backend.alignment_px,
+            on_tile=on_tile,
+        )
 
     def _finish(self, blurred: Image, restored: Values) -> Image:
         """The change in `strength`, as an image of `blurred`'s dtype."""
@@ -261,17 +233,11 @@ class Deblurrer:
         return finished
 
     def restore_batch(
-        self,
-        images: Sequence[Image],
-        *,
-        in_place: bool = False,
-        on_tile: Callable[[int, int], None] | None = None,
+        self, images: Sequence[Image], *, in_place: bool = False, on_tile: OnTile | None = None
     ) -> list[Image]:
-        """Restores several images; on a GPU, small ones of one size and dtype go together.
-
-        The results are those of `restore` but for rounding. `on_tile` hears of those that go alone,
-        and `in_place` puts their results into the images themselves.
-        """
+        """Restores several images; on a GPU, small ones of one size and dtype go together. The
+        results are those of `restore` but for rounding. `on_tile` hears of those that go alone, and
+        `in_place` puts their results into the images themselves."""
         for image in images:
             check_image(image)
         results: list[Image] = []
@@ -279,16 +245,16 @@ class Deblurrer:
             same, limit = list(alike), self.max_batch(*shape[:2])
             for first in range(0, len(same), limit):
                 group = same[first : first + limit]
+                restored = None
                 if len(group) > 1 and self.strength:
-                    with suppress(_OutOfMemoryError):
-                        restored = self._forward(np.stack([to_floats(image) for image in group]))
-                        results += map(self._finish, group, restored)
-                        continue
-                # One, which may be large; or too many for the memory.
-                results += [
-                    self.restore(image, out=image if in_place else None, on_tile=on_tile)
-                    for image in group
-                ]
+                    restored = self._forward(np.stack([to_floats(image) for image in group]))
+                if restored is not None:
+                    results += map(self._finish, group, restored)
+                else:  # one, which may be large; or too many for the memory
+                    results += [
+                        self.restore(image, out=image if in_place else None, on_tile=on_tile)
+                        for image in group
+                    ]
         return results
 
     def max_batch(self, height: int, width: int) -> int:
@@ -298,14 +264,14 @@ class Deblurrer:
             return 1
         return max(1, min(32, self.max_pixels() // self._padded_pixels(height, width)))
 
-    def _forward(self, blurred: Values) -> Values:
-        """``(N, h, w, 3)`` restored, the mean of the ensemble."""
+    def _forward(self, blurred: Values) -> Values | None:
+        """``(N, h, w, 3)`` restored, the mean of the ensemble; None when out of memory."""
         total: Values | None = None
         for flipped, turned in _COPIES[: self.ensemble]:
             copy = np.flip(blurred.swapaxes(1, 2) if turned else blurred, flipped)
             restored = self.backend.forward(np.ascontiguousarray(copy))
             if restored is None:
-                raise _OutOfMemoryError
+                return None
             restored = np.flip(restored, flipped)
             restored = restored.swapaxes(1, 2) if turned else restored
             total = restored if total is None else total + restored
@@ -346,38 +312,28 @@ def restore_strips(
     tile_px: int,
     overlap_px: int,
     alignment_px: int = 1,
-    on_tile: Callable[[int, int], None] | None = None,
+    on_tile: OnTile | None = None,
 ) -> Iterator[tuple[slice, Values]]:
     """Restores an image tile by tile and gives finished strips of rows, top to bottom.
 
-    Besides one tile, only the rows of pixels that the current row of tiles covers are held in
-    floating point.
-
-    Args:
-        restore: gives the result of the tile at these rows and columns, ``(h, w, C)`` float32.
-        tile_px, overlap_px, alignment_px: as for `plan_spans`, for both dimensions.
-        on_tile: told after each tile how many are done, and how many there are.
-
-    Yields:
-        The rows that are finished, and their values ``(rows, width_px, C)``. Together the strips
-        cover every row once. A strip is the receiver's to keep or change.
+    `restore` gives the result of the tile at these rows and columns, ``(h, w, C)`` float32; sizes
+    are as for `plan_spans`, for both dimensions. A strip, ``(rows, width_px, C)``, is the
+    receiver's to keep or change. Besides one tile, only the rows of pixels that the current row of
+    tiles covers are held in floating point.
     """
     row_spans = plan_spans(height_px, tile_px, overlap_px, alignment_px)
     column_spans = plan_spans(width_px, tile_px, overlap_px, alignment_px)
     row_weights, column_weights = blend_weights(row_spans), blend_weights(column_spans)
-    count = len(row_spans) * len(column_spans)
-    done = 0
+    next_starts = [*(rows.start for rows in row_spans[1:]), height_px]
+    count, done = len(row_spans) * len(column_spans), 0
     carried: Values | None = None  # what earlier rows of tiles added to rows of the next one
-    for i, (rows, row_weight) in enumerate(zip(row_spans, row_weights, strict=True)):
+    for rows, row_weight, next_start in zip(row_spans, row_weights, next_starts, strict=True):
         band: Values | None = None
         for columns, column_weight in zip(column_spans, column_weights, strict=True):
             tile = restore(rows, columns)
             done += 1
             if on_tile is not None:
                 on_tile(done, count)
-            if count == 1:
-                yield rows, tile
-                return
             if band is None:
                 band = np.zeros((len(row_weight), width_px, tile.shape[-1]), np.float32)
                 if carried is not None:
@@ -386,10 +342,8 @@ def restore_strips(
             band[:, columns] += tile * (row_weight[:, None, None] * column_weight[:, None])
             del tile
         assert band is not None
-        # Rows before the next row of tiles are finished.
-        next_start = row_spans[i + 1].start if i + 1 < len(row_spans) else rows.stop
-        finished = next_start - rows.start
-        carried = band[finished:].copy() if finished < len(band) else None
+        finished = next_start - rows.start  # the rows before the next row of tiles
+        carried = band[finished:].copy()
         yield slice(rows.start, next_start), band[:finished]
         del band
 
