@@ -5,8 +5,6 @@ configuration. That of the default network comes with the package; others are ma
 PyTorch is, and kept. What ``deblur weights export`` writes holds both.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from importlib.util import find_spec
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 
 from deblurcli.devices import CPU_BUDGET_BYTES, Precision
 from deblurcli.errors import DeviceError, WeightsError, logger, not_installed
+from deblurcli.models.config import OWN_BODIES
 from deblurcli.weights import hub, manifest
 
 
@@ -28,12 +27,9 @@ class OnnxBackend:
     max_tile_px = 1024
 
     def __init__(self, weights: Path) -> None:
-        """Loads an ONNX model of ``deblur weights export``, or a weights file and its graph.
-
-        Raises:
-            UsageError: ONNX Runtime is not installed.
-            WeightsError: the file is damaged or of another program, or there is no graph for it.
-        """
+        """Loads an ONNX model of ``deblur weights export``, or a weights file and its graph. Raises
+        UsageError if ONNX Runtime is not installed, WeightsError if the file is damaged or of
+        another program, or there is no graph for it."""
         try:
             import onnxruntime
         except ImportError:
@@ -60,17 +56,17 @@ class OnnxBackend:
                     self._held[full_name] = onnxruntime.OrtValue.ortvalue_from_numpy(values)
             options.add_external_initializers([*self._held], [*self._held.values()])
         try:
-            self._session = onnxruntime.InferenceSession(
-                os.fspath(model), options, providers=["CPUExecutionProvider"]
-            )
+            providers = ["CPUExecutionProvider"]
+            self._session = onnxruntime.InferenceSession(model, options, providers=providers)
             told = self._session.get_modelmeta().custom_metadata_map
             about = json.loads(told[manifest.METADATA_KEY])
             tiles = about["tiles"]
             self.overlap_px = int(tiles["overlap_px"])
             self.alignment_px = int(tiles["alignment_px"])
             self._bytes_per_pixel = float(tiles["bytes_per_pixel"])
-            card = about["card"] if model == weights else manifest.read_document(weights)["card"]
-            self.card = manifest.ModelCard.from_json(card)
+            self.card = manifest.ModelCard.from_json(about["card"])
+            if model != weights:
+                _, self.card = manifest.read_header(weights)
         except KeyError as error:
             reason = f"not a model that deblurcli exported, or an old one (no {error})"
             raise WeightsError(model, reason, "export it anew: deblur weights export") from None
@@ -99,15 +95,12 @@ class OnnxBackend:
 
 
 def find_graph(weights: Path) -> Path:
-    """The graph for a weights file, made first if it has to be.
-
-    Raises:
-        WeightsError: there is none, and no PyTorch to make it.
-    """
+    """The graph for a weights file, made first if it has to be; raises WeightsError where there is
+    no PyTorch to make it."""
     is_ours, name = False, ""
     if weights.suffix not in manifest.CHECKPOINT_SUFFIXES:
-        network = manifest.read_document(weights)["network"]
-        is_ours, name = network["body"] in ("unet", "resnet"), manifest.graph_name(network)
+        network, _ = manifest.read_header(weights)
+        is_ours, name = network["body"] in OWN_BODIES, manifest.graph_name(network)
     for folder in hub.places().values():
         if name and (folder / name).is_file():
             return folder / name

@@ -1,7 +1,5 @@
 """The compact network for CPUs: a small U-Net of 3×3 convolutions at each level."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Literal
 
@@ -21,15 +19,9 @@ def compact_config(
 ) -> GeneratorConfig:
     """The default network: three small U-Nets, coarse to fine."""
     wider = len(channels) - 1
+    encoder, decoder = (1,) * wider + (3,), (2,) * wider
     return GeneratorConfig(
-        body="unet",
-        scales=scales,
-        channels=channels,
-        encoder_blocks=(1,) * wider + (3,),
-        decoder_blocks=(2,) * wider,
-        kernel_px=3,
-        unshuffle=unshuffle,
-        block=block,
+        "unet", scales, channels, encoder, decoder, unshuffle=unshuffle, block=block
     )
 
 

@@ -1,44 +1,49 @@
-"""What a generator is rebuilt from."""
-
-from __future__ import annotations
+"""What networks are rebuilt from: configurations, as weights files hold them."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+OWN_BODIES = ("resnet", "unet")  # of `MultiScaleGenerator`
+
 
 @dataclass(frozen=True)
-class GeneratorConfig:
+class NetworkConfig:
+    """What a weights file says of its network."""
+
+    body: str  # by this the registry finds it
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class GeneratorConfig(NetworkConfig):
     """All that is needed to rebuild a `MultiScaleGenerator` before loading its weights.
 
     Only a ``unet`` has `decoder_blocks`, `unshuffle`, `block` and `depths`.
     """
 
     body: Literal["resnet", "unet"]
-    scales: int
-    """Number of pyramid levels, the paper's K."""
+    scales: int  # levels of the pyramid, the paper's K
+    # Features at each depth, of half the resolution of the one before; a ``resnet`` has one.
     channels: tuple[int, ...]
-    """Features at each depth, of half the resolution of the one before; a ``resnet`` has one."""
-    encoder_blocks: tuple[int, ...]
-    """Blocks at each depth on the way down."""
-    decoder_blocks: tuple[int, ...] = ()
-    """Blocks at each depth on the way up, one number fewer."""
+    encoder_blocks: tuple[int, ...]  # at each depth on the way down
+    decoder_blocks: tuple[int, ...] = ()  # on the way up, one number fewer
     kernel_px: int = 3
-    unshuffle: int = 1
-    """The pixel-unshuffle factor: the body works at 1/unshuffle of its level's resolution."""
+    unshuffle: int = 1  # pixel-unshuffle factor: the body works at 1/unshuffle of the resolution
     block: Literal["residual", "gated"] = "residual"
-    value_range: float = 1.0
-    """The span of pixel values inside: 1 for ours, 255 for the weights that the authors publish."""
+    value_range: float = 1.0  # span of pixel values inside: 255 for the weights of the authors
+    # How many of the depths each level uses, finest level first; all where it is empty.
     depths: tuple[int, ...] = ()
-    """How many of the depths each level uses, finest level first; all where it is empty."""
 
     def __post_init__(self) -> None:
         """Raises ValueError if the configuration is invalid: it may come from any file."""
         depths = len(self.channels) if self.body == "unet" else 1
         numbers = (self.scales, self.unshuffle, *self.channels, *self.encoder_blocks)
         sensible = (
-            self.body in ("resnet", "unet")
+            self.body in OWN_BODIES
             and self.block in ("residual", "gated")
             and all(type(n) is int and n >= 1 for n in numbers)
             and self.scales <= 8
@@ -57,11 +62,16 @@ class GeneratorConfig:
         if not sensible:
             raise ValueError(f"not the configuration of a network: {self}")
 
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
-
     @classmethod
-    def from_json(cls, fields: Mapping[str, object]) -> GeneratorConfig:
+    def from_json(cls, fields: Mapping[str, object]) -> "GeneratorConfig":
         """Raises TypeError on unknown or missing fields, ValueError on senseless values."""
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return cls(**values)  # type: ignore[arg-type]  # __post_init__ looks at them
+
+
+@dataclass(frozen=True)
+class ForeignConfig(NetworkConfig):
+    """Of another's network, whose architecture spandrel calls `body`; the rest is in its
+    parameters."""
+
+    gmacs: float | None = None  # multiply-accumulates for one 256×256 image, in 10⁹

@@ -1,7 +1,5 @@
 """The network of the paper: 5×5 convolutions at full resolution, no normalisation."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
@@ -12,14 +10,7 @@ from deblurcli.models.network import ResidualBlock, without_autocast
 
 def deepdeblur_config(scales: int = 3, value_range: float = 1.0) -> GeneratorConfig:
     """The paper's network: 64 features, 19 residual blocks, 5×5 kernels, K = `scales`."""
-    return GeneratorConfig(
-        body="resnet",
-        scales=scales,
-        channels=(64,),
-        encoder_blocks=(19,),
-        kernel_px=5,
-        value_range=value_range,
-    )
+    return GeneratorConfig("resnet", scales, (64,), (19,), kernel_px=5, value_range=value_range)
 
 
 class ResNetLevel(nn.Module):

@@ -1,7 +1,5 @@
 """The discriminator of the adversarial loss."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from torch import Tensor, nn

@@ -1,46 +1,27 @@
 """Other people's networks, rebuilt by spandrel (github.com/chaiNNer-org/spandrel, extra ``zoo``),
 which knows the architecture by the names and shapes of the parameters."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from deblurcli.models.config import ForeignConfig
 from deblurcli.models.network import RestorationNetwork
 
 if TYPE_CHECKING:
     import spandrel
 
 
-class UnsuitableNetworkError(ValueError):
-    """The parameters belong to no known network, or to one that doesn't restore RGB photos."""
-
-
-@dataclass(frozen=True)
-class ForeignConfig:
-    """What a weights file says of another's network; the rest is in the parameters."""
-
-    body: str
-    """The architecture, as spandrel calls it."""
-    gmacs: float | None = None
-    """Multiply-accumulates for one 256×256 image, in 10⁹."""
-
-    def to_json(self) -> dict[str, object]:
-        return asdict(self)
-
-
 class ForeignNetwork(RestorationNetwork):
     """A network of others, `model`, which restores RGB images at their own size."""
 
-    def __init__(self, descriptor: spandrel.ImageModelDescriptor[nn.Module]) -> None:
+    def __init__(self, descriptor: "spandrel.ImageModelDescriptor[nn.Module]") -> None:
         super().__init__()
         self.model = descriptor.model
         self.config = ForeignConfig(str(descriptor.architecture.id))
@@ -57,12 +38,9 @@ class ForeignNetwork(RestorationNetwork):
 
 
 def load_foreign(parameters: Mapping[str, Tensor]) -> ForeignNetwork:
-    """The network that has these parameters, on the CPU in float32, in evaluation mode.
-
-    Raises:
-        UnsuitableNetworkError: no known network has them, or none that deblurs RGB photos.
-        ImportError: the extra is not installed.
-    """
+    """The network that has these parameters, on the CPU in float32, in evaluation mode. Raises
+    ValueError, with words for the user, if no known network has them, or none that deblurs RGB
+    photos, and ImportError if the extra is not installed."""
     spandrel = import_spandrel()
     try:
         with warnings.catch_warnings():
@@ -73,19 +51,19 @@ def load_foreign(parameters: Mapping[str, Tensor]) -> ForeignNetwork:
     except spandrel.UnsupportedModelError:
         known = sorted(str(a.architecture.id) for a in spandrel.MAIN_REGISTRY)
         text = f"of no architecture that spandrel {spandrel.__version__} knows ({', '.join(known)})"
-        raise UnsuitableNetworkError(text) from None
+        raise ValueError(text) from None
     except (RuntimeError, KeyError, ValueError, AssertionError) as error:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnsuitableNetworkError(f"its parameters fit no network ({detail})") from error
+        raise ValueError(f"its parameters fit no network ({detail})") from error
     name, purpose = descriptor.architecture.name, descriptor.purpose
     if purpose != "Restoration" or not isinstance(descriptor, spandrel.ImageModelDescriptor):
         tasks = {"SR": "upscaling", "FaceSR": "faces", "Inpainting": "filling holes"}
         task = tasks.get(purpose, purpose)
-        raise UnsuitableNetworkError(f"{name}, a network for {task}, not for restoration")
-    if descriptor.scale != 1 or (descriptor.input_channels, descriptor.output_channels) != (3, 3):
-        channels = f"{descriptor.input_channels} to {descriptor.output_channels} channels"
-        text = f"{name} from {channels} at scale {descriptor.scale}, not from RGB to RGB at scale 1"
-        raise UnsuitableNetworkError(text)
+        raise ValueError(f"{name}, a network for {task}, not for restoration")
+    scale, channels = descriptor.scale, (descriptor.input_channels, descriptor.output_channels)
+    if (scale, *channels) != (1, 3, 3):
+        text = f"{name} from {channels[0]} to {channels[1]} channels at scale {scale}"
+        raise ValueError(f"{text}, not from RGB to RGB at scale 1")
     network = ForeignNetwork(descriptor)
     network.float().eval().requires_grad_(False)
     return network
@@ -101,9 +79,7 @@ def build_nafnet(
         encoder_blocks: per depth, from full size down; empty: as its authors trained it on GOPRO.
         decoder_blocks: on the way up, also from full size down, one number fewer; empty: 1 each.
 
-    Raises:
-        ValueError: the numbers don't fit each other.
-        ImportError: the extra is not installed.
+    Raises ValueError if they don't fit each other, ImportError if the extra is not installed.
     """
     import_spandrel()
     arch = importlib.import_module("spandrel.architectures.NAFNet")

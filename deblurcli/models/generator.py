@@ -3,8 +3,6 @@ Dynamic Scene Deblurring" (CVPR 2017, arXiv 1612.02177), coarse to fine, with tw
 paper's ``resnet``, and ``unet``, our compact one for CPUs, about a fortieth of the operations.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -64,10 +62,8 @@ class MultiScaleGenerator(RestorationNetwork):
 def quantise(network: nn.Module) -> None:
     """Has all gated blocks compute in eight bits but the last, whose rounding would show.
 
-    Changes `network` in place; it can then be run in inference mode only.
-
-    Raises:
-        ValueError: it has no gated blocks.
+    Changes `network` in place; it can then be run in inference mode only. Raises ValueError if it
+    has no gated blocks.
     """
     modules = network.named_modules()
     blocks = {name: block for name, block in modules if isinstance(block, GatedBlock)}

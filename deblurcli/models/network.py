@@ -1,24 +1,13 @@
 """What every network of this package is to those who run it, and what they share."""
 
-from __future__ import annotations
-
-from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-
-class NetworkConfig(Protocol):
-    """What a weights file says of its network: by `body` the registry finds it."""
-
-    @property
-    def body(self) -> str: ...
-
-    def to_json(self) -> dict[str, object]: ...
+from deblurcli.models.config import NetworkConfig
 
 
 class RestorationNetwork(nn.Module):
@@ -29,15 +18,10 @@ class RestorationNetwork(nn.Module):
     padding happen inside. Channels-last tensors take less memory and time.
     """
 
-    config: NetworkConfig
-    """With the parameters, rebuilds it."""
-    alignment_px: int
-    """Tiles should start at multiples of this: there they see the pixel grid of the whole image."""
-    features_per_pixel: float
-    """Channels of its largest features, for each pixel of the image."""
-    pads_mirrored: bool = True
-    """Whether an image is extended to a multiple of `alignment_px` by mirroring it, else by
-    repeating its last row and column."""
+    config: NetworkConfig  # with the parameters, rebuilds it
+    alignment_px: int  # tiles that start at multiples of it see the pixel grid of the whole image
+    features_per_pixel: float  # channels of its largest features, for each pixel of the image
+    pads_mirrored: bool = True  # to multiples of `alignment_px`: by mirroring, else by the edge
 
     def forward(self, blurred: Tensor) -> Tensor:
         """The restored images, ``(N, 3, H, W)`` like `blurred`."""
@@ -61,17 +45,6 @@ def without_autocast(device: str) -> AbstractContextManager[object]:
     """Computes as the operands' dtypes say, on devices of this type."""
     known = torch.amp.is_autocast_available(device)
     return torch.autocast(device, enabled=False) if known else nullcontext()
-
-
-def main_convolution(network: nn.Module) -> tuple[int, int, int]:
-    """Input channels, output channels and kernel side of those convolutions that together hold
-    the most parameters."""
-    parameters: Counter[tuple[int, int, int]] = Counter()
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == 1:
-            shape = (module.in_channels, module.out_channels, module.kernel_size[0])
-            parameters[shape] += module.weight.numel()
-    return parameters.most_common(1)[0][0]
 
 
 def count_gmacs(network: RestorationNetwork) -> float:

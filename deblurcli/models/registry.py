@@ -1,29 +1,25 @@
 """All networks by name. To add one: a module beside this one, and its entry here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from deblurcli.models.config import GeneratorConfig
-from deblurcli.models.foreign import ForeignConfig, load_foreign
+from deblurcli.models.config import OWN_BODIES, ForeignConfig, GeneratorConfig, NetworkConfig
+from deblurcli.models.foreign import load_foreign
 from deblurcli.models.generator import MultiScaleGenerator
-from deblurcli.models.network import NetworkConfig, RestorationNetwork
+from deblurcli.models.network import RestorationNetwork
 
 
 @dataclass(frozen=True)
 class NetworkKind:
     """What has to be known of a network to run it."""
 
-    overlap_px: int = 128
-    """What neighbouring tiles share."""
-    feature_maps: float = 70
-    """How many of its largest features are alive at once, for the memory."""
-    half_precision: bool = True
-    """Whether it computes in bf16 and fp16."""
+    overlap_px: int = 128  # what neighbouring tiles share
+    feature_maps: float = 70  # how many of its largest features are alive at once, for the memory
+    half_precision: bool = True  # whether it computes in bf16 and fp16
 
     def bytes_per_pixel(self, network: RestorationNetwork, dtype: torch.dtype) -> float:
         """About how much memory a forward pass takes for each pixel of the image."""
@@ -52,32 +48,18 @@ def kind_of(config: NetworkConfig) -> NetworkKind:
     return NETWORKS.get(config.body, NetworkKind(half_precision=False))
 
 
-def read_config(document: Mapping[str, object]) -> NetworkConfig:
-    """The configuration in a weights file.
+def load_network(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> RestorationNetwork:
+    """Rebuilds a network from its configuration, as files hold it, and parameters, on the CPU.
 
-    Raises:
-        KeyError, TypeError, ValueError: it is invalid.
+    Raises KeyError, TypeError or ValueError if the configuration is invalid, RuntimeError or
+    ValueError if the parameters don't fit it.
     """
-    body = document["body"]
-    if body in ("unet", "resnet"):
-        return GeneratorConfig.from_json(document)
-    gmacs = document["gmacs"]
-    if not isinstance(body, str) or not isinstance(gmacs, (float, int, type(None))):
-        raise ValueError(f"not the configuration of a network: {document}")
-    return ForeignConfig(body, gmacs)
-
-
-def load_network(config: NetworkConfig, parameters: Mapping[str, Tensor]) -> RestorationNetwork:
-    """Rebuilds a network from its configuration and parameters, on the CPU.
-
-    Raises:
-        RuntimeError, ValueError: the parameters don't fit it.
-    """
-    if isinstance(config, GeneratorConfig):
+    body = config["body"]
+    if body in OWN_BODIES:
         with torch.device("meta"):  # allocate nothing, initialise nothing: the file has it all
-            network = MultiScaleGenerator(config)
+            network = MultiScaleGenerator(GeneratorConfig.from_json(config))
         network.load_state_dict(parameters, strict=True, assign=True)
         return network
     foreign = load_foreign({n.removeprefix("model."): t for n, t in parameters.items()})
-    foreign.config = config
+    foreign.config = ForeignConfig(body, config["gmacs"])
     return foreign

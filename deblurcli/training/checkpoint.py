@@ -14,7 +14,7 @@ from deblurcli.config import RunConfig
 from deblurcli.errors import UsageError, WeightsError, cannot_write
 from deblurcli.io.files import atomic_output
 from deblurcli.models.network import RestorationNetwork
-from deblurcli.models.registry import load_network, read_config
+from deblurcli.models.registry import load_network
 from deblurcli.weights.files import save_weights
 from deblurcli.weights.manifest import ModelCard
 
@@ -77,7 +77,7 @@ class RunFolder:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             # A dict of its own: what loads a state dict leaves notes for the next one in it.
             parameters = dict(state["generator"])
-            return load_network(read_config(state["network"]), parameters), state
+            return load_network(state["network"], parameters), state
         except FileNotFoundError:
             reason = "no checkpoint to go on from"
             raise WeightsError(self.checkpoint, reason, "leave out --resume") from None

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from deblurcli.config import Recipe
 from deblurcli.errors import UsageError
 from deblurcli.models.compact import compact_config
-from deblurcli.models.config import GeneratorConfig
+from deblurcli.models.config import GeneratorConfig, NetworkConfig
 from deblurcli.models.deepdeblur import deepdeblur_config
 from deblurcli.models.foreign import ForeignNetwork, build_nafnet
 from deblurcli.models.generator import MultiScaleGenerator, gaussian_pyramid
-from deblurcli.models.network import NetworkConfig, RestorationNetwork
+from deblurcli.models.network import RestorationNetwork
 from deblurcli.training.losses import AdversarialLoss, multi_scale_loss
 from deblurcli.training.optimizers import make_optimizer, set_learning_rate
 from deblurcli.weights.manifest import check_zoo

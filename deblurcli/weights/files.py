@@ -4,10 +4,7 @@ Checkpoints of other people's networks (``.pth``, ``.ckpt``) are read with PyTor
 unpickler, which knows tensors and plain containers and runs nothing.
 """
 
-from __future__ import annotations
-
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,41 +15,32 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from deblurcli.errors import WeightsError, cannot_read
+from deblurcli.errors import AnyPath, WeightsError, cannot_read
 from deblurcli.io.files import atomic_output
-from deblurcli.models.foreign import ForeignConfig, UnsuitableNetworkError, load_foreign
+from deblurcli.models.config import OWN_BODIES, ForeignConfig
+from deblurcli.models.foreign import load_foreign
 from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.models.network import RestorationNetwork, count_gmacs
-from deblurcli.models.registry import load_network, read_config
-from deblurcli.weights.manifest import (
-    CHECKPOINT_SUFFIXES,
-    METADATA_KEY,
-    WEIGHTS_VERSION,
-    ModelCard,
-    check_zoo,
-    current_names,
-    damaged,
-    read_document,
-)
+from deblurcli.models.registry import load_network
+from deblurcli.weights import manifest
+from deblurcli.weights.manifest import CHECKPOINT_SUFFIXES, METADATA_KEY, ModelCard, check_zoo
 
 
 def save_weights(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     network: RestorationNetwork,
     card: ModelCard,
     *,
     half: bool = True,
     overwrite: bool = False,
 ) -> None:
-    """Writes a weights file, in half precision (float16) unless `half` is false.
-
-    Raises DeblurError if the file exists and `overwrite` is false, or can't be written.
-    """
+    """Writes a weights file, in half precision (float16) unless `half` is false. Raises DeblurError
+    if the file exists and `overwrite` is false, or can't be written."""
     document = {
         # Older versions of deblurcli can read those of our own networks.
-        "format": 2 if isinstance(network, MultiScaleGenerator) else WEIGHTS_VERSION,
+        "format": 2 if isinstance(network, MultiScaleGenerator) else manifest.WEIGHTS_VERSION,
         "network": network.config.to_json(),
-        "card": {**card.__dict__, "training_data": list(card.training_data)},
+        "card": card.__dict__,
     }
     tensors = {}
     for name, tensor in network.state_dict().items():
@@ -64,7 +52,7 @@ def save_weights(
         part.write_bytes(save(tensors, metadata={METADATA_KEY: json.dumps(document)}))
 
 
-def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, ModelCard]:
+def load_weights(path: AnyPath) -> tuple[RestorationNetwork, ModelCard]:
     """Rebuilds the network of a weights file, or of another network's checkpoint (``.pth``,
     ``.ckpt``), on the CPU in float32, in evaluation mode.
 
@@ -74,19 +62,18 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, Mode
     path = Path(path)
     if path.suffix in CHECKPOINT_SUFFIXES:
         check_zoo(path)
-        document = read_pickled(path)
+        content = read_pickled(path)
         try:
-            foreign = load_foreign(document if isinstance(document, Mapping) else {})
-        except UnsuitableNetworkError as error:
+            foreign = load_foreign(content if isinstance(content, Mapping) else {})
+        except ValueError as error:
             remedy = "give a checkpoint of a network for deblurring at scale 1"
             raise WeightsError(path, str(error), remedy) from error
         return foreign, ModelCard(name=path.stem, notes=f"{foreign.config.body}, from {path.name}")
-    document = read_document(path)
+    config, card = manifest.read_header(path)
     try:
-        config, card = read_config(document["network"]), ModelCard.from_json(document["card"])
-        if isinstance(config, ForeignConfig):
+        if config["body"] not in OWN_BODIES:
             check_zoo(path)
-        stored = current_names(load_file(path))
+        stored = manifest.current_names(load_file(path))
         parameters = {n: t.float() if t.is_floating_point() else t for n, t in stored.items()}
         network = load_network(config, parameters)
     except RuntimeError as error:  # names or shapes differ
@@ -94,7 +81,7 @@ def load_weights(path: str | os.PathLike[str]) -> tuple[RestorationNetwork, Mode
         reason = "its parameters don't fit the network it names"
         raise WeightsError(path, reason, remedy) from error
     except (SafetensorError, OSError, LookupError, AttributeError, TypeError, ValueError) as error:
-        raise damaged(path, error) from error
+        raise manifest.damaged(path, error) from error
     if not all(bool(tensor.isfinite().all()) for tensor in parameters.values()):
         remedy = "get it again, or train anew with a lower learning rate"
         raise WeightsError(path, "damaged: not all of its parameters are finite numbers", remedy)
@@ -111,11 +98,9 @@ def save_published(
 
 
 def read_pickled(path: Path, file: IO[bytes] | None = None) -> object:
-    """What a PyTorch file holds, on the CPU, read with the restricted unpickler.
-
-    `file` is its content, where that is only a part of the file at `path`. Raises WeightsError if
-    it is missing, damaged, or holds more than tensors and plain containers.
-    """
+    """What a PyTorch file, or the part `file` of it, holds, on the CPU, read with the restricted
+    unpickler. Raises WeightsError if it is missing, damaged, or holds more than tensors and plain
+    containers."""
     try:
         return torch.load(file or path, map_location="cpu", weights_only=True)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:

@@ -13,10 +13,7 @@ Pixel values there span 255 and are shifted by half of that; a level hands its s
 on, as our ``resnet`` body does.
 """
 
-from __future__ import annotations
-
 import io
-import os
 import re
 import zipfile
 import zlib
@@ -26,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deblurcli.errors import WeightsError, cannot_read
+from deblurcli.errors import AnyPath, WeightsError, cannot_read
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.network import RestorationNetwork
 from deblurcli.models.registry import load_network
@@ -35,7 +32,7 @@ from deblurcli.weights.files import read_pickled
 _MODEL_IN_ZIP = re.compile(r"([^/]+/)?models/model-\d+\.pt")
 
 
-def read_published(source: str | os.PathLike[str]) -> RestorationNetwork:
+def read_published(source: AnyPath) -> RestorationNetwork:
     """The network of a published checkpoint, on the CPU in float32, in evaluation mode.
 
     `source` is a ``.pt`` file, or the published zip archive with ``models/model-N.pt`` in it, of
@@ -81,7 +78,7 @@ def read_published(source: str | os.PathLike[str]) -> RestorationNetwork:
         for name, tensor in parameters.items():
             module, _, kind = name.rpartition(".")
             renamed[f"{our_names[module]}.{kind}"] = tensor
-        network = load_network(config, renamed)
+        network = load_network(config.to_json(), renamed)
     except KeyError as error:
         raise _refusal(path, f"unexpected {error}") from error
     except RuntimeError as error:

@@ -3,12 +3,9 @@
 ``manifest.json`` says which files there are, and how to tell that they are intact.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -18,24 +15,24 @@ from typing import Any, Literal, TypedDict, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from deblurcli.errors import UsageError, WeightsError, not_installed
+from deblurcli.errors import AnyPath, UsageError, WeightsError, not_installed
 from deblurcli.io.files import atomic_output
 
 T = TypeVar("T")
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
-CHECKPOINT_SUFFIXES = (".pth", ".ckpt")
-"""Of files with other people's networks."""
-METADATA_KEY = "deblurcli"
-"""Of the JSON document in a weights file's metadata."""
+CHECKPOINT_SUFFIXES = (".pth", ".ckpt")  # of files with other people's networks
+METADATA_KEY = "deblurcli"  # of the JSON document in a weights file's metadata
+# Of that document: 2 renamed the convolutions of the blocks, 3 may hold networks of others.
 WEIGHTS_VERSION = 3
-"""Of that document: 2 renamed the convolutions of the blocks, 3 may hold networks of others."""
+# Of graphs for ONNX Runtime; to be raised when the same configuration computes differently.
 GRAPH_VERSION = 1
-"""Of graphs for ONNX Runtime; to be raised when the same configuration computes differently."""
 State = Literal["intact", "damaged", "absent", "unlisted"]
 """Of a weights file: its sha256 is right; is wrong; it is not here; no manifest names it."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+# What reading a document raises that is not what it should be.
+_WRONG_JSON = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class ModelCard:
     notes: str = ""  # anything else: machine, training time, limits
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> ModelCard:
+    def from_json(cls, fields: Mapping[str, Any]) -> "ModelCard":
         """Raises TypeError if the fields are others."""
         return cls(**{**fields, "training_data": tuple(fields.get("training_data", ()))})
 
@@ -62,14 +59,6 @@ class NetworkFacts(TypedDict, total=False):
     scales: int
     parameters: int
     gmacs: float
-
-
-class WeightsDocument(TypedDict):
-    """What a weights file says of itself: of its network, and the fields of its model card."""
-
-    format: int
-    network: NetworkFacts
-    card: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -130,10 +119,8 @@ def check_name(name: str) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of `folder`; an empty one where there is none.
-
-    Raises WeightsError if ``manifest.json`` is there but can't be read or understood.
-    """
+    """The manifest of `folder`, empty where there is none. Raises WeightsError if it can't be read
+    or understood."""
     path = folder / MANIFEST_NAME
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -143,15 +130,14 @@ def read_manifest(folder: Path) -> Manifest:
         for fields in document["weights"]:
             fields.pop("packaged", None)  # older versions wrote it
             entry = Entry(**{**fields, "sources": tuple(fields.get("sources", ()))})
-            if not _NAME.fullmatch(entry.name) or not _NAME.fullmatch(entry.file):
-                raise ValueError(f"not a plain name: {entry.name!r}, {entry.file!r}")
-            if not entry.sha256:
-                raise ValueError(f"no sha256 of {entry.name}")
+            if not (_NAME.fullmatch(entry.name) and _NAME.fullmatch(entry.file) and entry.sha256):
+                named = f"{entry.name!r}, {entry.file!r}"
+                raise ValueError(f"not a plain name, or no sha256: {named}")
             entries[entry.name] = entry
         return Manifest(entries, document.get("default"))
     except (FileNotFoundError, NotADirectoryError):
         return Manifest()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, *_WRONG_JSON) as error:
         reason = f"not a manifest of weights ({error})"
         raise WeightsError(path, reason, "repair it, or take it away") from error
 
@@ -176,9 +162,8 @@ def register(
         gmacs: of the network, where they were counted: its model card has those of others only.
         default: make it the manifest's default.
 
-    Raises:
-        WeightsError, UsageError: `path` is no weights file, or no manifest can hold its name.
-        DeblurError: the manifest can't be written.
+    Raises WeightsError or UsageError if `path` is no weights file or no manifest can hold its name,
+    DeblurError if the manifest can't be written.
     """
     manifest, entry = read_manifest(path.parent), describe(path)
     check_name(entry.name)
@@ -198,9 +183,8 @@ def describe(path: Path) -> Entry:
 
     Raises WeightsError if `path` is missing or is not a weights file of deblurcli.
     """
-    document = read_document(path)
+    config, card = read_header(path)
     try:
-        config, card = document["network"], document["card"]
         with safe_open(path, framework="numpy") as file:
             shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
         network = NetworkFacts(body=config["body"], parameters=sum(map(math.prod, shapes)))
@@ -208,38 +192,33 @@ def describe(path: Path) -> Entry:
             network["scales"] = config["scales"]
         elif config["gmacs"] is not None:
             network["gmacs"] = float(config["gmacs"])
-        licence, scores = card.get("licence", "unknown"), card.get("scores", {})
-        size = path.stat().st_size
-        return Entry(path.stem, path.name, sha256_of(path), size, network, licence, scores)
+        facts = (sha256_of(path), path.stat().st_size, network)
+        return Entry(path.stem, path.name, *facts, card.licence, card.scores)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, error) from error
 
 
-def read_document(path: str | os.PathLike[str]) -> WeightsDocument:
-    """What a weights file says of itself, read without torch and without its parameters.
-
-    Raises WeightsError if the file is missing, damaged, or not one of ours.
-    """
+def read_header(path: AnyPath) -> tuple[dict[str, Any], ModelCard]:
+    """The configuration of a weights file's network as JSON, and its model card, without its
+    parameters. Raises WeightsError if the file is missing, damaged, or not one of ours."""
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
         if METADATA_KEY not in metadata:
-            raise WeightsError(
-                path,
-                "a safetensors file, but not of deblurcli: it doesn't say which network it is for",
-                "give weights that 'deblur train' or 'deblur weights import' wrote",
-            )
-        document: WeightsDocument = json.loads(metadata[METADATA_KEY])
+            reason = "a safetensors file, but not of deblurcli: it doesn't say for which network"
+            remedy = "give weights that 'deblur train' or 'deblur weights import' wrote"
+            raise WeightsError(path, reason, remedy)
+        document = json.loads(metadata[METADATA_KEY])
         if document["format"] > WEIGHTS_VERSION:
             raise WeightsError(path, "made by a newer deblurcli", "update deblurcli")
-        return document
+        return dict(document["network"]), ModelCard.from_json(document["card"])
     except FileNotFoundError:
         raise WeightsError(path, "no such weights file", "see 'deblur weights list'") from None
-    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+    except (SafetensorError, OSError, *_WRONG_JSON) as error:
         raise damaged(path, error) from error
 
 
-def check_zoo(subject: str | os.PathLike[str]) -> None:
+def check_zoo(subject: AnyPath) -> None:
     """Raises WeightsError where spandrel, which knows other people's networks, is missing."""
     if find_spec("spandrel") is None:
         raise not_installed(subject, "spandrel", "zoo", WeightsError)
@@ -251,13 +230,13 @@ def current_names(parameters: Mapping[str, T]) -> dict[str, T]:
     return {".".join(now.get(w, w) for w in name.split(".")): v for name, v in parameters.items()}
 
 
-def graph_name(network: NetworkFacts) -> str:
+def graph_name(network: dict[str, Any]) -> str:
     """The file with the ONNX graph of all networks of a configuration, as weights files hold it."""
     text = json.dumps([GRAPH_VERSION, network], sort_keys=True)
     return f"{network['body']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.onnx"
 
 
-def damaged(path: str | os.PathLike[str], error: Exception) -> WeightsError:
+def damaged(path: AnyPath, error: Exception) -> WeightsError:
     """Makes the error for a file that is no intact weights file."""
     detail = str(error).partition("\n")[0] or type(error).__name__
     reason = f"damaged or not a weights file ({detail})"

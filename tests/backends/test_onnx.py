@@ -20,7 +20,7 @@ from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.weights import hub
 from deblurcli.weights.files import save_weights
-from deblurcli.weights.manifest import ModelCard, graph_name, read_document
+from deblurcli.weights.manifest import ModelCard, graph_name, read_header
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra 'onnx' is not installed")
 
@@ -214,7 +214,7 @@ def test_the_graph_of_the_default_network_comes_with_the_package() -> None:
     repository = Path(__file__).parents[2]
     if not (repository / "weights" / "compact.safetensors").is_file():
         pytest.skip("the default weights are not in this checkout")
-    name = graph_name(read_document(repository / "weights" / "compact.safetensors")["network"])
+    name = graph_name(read_header(repository / "weights" / "compact.safetensors")[0])
     assert (repository / "weights" / name).is_file()
     packaging = (repository / "pyproject.toml").read_text(encoding="utf-8")
     assert f'"weights/{name}" = "deblurcli/_weights/{name}"' in packaging
