@@ -7,14 +7,13 @@ the run's ``config.json``, its checkpoints and its weights files.
 import importlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-from deblurcli.errors import UsageError, cannot_read
+from deblurcli.errors import AnyPath, UsageError, cannot_read
 
 # Numbers with the least and the most that they can sensibly be: what nothing can be trained with
 # is refused where it is set, not by some tensor later on.
@@ -173,12 +172,7 @@ _IGNORED = {
 def load_recipe(name: str) -> Recipe:
     """One of `RECIPES`, or one from a ``.json``, ``.toml`` or ``.yaml`` file such as
     ``--show-recipe`` prints. A file may leave values out: those are of the recipe that it names,
-    else of ``default``.
-
-    Raises:
-        UsageError: no such recipe or value, one that the network doesn't have, or a value of the
-            wrong kind or size.
-    """
+    else of ``default``. Raises UsageError as `change_recipe`, and where there is no such recipe."""
     if name in RECIPES:
         return RECIPES[name]
     path = Path(name)
@@ -196,19 +190,17 @@ def load_recipe(name: str) -> Recipe:
         raise UsageError(path, f"reading it needs {reader}", "write it as .json") from error
     except Exception as error:  # each reader has errors of its own
         raise UsageError(path, f"can't be understood ({error})", "see --show-recipe") from error
-    recipe = _change_all(RECIPES.get(str(values.get("name")), Recipe()), values, path)
+    recipe = RECIPES.get(str(values.get("name")), Recipe())
+    for key, value in _flatten(values).items():
+        recipe = _change(recipe, key, value, f"{path}: {key}")
     _check_used(recipe, Recipe(), f"{path}: ")
     return recipe
 
 
 def change_recipe(recipe: Recipe, settings: Sequence[str]) -> Recipe:
-    """Applies settings such as ``learning_rate=3e-4`` or ``motion.path_px=20``.
-
-    Values are written as JSON (``channels=[48,96,192]``) or as plain words (``loss=mse``).
-
-    Raises:
-        UsageError: no such value, one that the network doesn't have, or of the wrong kind or size.
-    """
+    """Applies settings such as ``learning_rate=3e-4`` or ``motion.path_px=20``, whose values are
+    written as JSON (``channels=[48,96,192]``) or as plain words (``loss=mse``). Raises UsageError
+    for no such value, one that the network doesn't have, or one of the wrong kind or size."""
     begun = recipe
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -233,13 +225,6 @@ def _check_used(recipe: Recipe, begun: Recipe, source: str) -> None:
     for key, reason in ignored.items():
         if getattr(recipe, key) not in (getattr(begun, key), getattr(Recipe(), key)):
             raise UsageError(f"{source}{key}", reason, "leave it out")
-
-
-def _change_all(recipe: Recipe, values: Mapping[str, object], path: object) -> Recipe:
-    """`recipe` with the values of a file."""
-    for key, value in _flatten(values).items():
-        recipe = _change(recipe, key, value, f"{path}: {key}")
-    return recipe
 
 
 def _change(recipe: Recipe, key: str, value: object, source: str) -> Recipe:
@@ -310,11 +295,13 @@ class RunConfig:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "RunConfig":
+    def load(cls, path: AnyPath) -> "RunConfig":
         """Raises UsageError where there is none, or it is damaged."""
         try:
             values = json.loads(Path(path).read_text("utf-8"))
-            recipe = _change_all(Recipe(), values.pop("recipe"), path)
+            recipe = Recipe()
+            for key, value in _flatten(values.pop("recipe")).items():
+                recipe = _change(recipe, key, value, f"{path}: {key}")
             lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
             return cls(recipe=recipe, **(values | lists))
         except FileNotFoundError:

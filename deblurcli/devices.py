@@ -1,7 +1,5 @@
 """Where the network runs and in which precision, and why; how it is chosen says docs/speed.md."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform
@@ -17,15 +15,17 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from deblurcli.errors import DeviceError, UsageError
+from deblurcli.errors import DeblurError, DeviceError, UsageError
+from deblurcli.io.files import atomic_output
 
 if TYPE_CHECKING:  # PyTorch is imported where it is needed: not beside ONNX Runtime
     import torch
 
 PrecisionName = Literal["fp32", "bf16", "fp16", "int8"]
 
-MIN_SPEEDUP = 1.1
-"""How much faster than fp32 bf16 has to be on a CPU: it is less exact."""
+MIN_SPEEDUP = 1.1  # that bf16 has to have on a CPU over fp32: it is less exact
+# Of one forward pass on a CPU: the whole process stays far below 2 GB, more is not faster.
+CPU_BUDGET_BYTES = 700 * 2**20
 _REMEDY_CPU = "use --device cpu or auto"
 
 
@@ -54,13 +54,9 @@ class Precision:
         return self.name
 
 
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = "auto") -> "torch.device":
     """The device for ``cpu``, ``cuda``, ``cuda:N``, ``mps`` or ``auto``: CUDA, else MPS, else CPU.
-
-    Raises:
-        UsageError: no such kind of device.
-        DeviceError: there is none here.
-    """
+    Raises UsageError for no such kind of device, DeviceError where there is none here."""
     import torch
 
     name = name.strip().lower()
@@ -88,17 +84,11 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(
-    name: str, device: torch.device, shape: ConvolutionShape | None = None
+    name: str, device: "torch.device", shape: ConvolutionShape | None = None
 ) -> Precision:
     """The precision for ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8`` (x86 CPUs) on a device.
-
-    Args:
-        shape: of the network's main convolution, which ``auto`` times on a CPU.
-
-    Raises:
-        UsageError: no such precision.
-        DeviceError: the device doesn't compute in it.
-    """
+    On a CPU ``auto`` times a convolution of this `shape`: the network's main one. Raises UsageError
+    for no such precision, DeviceError where the device doesn't compute in it."""
     if name == "fp32":
         return Precision("fp32", "asked for")
     if name == "int8":
@@ -155,15 +145,14 @@ def bf16_speedup(shape: ConvolutionShape) -> float:
             seconds[dtype].append(time.perf_counter() - start)
     speedup = min(seconds[torch.float32][1:]) / min(seconds[torch.bfloat16][1:])
     known[key] = float(f"{speedup:.3g}")
-    with suppress(OSError):
+    with suppress(OSError, DeblurError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{file.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(known, indent=2), encoding="utf-8")
-        part.replace(file)
+        with atomic_output(file, overwrite=True) as part:
+            part.write_text(json.dumps(known, indent=2), encoding="utf-8")
     return known[key]
 
 
-def _native_bf16(device: torch.device) -> tuple[bool, str]:
+def _native_bf16(device: "torch.device") -> tuple[bool, str]:
     """Whether `device` computes in bf16 natively, and in words why or why not."""
     import torch
 
@@ -182,45 +171,28 @@ def _native_bf16(device: torch.device) -> tuple[bool, str]:
     return False, "bf16 is not native on this CPU (neither AVX-512 BF16 nor AMX)"
 
 
-CPU_BUDGET_BYTES = 700 * 2**20
-"""Of one forward pass on a CPU: the whole process stays far below 2 GB, more is not faster."""
-
-
-def memory_budget_bytes(device: torch.device) -> int:
-    """How much memory one forward pass may take; on CUDA most of what is free now."""
-    import torch
-
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        # What PyTorch holds in reserve is free for us, too.
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(0.6 * free)
-    return 2**31 if device.type == "mps" else CPU_BUDGET_BYTES
-
-
 def describe_devices() -> list[dict[str, str | int | None]]:
-    """All devices of this machine that we can use, the one ``auto`` takes first.
-
-    Of each the name that ``--device`` takes, its maker's model, its whole memory in bytes (None
-    where unknown), and which precision ``auto`` chooses there and why.
-    """
+    """All devices of this machine that we can use, the one ``auto`` takes first: the name that
+    ``--device`` takes, its maker's model, its whole memory in bytes (None where unknown), and which
+    precision ``auto`` chooses there and why."""
     import torch
 
-    found: list[tuple[str, str, int | None]] = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        properties = torch.cuda.get_device_properties(index)
-        found.append((f"cuda:{index}", properties.name, properties.total_memory))
-    if torch.backends.mps.is_available():
-        found.append(("mps", "Apple GPU", torch.mps.recommended_max_memory()))
-    memory_bytes = None
-    with suppress(AttributeError, OSError, ValueError):  # not on Windows
-        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found.append(("cpu", _cpu_model(), memory_bytes))
     described: list[dict[str, str | int | None]] = []
-    for name, model, memory_bytes in found:
+
+    def add(name: str, model: str, memory_bytes: int | None) -> None:
         best = choose_precision("auto", torch.device(name))
         facts = {"name": name, "model": model, "memory_bytes": memory_bytes}
         described.append({**facts, "precision": best.name, "reason": best.reason})
+
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        properties = torch.cuda.get_device_properties(index)
+        add(f"cuda:{index}", properties.name, properties.total_memory)
+    if torch.backends.mps.is_available():
+        add("mps", "Apple GPU", torch.mps.recommended_max_memory())
+    memory_bytes = None
+    with suppress(AttributeError, OSError, ValueError):  # not on Windows
+        memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    add("cpu", _cpu_model(), memory_bytes)
     return described
 
 
@@ -235,7 +207,7 @@ def _cpu_model() -> str:
     return f"{model.strip()}, {threads} thread{'s' if threads != 1 else ''}"
 
 
-def send(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
+def send(array: NDArray[np.generic], device: "torch.device") -> "torch.Tensor":
     """Copies an array to a device; where that is a GPU, without waiting for it."""
     import torch
 

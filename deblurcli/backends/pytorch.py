@@ -1,7 +1,7 @@
 """Networks that PyTorch runs, on CPUs and GPUs, in several precisions."""
 
-from __future__ import annotations
-
+import re
+from collections import Counter
 from contextlib import nullcontext
 
 import numpy as np
@@ -9,28 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from deblurcli.devices import (
-    ConvolutionShape,
-    Precision,
-    choose_device,
-    choose_precision,
-    memory_budget_bytes,
-)
+from deblurcli import devices
+from deblurcli.devices import ConvolutionShape, Precision
 from deblurcli.errors import UsageError, logger
 from deblurcli.models.generator import quantise
-from deblurcli.models.network import RestorationNetwork, main_convolution
+from deblurcli.models.network import RestorationNetwork
 from deblurcli.models.registry import kind_of
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # What PyTorch says in a plain RuntimeError: its CPU allocator on Linux and on Windows, MPS, and
 # oneDNN, which gives no reason when there is no room for its kernels.
-_OUT_OF_MEMORY = (
-    "DefaultCPUAllocator",
-    "not enough memory",
-    "out of memory",
-    "could not create a primitive",
-)
+_OUT_OF_MEMORY = "DefaultCPUAllocator|not enough memory|out of memory|could not create a primitive"
 
 
 class TorchBackend:
@@ -47,9 +37,15 @@ class TorchBackend:
         `choose_precision` do."""
         self._kind = kind_of(network.config)
         self.overlap_px, self.alignment_px = self._kind.overlap_px, network.alignment_px
-        self.device = choose_device(device)
-        shape = ConvolutionShape(*main_convolution(network))
-        self.precision = choose_precision(precision, self.device, shape)
+        self.device = devices.choose_device(device)
+        # Of those convolutions that together hold the most parameters.
+        parameters: Counter[ConvolutionShape] = Counter()
+        for conv in network.modules():
+            if isinstance(conv, torch.nn.Conv2d) and conv.groups == 1:
+                shape = ConvolutionShape(conv.in_channels, conv.out_channels, conv.kernel_size[0])
+                parameters[shape] += conv.weight.numel()
+        ((shape, _),) = parameters.most_common(1)
+        self.precision = devices.choose_precision(precision, self.device, shape)
         if self.precision.name == "int8":
             try:
                 quantise(network)
@@ -77,7 +73,7 @@ class TorchBackend:
         except (torch.OutOfMemoryError, MemoryError):
             pass
         except RuntimeError as error:
-            if not any(words in str(error) for words in _OUT_OF_MEMORY):
+            if not re.search(_OUT_OF_MEMORY, str(error)):
                 raise
         # Not within the except block: its traceback would keep the tensors alive.
         if restored is None and self.device.type == "cuda":
@@ -100,5 +96,10 @@ class TorchBackend:
 
     def max_pixels(self) -> int:
         """How many pixels one call of `forward` may have, by the memory that it may take."""
-        bytes_per_pixel = self._kind.bytes_per_pixel(self.network, self._dtype)
-        return int(memory_budget_bytes(self.device) / bytes_per_pixel)
+        budget_bytes = 2**31 if self.device.type == "mps" else devices.CPU_BUDGET_BYTES
+        if self.device.type == "cuda":  # most of what is free now
+            free, _ = torch.cuda.mem_get_info(self.device)
+            # What PyTorch holds in reserve is free for us, too.
+            free += torch.cuda.memory_reserved(self.device)
+            budget_bytes = int(0.6 * (free - torch.cuda.memory_allocated(self.device)))
+        return int(budget_bytes / self._kind.bytes_per_pixel(self.network, self._dtype))
