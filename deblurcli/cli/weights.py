@@ -1,7 +1,6 @@
 """``deblur weights``: what there is, what is here, is it intact; getting, importing, exporting."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,17 +12,9 @@ from deblurcli.cli import console, options
 from deblurcli.cli.options import REQUIRED, argument, option
 from deblurcli.errors import UsageError, WeightsError, cannot_write
 from deblurcli.io.files import check_target
-from deblurcli.weights import hub
+from deblurcli.weights import hub, manifest
 from deblurcli.weights.download import fetch
-from deblurcli.weights.manifest import (
-    CHECKPOINT_SUFFIXES,
-    ModelCard,
-    check_name,
-    check_zoo,
-    describe,
-    read_manifest,
-    register,
-)
+from deblurcli.weights.manifest import ModelCard, read_manifest
 
 if TYPE_CHECKING:
     from deblurcli.models.network import RestorationNetwork
@@ -50,45 +41,35 @@ def list_weights(*, json: options.Json = False) -> None:
     knows its sha256, as of a file of your own).
     """
     default, found = hub.catalogue().default, hub.listings()
-    if json:
-        rows = [
-            {
-                **asdict(listing.entry),
-                "default": listing.entry.name == default,
-                "state": listing.state,
-                "place": listing.place or None,
-                "path": str(listing.path) if listing.path else None,
-            }
-            for listing in found
-        ]
-        console.print_json(rows)
-        return
+    document, below = [], [""]
     table = [("NAME", "NETWORK", "GMACS", "SIZE", "STATE", "LICENCE")]
-    below: list[list[str]] = [[]]
     for listing in found:
         entry, network = listing.entry, listing.entry.network
+        is_default, path = entry.name == default, str(listing.path) if listing.path else None
+        here = {"state": listing.state, "place": listing.place or None, "path": path}
+        document.append({**asdict(entry), "default": is_default, **here})
         levels = f", K={network['scales']}" if "scales" in network else ""
-        millions = network.get("parameters", 0) / 1e6
-        table.append(
-            (
-                entry.name + (" *" if entry.name == default else ""),
-                f"{network.get('body', '?')}{levels}, {millions:.2f} M",
-                f"{network['gmacs']:.1f}" if "gmacs" in network else "-",
-                f"{entry.bytes / 1e6:.1f} MB" if entry.bytes else "-",
-                listing.state,
-                entry.licence,
-            )
-        )
+        body = f"{network.get('body', '?')}{levels}, {network.get('parameters', 0) / 1e6:.2f} M"
+        gmacs = f"{network['gmacs']:.1f}" if "gmacs" in network else "-"
+        size = f"{entry.bytes / 1e6:.1f} MB" if entry.bytes else "-"
+        name = f"{entry.name} *" if is_default else entry.name
+        table.append((name, body, gmacs, size, listing.state, entry.licence))
         pull_it = f"not here; get it: deblur weights pull {entry.name}"
-        more = [str(listing.path or pull_it)] if listing.path or entry.sources else []
-        for name, figures in entry.scores.items():
-            if "psnr_db" in figures:
-                more.append(f"{figures['psnr_db']:.2f} dB  {name}")
-        below.append(more)
+        lines = [path or pull_it] if path or entry.sources else []
+        scores = ((name, scores.get("psnr_db")) for name, scores in entry.scores.items())
+        lines += [f"{psnr_db:.2f} dB  {name}" for name, psnr_db in scores if psnr_db is not None]
+        below.append("".join(f"\n    {line}" for line in lines))
+    if json:
+        console.print_json(document)
+    else:
+        rows = zip(align(table), below, strict=True)
+        console.print_lines("\n".join(row + more for row, more in rows))
+
+
+def align(table: Sequence[Sequence[str]]) -> list[str]:
+    """The rows of a table with its columns below each other."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells, more in zip(table, below, strict=True):
-        row = "  ".join(map(str.ljust, cells, widths)).rstrip()
-        console.print_lines("\n    ".join([row, *more]))
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]
 
 
 @options.command(app, "pull")
@@ -129,19 +110,15 @@ def verify(
     What is compared is the sha256 that the manifest gives for the file.
     """
     found = list(map(hub.inspect, wanted)) if wanted else [f for f in hub.listings() if f.path]
-    rows = [(f.entry.name, f.state, str(f.path) if f.path else None) for f in found]
+    rows = [{"name": f.entry.name, "state": f.state, "path": f.path and str(f.path)} for f in found]
     if json:
-        console.print_json([{"name": name, "state": s, "path": path} for name, s, path in rows])
-    elif not rows:
-        console.say("no weights are here; get some with 'deblur weights pull'")
+        console.print_json(rows)
+    elif rows:
+        cells = [[str(value or "") for value in row.values()] for row in rows]
+        console.print_lines("\n".join(align(cells)))
     else:
-        width = max(len(name) for name, _, _ in rows)
-        lines = [
-            f"{name:<{width}}  {state:<8}  {path or ''}".rstrip() for name, state, path in rows
-        ]
-        console.print_lines("\n".join(lines))
-    intact = all(f.state in ("intact", "unlisted") for f in found)
-    return 0 if intact else WeightsError.exit_code
+        console.say("no weights are here; get some with 'deblur weights pull'")
+    return 0 if all(f.state in ("intact", "unlisted") for f in found) else WeightsError.exit_code
 
 
 @options.command(app, "add")
@@ -162,11 +139,12 @@ def add_weights(
     """
     target = place_for(name, overwrite=overwrite)
     suffix = Path(urlsplit(source).path).suffix
-    if suffix not in (hub.SUFFIX, *CHECKPOINT_SUFFIXES):
+    is_foreign = suffix in manifest.CHECKPOINT_SUFFIXES
+    if is_foreign:
+        manifest.check_zoo(source)
+    elif suffix != hub.SUFFIX:
         remedy = "give a .pth, .ckpt or .safetensors; for DeepDeblur-PyTorch: deblur weights import"
         raise UsageError(source, "not a file that can be added", remedy)
-    if suffix != hub.SUFFIX:
-        check_zoo(source)
     incoming = target.with_name(f".{name}{suffix}")
     known = sha256.lower() if sha256 else None
     try:
@@ -176,7 +154,7 @@ def add_weights(
         network, card = load_weights(incoming)
     finally:
         incoming.unlink(missing_ok=True)
-    if suffix != hub.SUFFIX:
+    if is_foreign:
         card = ModelCard(name=name, licence=licence, notes=f"from {source}")
     keep(network, card, target, name, overwrite=True, json=json)
 
@@ -209,7 +187,7 @@ def import_weights(
 
 
 def keep(
-    network: RestorationNetwork,
+    network: "RestorationNetwork",
     card: ModelCard,
     target: Path,
     used_as: str,
@@ -222,18 +200,16 @@ def keep(
     from deblurcli.weights.files import save_published
 
     save_published(target, network, card, overwrite=overwrite)
-    entry = describe(target) if used_as == str(target) else register(target)
+    is_named = used_as != str(target)
+    entry = manifest.register(target) if is_named else manifest.describe(target)
     console.print_result(target, {**asdict(entry), "path": str(target)}, json=json)
     console.note(f"use it: deblur photo.jpg --weights {used_as}")
 
 
 def place_for(name: str, *, overwrite: bool) -> Path:
-    """The file that ``--weights NAME`` will find, in a folder that exists.
-
-    Raises UsageError for the name of other weights or no name, WeightsError if the folder can't
-    be made.
-    """
-    check_name(name)
+    """The file that ``--weights NAME`` will find, in a folder that exists. Raises UsageError for
+    the name of other weights or no name, WeightsError if the folder can't be made."""
+    manifest.check_name(name)
     target = hub.storage_folder() / f"{name}{hub.SUFFIX}"
     taken = name in hub.catalogue().entries and name not in read_manifest(target.parent).entries
     if taken or name == "default":
@@ -300,7 +276,7 @@ def register_weights(
     from deblurcli.weights.files import load_weights
 
     gmacs = count_gmacs(load_weights(file)[0])
-    entry = register(file, sources=tuple(source or ()), gmacs=gmacs, default=default)
+    entry = manifest.register(file, sources=tuple(source or ()), gmacs=gmacs, default=default)
     console.print_result(f"{entry.name}  {entry.sha256}", asdict(entry), json=json)
     if default:
         console.say(f"--weights default is now {hub.catalogue().default}")

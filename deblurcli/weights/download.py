@@ -4,40 +4,26 @@ The file gets its name only when every byte is there and right. A lock makes pro
 the same file at the same time download it once.
 """
 
-from __future__ import annotations
-
 import logging
 import random
 import shutil
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from deblurcli.errors import WeightsError, cannot_write, logger
 
+ShowProgress = Callable[[int], AbstractContextManager[object]]
+"""Called with the size in bytes (1 if unknown) for each attempt; gives the bar that shows it, of
+tqdm or with the parts of one that pooch uses: total, update, reset, close."""
 
-class ProgressBar(Protocol):
-    """A bar of tqdm, or what has the parts of one that pooch uses: total, update, reset, close."""
-
-    def close(self) -> None: ...
-
-
-ShowProgress = Callable[[int], ProgressBar]
-"""Called with the size in bytes (1 if unknown) for each attempt; gives the bar that shows it."""
-
-ROUNDS = 4
-"""How often each source is tried before giving up."""
-WAIT_SECONDS = 1.0
-"""After the first round; twice as long after each further one."""
-CONNECT_SECONDS, STALL_SECONDS = 10.0, 30.0
-"""Until a server must have accepted the connection, and between two pieces of the file."""
-TOTAL_SECONDS = 3600.0
-"""Until the whole file must be here; a slower source is not asked again."""
+ROUNDS = 4  # how often each source is tried before giving up
+WAIT_SECONDS = 1.0  # after the first round; twice as long after each further one
+CONNECT_SECONDS = 10.0  # until a server must have accepted the connection
+STALL_SECONDS = 30.0  # between two pieces of the file
+TOTAL_SECONDS = 3600.0  # until the whole file must be here; a slower source is not asked again
 
 
 def fetch(
@@ -45,7 +31,7 @@ def fetch(
     sources: Sequence[str],
     *,
     sha256: str | None = None,
-    size_bytes: int | None = None,
+    size_bytes: int = 0,
     show_progress: ShowProgress | None = None,
 ) -> Path:
     """Downloads a file from the first of `sources` that has it intact, and gives its path.
@@ -57,7 +43,7 @@ def fetch(
         target: where it shall lie. A file there is replaced unless it has that sha256.
         sources: http(s) or file URLs, or paths, of the file itself.
         sha256: 64 hex digits; None takes whatever comes.
-        size_bytes: of the file, if known: what announces another size is not even read.
+        size_bytes: of the file, 0 if unknown: what announces another size is not even read.
 
     Raises WeightsError if no source gave it or it can't be written; nothing is left behind.
     """
@@ -83,9 +69,10 @@ def fetch(
                     logger.info("%s: trying again in %.1f s", target.name, seconds)
                     time.sleep(seconds)
                 for source in tuple(left):
-                    bar = show_progress(size_bytes or 1) if show_progress else None
+                    shown = show_progress(size_bytes or 1) if show_progress else nullcontext()
                     try:
-                        part = _retrieve(source, incoming, sha256, size_bytes, bar)
+                        with shown as bar:
+                            part = _retrieve(source, incoming, sha256, size_bytes, bar)
                         return part.replace(target)
                     except (OSError, ValueError) as error:
                         if getattr(error, "errno", None) is not None:
@@ -94,9 +81,6 @@ def fetch(
                         logger.info("%s: %s: %s", target.name, source, failures[source])
                         if not (passing and source.startswith("http")):
                             left.remove(source)
-                    finally:
-                        if bar is not None:
-                            bar.close()
     except OSError as error:
         remedy = "set DEBLUR_WEIGHTS_DIR to a folder with space that you may write to"
         raise cannot_write(target, error, remedy, error_class=WeightsError) from error
@@ -108,10 +92,13 @@ def fetch(
 
 
 def _retrieve(
-    source: str, incoming: Path, sha256: str | None, size_bytes: int | None, bar: ProgressBar | None
+    source: str, incoming: Path, sha256: str | None, size_bytes: int, bar: object
 ) -> Path:
     """The file in the folder `incoming`, checked. What is the source's fault is a ValueError or
     an OSError without a number."""
+    import multiprocessing.pool  # slow to import, as are the others
+    from urllib.request import url2pathname
+
     import pooch
     import requests
 
@@ -119,13 +106,11 @@ def _retrieve(
 
     def check_size(response: requests.Response, **_: object) -> None:
         responses.append(response)
-        announced = int(response.headers.get("Content-Length", size_bytes or 0))
-        if response.status_code == 200 and size_bytes not in (None, announced):
+        announced = int(response.headers.get("Content-Length", size_bytes))
+        if response.status_code == 200 and size_bytes not in (0, announced):
             raise ValueError(f"another file: {announced} bytes, not {size_bytes}")
 
     def copy(source: str, part: str, _: object) -> None:
-        from urllib.request import url2pathname  # slow to import: it brings http.client
-
         path = url2pathname(urlsplit(source).path) if source.startswith("file:") else source
         try:
             content = Path(path).read_bytes()
@@ -133,7 +118,7 @@ def _retrieve(
             raise ValueError(error.strerror) from error
         Path(part).write_bytes(content)
 
-    download: object = copy
+    download = copy
     if urlsplit(source).scheme in ("http", "https"):
         download = pooch.HTTPDownloader(
             progressbar=bar or False,
@@ -141,28 +126,21 @@ def _retrieve(
             timeout=(CONNECT_SECONDS, STALL_SECONDS),
             hooks={"response": check_size},
         )
-    retrieved: Future[str] = Future()
-
-    def retrieve() -> None:
+    # A server may drip: even its headers byte by byte, which no timeout of requests ends. The
+    # thread of a pool does not keep the process from ending.
+    with multiprocessing.pool.ThreadPool(1) as pool:
+        arguments = (source, sha256, "file", incoming)
+        retrieving = pool.apply_async(pooch.retrieve, arguments, {"downloader": download})
         try:
-            path = pooch.retrieve(source, sha256, "file", incoming, downloader=download)
-            retrieved.set_result(path)
-        except BaseException as error:
-            retrieved.set_exception(error)
-
-    # A server may drip: even its headers byte by byte, which no timeout of requests ends.
-    thread = threading.Thread(target=retrieve, daemon=True)
-    thread.start()
-    try:
-        thread.join(TOTAL_SECONDS)
-        if not retrieved.done():
-            raise ValueError(f"not done after {TOTAL_SECONDS:g} s")
-    finally:
-        for response in responses:
-            with suppress(OSError, RuntimeError, ValueError):  # it has ended
-                response.raw.shutdown()  # ends the reading
-            response.close()
-    part, normal = Path(retrieved.result()), incoming / "mode"
+            part = Path(retrieving.get(TOTAL_SECONDS))
+        except multiprocessing.TimeoutError:
+            raise ValueError(f"not done after {TOTAL_SECONDS:g} s") from None
+        finally:
+            for response in responses:
+                with suppress(OSError, RuntimeError, ValueError):  # it has ended
+                    response.raw.shutdown()  # ends the reading
+                response.close()
+    normal = incoming / "mode"
     normal.touch()
     part.chmod(normal.stat().st_mode)  # pooch makes private files
     return part

@@ -1,10 +1,7 @@
 """Handing a network to other runtimes, as ONNX; docs/weights.md describes the model."""
 
-from __future__ import annotations
-
 import json
 import logging
-import os
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,48 +10,41 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deblurcli.errors import DeblurError, not_installed
+from deblurcli.errors import AnyPath, DeblurError, not_installed
 from deblurcli.io.files import atomic_output
 from deblurcli.models.generator import extend
 from deblurcli.models.network import RestorationNetwork
 from deblurcli.models.registry import kind_of
 from deblurcli.weights.manifest import METADATA_KEY, ModelCard
 
-LARGEST_DIFFERENCE = 1e-3
-"""How far the exported model may be from PyTorch, in units of the full range."""
-
-ONNX_MEMORY = 2.4
-"""How much more memory ONNX Runtime takes than PyTorch; measured on the default network."""
-
+LARGEST_DIFFERENCE = 1e-3  # to PyTorch, in units of the full range
+ONNX_MEMORY = 2.4  # times PyTorch's is ONNX Runtime's, measured on the default network
 _CHECKED_SIZES = ((1, 64, 96), (1, 45, 67), (2, 33, 30), (1, 1, 1))  # batch, height, width
 
 
 def export_onnx(
     network: RestorationNetwork,
     card: ModelCard,
-    target: str | os.PathLike[str],
+    target: AnyPath,
     *,
     only_graph: bool = False,
     overwrite: bool = False,
 ) -> float:
-    """Writes `network` as one ONNX file with free batch, height and width.
+    """Writes `network`, on the CPU in float32, as one ONNX file with free batch, height and width.
 
-    The file is run with ONNX Runtime on images of several sizes before it gets its name.
+    Before it gets its name it is run with ONNX Runtime on images of several sizes: the largest
+    difference to PyTorch, in units of the full range, is returned. `card` goes into the metadata,
+    with all that restoring in tiles has to know. `only_graph` is for `deblurcli.backends.onnx`:
+    without the parameters, and without clamping to [0, 1], which comes after tiles are joined.
 
-    Args:
-        network: on the CPU, in float32.
-        card: goes into the model's metadata, with all that restoring in tiles has to know.
-        only_graph: for `deblurcli.backends.onnx`, without the parameters and without clamping
-            to [0, 1], which comes after tiles are joined.
-
-    Returns the largest difference to PyTorch that was seen, in units of the full range. Raises
-    DeblurError if the extra is missing, the file exists or can't be written, or the exported model
-    does not give what the network gives.
+    Raises DeblurError if the extra is missing, the file exists or can't be written, or the exported
+    model does not give what the network gives.
     """
     target = Path(target)
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise not_installed(target, ", ".join(missing), "onnx", DeblurError)
+    import onnx
     import onnxruntime
 
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of its own insides
@@ -93,8 +83,8 @@ def export_onnx(
         told = ModelCard() if only_graph else card
         about = {"network": network.config.to_json(), "card": told.__dict__, "tiles": tiles}
         exported.model.metadata_props[METADATA_KEY] = json.dumps(about)
-        exported.save(os.fspath(part), external_data=False)
-        session = onnxruntime.InferenceSession(os.fspath(part), providers=["CPUExecutionProvider"])
+        exported.save(part, external_data=False)
+        session = onnxruntime.InferenceSession(part, providers=["CPUExecutionProvider"])
         random = torch.Generator().manual_seed(1)
         difference = 0.0
         for count, height, width in _CHECKED_SIZES:
@@ -108,25 +98,18 @@ def export_onnx(
             reason = f"the exported model differs from PyTorch's by {difference:.2g} of the range"
             remedy = "try other versions of PyTorch, onnxscript and onnxruntime"
             raise DeblurError(target, reason, remedy)
-        if only_graph:
-            strip_parameters(part)
+        if only_graph:  # the parameters have to be given to ONNX Runtime
+            model = onnx.load(part)
+            for tensor in model.graph.initializer:
+                if tensor.name.startswith("network."):
+                    tensor.ClearField("raw_data")
+                    tensor.data_location = onnx.TensorProto.EXTERNAL
+                    tensor.external_data.add(key="location", value="parameters")
+            model.graph.ClearField("value_info")
+            for piece in (model.graph, *model.graph.node, *model.graph.initializer):
+                piece.ClearField("metadata_props")  # which line of our code it is from, and so on
+            part.write_bytes(model.SerializeToString())
     return difference
-
-
-def strip_parameters(path: Path) -> None:
-    """Leaves the graph of an ONNX model: its parameters have to be given to ONNX Runtime."""
-    import onnx
-
-    model = onnx.load(path)
-    for tensor in model.graph.initializer:
-        if tensor.name.startswith("network."):
-            tensor.ClearField("raw_data")
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            tensor.external_data.add(key="location", value="parameters")
-    model.graph.ClearField("value_info")
-    for part in (model.graph, *model.graph.node, *model.graph.initializer):
-        part.ClearField("metadata_props")  # which line of our code it comes from, and the like
-    path.write_bytes(model.SerializeToString())
 
 
 class _WholeImage(nn.Module):

@@ -1,12 +1,8 @@
 """Finding weights by name: here if they are here, else downloaded, and only if intact.
 
-Where they are looked for says docs/weights.md. Other people's networks are published as PyTorch
-checkpoints; they are converted to safetensors once, after the download.
-
-This module imports neither torch nor anything that talks to the network until it has to.
+Where they are looked for says docs/weights.md. Neither torch nor anything that talks to the network
+is imported until it has to be.
 """
-
-from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
@@ -15,20 +11,10 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
-from deblurcli.errors import WeightsError, logger
+from deblurcli.errors import AnyPath, WeightsError, logger
+from deblurcli.weights import manifest
 from deblurcli.weights.download import ShowProgress, fetch
-from deblurcli.weights.manifest import (
-    CHECKPOINT_SUFFIXES,
-    MANIFEST_NAME,
-    Entry,
-    Manifest,
-    ModelCard,
-    State,
-    check_zoo,
-    describe,
-    read_manifest,
-    register,
-)
+from deblurcli.weights.manifest import Entry, Manifest, ModelCard, read_manifest
 
 DEFAULT_NAME = "compact"
 SUFFIX = ".safetensors"
@@ -41,7 +27,7 @@ class Listing:
     """Weights, and the file of theirs that is here."""
 
     entry: Entry
-    state: State
+    state: manifest.State
     path: Path | None = None  # None where it is not here
     place: str = ""  # label of that place; empty where it is not here, or was named by its path
 
@@ -58,7 +44,7 @@ def places() -> dict[str, Path]:
         found["DEBLUR_WEIGHTS_DIR"] = Path(own).expanduser()
     found["package"] = PACKAGE / "_weights"
     checkout = PACKAGE.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "weights" / MANIFEST_NAME).is_file():
+    if all((checkout / file).is_file() for file in ("pyproject.toml", "weights/manifest.json")):
         found["checkout"] = checkout / "weights"
     return {**found, "cache": cache_folder()}
 
@@ -75,16 +61,15 @@ def catalogue() -> Manifest:
 
     Raises WeightsError if a manifest can't be understood, as all that look for weights do.
     """
-    manifests = {label: read_manifest(folder) for label, folder in places().items()}
+    found = {label: read_manifest(folder) for label, folder in places().items()}
     entries: dict[str, Entry] = {}
-    for label in sorted(manifests, key=lambda label: label not in ("package", "checkout")):
-        entries = manifests[label].entries | entries
-    default = next((m.default for m in manifests.values() if m.default), DEFAULT_NAME)
-    return Manifest(entries, default)
+    for label in sorted(found, key=lambda label: label not in ("package", "checkout")):
+        entries = found[label].entries | entries
+    return Manifest(entries, next((m.default for m in found.values() if m.default), DEFAULT_NAME))
 
 
 def find(  # noqa: PLR0912 - from what is here to what has to be had
-    name_or_path: str | os.PathLike[str] = "default",
+    weights: AnyPath = "default",
     *,
     offline: bool = False,
     show_progress: ShowProgress | None = None,
@@ -92,16 +77,16 @@ def find(  # noqa: PLR0912 - from what is here to what has to be had
     """The path of an intact weights file, downloaded first if it has to be.
 
     Args:
-        name_or_path: a name from ``deblur weights list``, "default", or a path: something that
-            ends in ``.safetensors`` or the like, or holds a path separator. A file that no
-            manifest names, one's own training result say, is given out unchecked.
+        weights: a name from ``deblur weights list``, "default", or a path: something that ends in
+            ``.safetensors`` or the like, or holds a path separator. A file that no manifest names,
+            one's own training result say, is given out unchecked.
         offline: never download.
         show_progress: gives the bar that shows a download.
 
     Raises WeightsError if the name is unknown, or the file is missing, damaged, or can't be had.
     """
-    listing = _look_up(name_or_path)
-    entry, path = listing.entry, listing.path
+    listing = _look_up(weights)
+    entry, path, name = listing.entry, listing.path, listing.entry.name
     if path is not None and listing.state != "damaged":
         if path.suffix in (".pt", ".zip"):
             reason = "a PyTorch file; those are never loaded directly"
@@ -109,13 +94,12 @@ def find(  # noqa: PLR0912 - from what is here to what has to be had
         if listing.place and listing.state == "unlisted":
             logger.warning("%s: in no manifest, so its sha256 can't be checked", path)
         return path
-    if named := _as_path(name_or_path):
+    if named := _as_path(weights):
         if named.is_dir():
             raise WeightsError(named, "a folder", "name the .safetensors file in it")
         if path is None:
             raise WeightsError(named, "no such weights file", "see 'deblur weights list'")
         raise WeightsError(named, _DAMAGED, "get it again: deblur weights pull")
-    name = entry.name
     if not entry.sha256:
         reason = f"no weights of that name (known: {', '.join(catalogue().entries) or 'none'})"
         raise WeightsError(name, reason, "see 'deblur weights list'")
@@ -129,63 +113,57 @@ def find(  # noqa: PLR0912 - from what is here to what has to be had
         if not url.path.endswith(Path(entry.file).suffix):
             url = url._replace(path=f"{url.path.rstrip('/')}/{entry.file}")
         sources.insert(0, url.geturl())
+    target = storage_folder() / entry.file
     if not sources:
         reason = f"{missing}, and no source to download it from is known"
-        remedy = f"put {entry.file} into {storage_folder()}, or set DEBLUR_WEIGHTS_URL"
+        remedy = f"put {entry.file} into {target.parent}, or set DEBLUR_WEIGHTS_URL"
         raise WeightsError(name, reason, remedy)
-    if not entry.file.endswith(SUFFIX):
-        check_zoo(name)  # before the download, not after it
-    downloaded = fetch(
-        storage_folder() / entry.file,
-        sources,
-        sha256=entry.sha256,
-        size_bytes=entry.bytes or None,
-        show_progress=show_progress,
-    )
-    if entry.file.endswith(SUFFIX):
-        return downloaded
+    if target.suffix != SUFFIX:
+        manifest.check_zoo(name)  # before the download, not after it
+    fetch(target, sources, sha256=entry.sha256, size_bytes=entry.bytes, show_progress=show_progress)
+    if target.suffix == SUFFIX:
+        return target
     from deblurcli.weights.files import load_weights, save_published
 
     # A weights file takes the place of the checkpoint, and says whose work it is.
-    target, notes = downloaded.with_name(name + SUFFIX), f"{entry.file}, {entry.page}"
+    converted, notes = target.with_name(name + SUFFIX), f"{entry.file}, {entry.page}"
     card = ModelCard(name=name, scores=entry.scores, licence=entry.licence, notes=notes)
-    save_published(target, load_weights(downloaded)[0], card, overwrite=True)
-    register(target)
-    downloaded.unlink()
+    save_published(converted, load_weights(target)[0], card, overwrite=True)
+    manifest.register(converted)
+    target.unlink()
     credit = f"licence {entry.licence}, from {entry.page}; please cite: {entry.citation}"
     logger.warning("%s: %s", name, credit)
-    return target
+    return converted
 
 
 def listings() -> tuple[Listing, ...]:
     """All weights that a manifest names or that lie in one of the places; hashes their files."""
     known = catalogue()
-    names = list(known.entries)
-    for folder in places().values():
-        files = sorted(folder.glob(f"*{SUFFIX}"))
-        names += [path.stem for path in files if not known.entry_of_file(path.name)]
-    return tuple(map(inspect, dict.fromkeys(names)))
+    files = [p for folder in places().values() for p in sorted(folder.glob(f"*{SUFFIX}"))]
+    own = [path.stem for path in files if not known.entry_of_file(path.name)]
+    return tuple(map(inspect, dict.fromkeys([*known.entries, *own])))
 
 
-def inspect(name_or_path: str | os.PathLike[str]) -> Listing:
+def inspect(weights: AnyPath) -> Listing:
     """What is known of weights, and the state of their file here, which is hashed.
 
     Takes what `find` takes; a path's entry has that path as its name. What no manifest names says
     of itself what it is.
     """
-    listing = _look_up(name_or_path)
+    listing = _look_up(weights)
     if listing.state != "unlisted" or listing.path is None:
         return listing
     try:
-        return replace(listing, entry=replace(describe(listing.path), name=listing.entry.name))
+        entry = manifest.describe(listing.path)
+        return replace(listing, entry=replace(entry, name=listing.entry.name))
     except WeightsError as error:
         logger.warning("%s", error)
         return replace(listing, state="damaged")
 
 
-def _look_up(name_or_path: str | os.PathLike[str]) -> Listing:
+def _look_up(weights: AnyPath) -> Listing:
     """The first file that is not damaged, else the first. A path is looked for where it points."""
-    if path := _as_path(name_or_path):
+    if path := _as_path(weights):
         folders, entry = {"": path.parent}, None
         if path.is_file():
             entry = read_manifest(path.parent).entry_of_file(path.name)
@@ -193,8 +171,8 @@ def _look_up(name_or_path: str | os.PathLike[str]) -> Listing:
                 entry = catalogue().entry_of_file(path.name)
         entry = replace(entry or Entry("", path.name), name=str(path))
     else:
-        folders, known, name = places(), catalogue(), str(name_or_path)
-        name = known.default or name if name == "default" else name
+        folders, known = places(), catalogue()
+        name = str(known.default if weights == "default" else weights)
         entry = known.entries.get(name, Entry(name, name + SUFFIX))
     found = Listing(entry, "absent")
     for label, folder in folders.items():
@@ -213,10 +191,9 @@ def _look_up(name_or_path: str | os.PathLike[str]) -> Listing:
     return found
 
 
-def _as_path(name_or_path: str | os.PathLike[str]) -> Path | None:
+def _as_path(weights: AnyPath) -> Path | None:
     """The path that is meant, if it is no name."""
-    text = os.fspath(name_or_path)
-    path = Path(text).expanduser()
-    is_name = isinstance(name_or_path, str) and path.name == text
-    suffixes = (SUFFIX, ".pt", ".zip", ".onnx", *CHECKPOINT_SUFFIXES)
-    return None if is_name and path.suffix not in suffixes else path
+    path = Path(weights).expanduser()
+    suffixes = (SUFFIX, ".pt", ".zip", ".onnx", *manifest.CHECKPOINT_SUFFIXES)
+    is_name = isinstance(weights, str) and path.name == weights and path.suffix not in suffixes
+    return None if is_name else path
