@@ -1,8 +1,6 @@
 """Where the tiles of a large image lie, and how much each counts where two overlap: the result
 fades from one to the other, so that no seam shows."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

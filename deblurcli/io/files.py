@@ -1,7 +1,5 @@
 """Writing files so that nothing is lost and nothing is left half-written."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import shutil

@@ -1,7 +1,5 @@
 """What kind of file a path is, and which photos and videos a folder holds."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """What may be wished of a clip, in one object from the command line to the encoder."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ A pixel that the network did not change keeps its samples exactly, also one outs
 Profiles are littlecms' matter, through imagecodecs, which converts 16-bit samples, too.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

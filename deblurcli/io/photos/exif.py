@@ -8,8 +8,6 @@ offsets that break when anything moves.
 Source: TIFF 6.0 (1992), sections 2 and 3; Exif 2.32 (CIPA DC-008-2019), chapter 4.
 """
 
-from __future__ import annotations
-
 import io
 import struct
 from dataclasses import dataclass, field
@@ -36,7 +34,7 @@ class Field:
 
     type: int
     data: bytes
-    directory: Directory | None = None
+    directory: "Directory | None" = None
     place: int = 0
 
 

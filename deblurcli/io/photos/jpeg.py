@@ -6,8 +6,6 @@ metadata, however damaged, can fail a photo.
 Source: ITU-T T.81, annex B (segments); XMP specification part 3, 1.1.3 (in JPEG).
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -1,7 +1,5 @@
 """What a photo says of itself besides its pixels, independent of the file format."""
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Iterator
@@ -40,12 +38,12 @@ class Metadata:
     dpi: tuple[float, float] | None = None
     parts: tuple[bytes, ...] | None = None
 
-    def with_upright_xmp(self) -> Metadata:
+    def with_upright_xmp(self) -> "Metadata":
         """The same, but XMP says that the pixels are upright, if it speaks of that at all."""
         pattern = rb"(tiff:Orientation(?:\s*=\s*[\"']|\s*>)\s*)[2-8]"
         return replace(self, xmp=self.xmp and re.sub(pattern, rb"\g<1>1", self.xmp))
 
-    def without_claims(self) -> Metadata:
+    def without_claims(self) -> "Metadata":
         """The same, but XMP says nothing of gain maps, depth maps and videos in the file."""
         xmp = self.xmp
         if xmp is not None and len(xmp) > _MAX_CLEANED_BYTES:

@@ -1,7 +1,5 @@
 """A photo: what its file holds, and what the network gets to see of it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -155,11 +153,11 @@ class Picture:
         """A view of the alpha channel, ``(H, W)``; None if opaque."""
         return self.channels[..., -1] if self.has_alpha else None
 
-    def noted(self, note: str) -> Picture:
+    def noted(self, note: str) -> "Picture":
         """The same picture with one more note."""
         return replace(self, notes=(*self.notes, note))
 
-    def without_extras(self, extras: Iterable[str]) -> Picture:
+    def without_extras(self, extras: Iterable[str]) -> "Picture":
         """The same picture, which no longer says that it has e.g. a gain map, with a note."""
         names = ", ".join(sorted(extras))
         if not names:
@@ -167,7 +165,7 @@ class Picture:
         picture = replace(self, metadata=self.metadata.without_claims())
         return picture.noted(f"also holds {names}: only the main picture is kept")
 
-    def turned(self, orientation: int) -> Picture:
+    def turned(self, orientation: int) -> "Picture":
         """A picture of this EXIF orientation turned upright."""
         if orientation == 1:
             return self

@@ -1,7 +1,5 @@
 """WebP, BMP and GIF through Pillow, writing AVIF, too, and its images to arrays and back."""
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -5,8 +5,6 @@ Only the chunks of the pixels are given to it, so that no metadata can fail a ph
 Source: W3C PNG specification, third edition, chapters 5 and 11.
 """
 
-from __future__ import annotations
-
 import binascii
 import struct
 import zlib

@@ -1,7 +1,5 @@
 """From a file to a photo, whatever the format."""
 
-from __future__ import annotations
-
 import io
 import logging
 import os

@@ -3,8 +3,6 @@
 Source: TIFF 6.0 (1992); Adobe Photoshop TIFF technical notes (2002) for deflate.
 """
 
-from __future__ import annotations
-
 import struct
 import zlib
 from contextlib import suppress
@@ -114,7 +112,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     return picture
 
 
-def _check_page(page: TiffPage) -> None:
+def _check_page(page: "TiffPage") -> None:
     """Raises PhotoError for kinds of pictures that can't be read, ValueError for damaged ones."""
     if page.imagedepth != 1:
         raise PhotoError("volumes are not supported", "save a slice of it")
@@ -129,7 +127,7 @@ def _check_page(page: TiffPage) -> None:
                 raise ValueError("a part of its pixels is missing or wrong")
 
 
-def _read_pixels(page: TiffPage, tags: Tags) -> tuple[Samples, bool]:
+def _read_pixels(page: "TiffPage", tags: Tags) -> tuple[Samples, bool]:
     """The channels ``(H, W, C)``, and whether the last one is alpha."""
     import imagecodecs
 

@@ -1,7 +1,5 @@
 """From a restored photo to a file, as near to the input's encoding as the format allows."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace

@@ -5,8 +5,6 @@ animation as it does not with a video. Neighbouring frames that show the same pi
 one that is shown as long.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import os

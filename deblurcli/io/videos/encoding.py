@@ -1,7 +1,5 @@
 """Which codec, quality and pixel format a video is written with."""
 
-from __future__ import annotations
-
 import re
 import struct
 from dataclasses import dataclass, field, replace
@@ -103,7 +101,7 @@ class Encoding:
     tag: str | None = None
     notes: tuple[str, ...] = ()
 
-    def with_traits_of(self, reader: VideoReader, any_tag: bool) -> Encoding:
+    def with_traits_of(self, reader: VideoReader, any_tag: bool) -> "Encoding":
         """Adds what has to be told of the input, once its first frame is read; with `any_tag`,
         MP4 takes tags of any name, where not all players look for them."""
         stream, side_data = reader.stream, reader.side_data

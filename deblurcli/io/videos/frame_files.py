@@ -1,7 +1,5 @@
 """Numbered pictures as a video: a folder of frames as input, or as output."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Opening a video and saying what is in it."""
 
-from __future__ import annotations
-
 import io
 import math
 import os

@@ -3,8 +3,6 @@
 Decoding, computing and encoding overlap, while no more than a few frames are ever held.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

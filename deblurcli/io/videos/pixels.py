@@ -6,8 +6,6 @@ where it is not said, by the rule of most players BT.709 for HD, BT.601 below. T
 both ways, so that a wrong guess does no harm.
 """
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
@@ -53,7 +51,7 @@ class Colour:
     primaries: int
 
     @classmethod
-    def of(cls, stream: VideoStream, encoder: str) -> Colour:
+    def of(cls, stream: VideoStream, encoder: str) -> "Colour":
         """The tags for what `encoder` makes of a stream."""
         tags = stream.codec_context
         colour = cls(tags.colorspace, tags.color_range, tags.color_trc, tags.color_primaries)

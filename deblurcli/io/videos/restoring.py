@@ -1,7 +1,5 @@
 """Restoring a video frame by frame: decoding, computing and encoding at the same time."""
 
-from __future__ import annotations
-
 import itertools
 import os
 from collections.abc import Callable, Iterable

@@ -5,8 +5,6 @@ interrupted or not. The packets of each finished segment, and what steadies the 
 folder ``TARGET.part``; a later run of the same input and settings takes them.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -7,8 +7,6 @@ change is averaged over the last frames. What the input itself does (noise, a fa
 unaltered, and where anything moves the network's frame is left as it is, so nothing smears.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -38,8 +36,8 @@ class Steadier:
     def __init__(self, restore: Restore) -> None:
         self._restore = restore
         # Of the last input frame, and what was added to it: (1, 3, H, W), levels of 255.
-        self._cells: Tensor | None = None
-        self._change: Tensor | None = None
+        self._cells: "Tensor | None" = None
+        self._change: "Tensor | None" = None
 
     def __call__(self, blurred: Pixels) -> Pixels:
         """The restored frame, its change steadied where the input stands still."""
