@@ -13,39 +13,36 @@ from dataclasses import replace
 
 import numpy as np
 
-from deblurcli.io.photos.photo import ColourSpace, Picture, Samples, bands, has_only_greys
+from deblurcli.io.photos.photo import Picture, Samples, bands
 
 _SAME_WITHIN = 2  # of 255: profiles this near to sRGB are sRGB, in one of its many editions
 
 
-class Srgb:
-    """sRGB itself."""
+class ColourSpace:
+    """A photo's colour space: here sRGB, or one channel with its tone curve.
+
+    Both methods take bands of rows.
+    """
 
     def to_srgb(self, native: Samples) -> Samples:
-        return native
+        """Samples as ``(H, W, 3)`` sRGB of the same dtype."""
+        return native if native.shape[2] == 3 else np.repeat(native, 3, axis=2)
 
     def transfer(self, native: Samples, restored: Samples) -> Samples:
+        """`native` with the change from what `to_srgb` gives to `restored`, as a new array."""
         return restored
 
 
-class Neutral(Srgb):
-    """RGB that holds only greys, as black-and-white photos mostly come: it stays without tint."""
+class Grey(ColourSpace):
+    """One channel, or RGB that holds only greys, as black-and-white photos mostly come: both stay
+    without tint."""
 
     def transfer(self, native: Samples, restored: Samples) -> Samples:
-        return np.repeat(_mean(restored)[..., None], 3, axis=2)
+        mean = (restored.sum(axis=2, dtype=np.uint32, keepdims=True) + 1) // 3
+        return np.repeat(mean.astype(restored.dtype), native.shape[2], axis=2)
 
 
-class Grey:
-    """One channel, with the tone curve of sRGB."""
-
-    def to_srgb(self, native: Samples) -> Samples:
-        return np.repeat(native, 3, axis=2)
-
-    def transfer(self, native: Samples, restored: Samples) -> Samples:
-        return _mean(restored)[..., None]
-
-
-class Icc:
+class Icc(ColourSpace):
     """Grey, RGB or CMYK with an ICC profile.
 
     Relative colorimetric with black point compensation, as photo software does by default.
@@ -55,9 +52,7 @@ class Icc:
     0 or 255 and the change falls short; carrying over what is still missing, from where the
     inks now are, closes the gap after a few rounds. The photo's own split is kept as far as
     the colour allows.
-
-    Raises:
-        ValueError: littlecms can't use the profile for this many channels.
+    Raises ValueError where littlecms can't use the profile for this many channels.
     """
 
     _CMYK_ROUNDS = 4
@@ -105,7 +100,7 @@ class Icc:
         return np.where(changed, result, native)
 
 
-class PlainCmyk:
+class PlainCmyk(ColourSpace):
     """CMYK without a profile: each channel of RGB is what its ink and the black let through.
 
     The share of black ink in a pixel's darkness stays as it is.
@@ -128,11 +123,6 @@ class PlainCmyk:
         inks = np.concatenate([1 - np.minimum(wanted / paper, 1), black[..., None]], axis=2)
         changed = (restored != blurred).any(axis=2, keepdims=True)
         return np.where(changed, np.rint(inks * top).astype(native.dtype), native)
-
-
-def _mean(pixels: Samples) -> Samples:
-    mean: Samples = ((pixels.sum(axis=2, dtype=np.uint32) + 1) // 3).astype(pixels.dtype)
-    return mean
 
 
 # Of the numbers of ITU-T H.273: x and y of white, red, green and blue.
@@ -158,15 +148,8 @@ def are_srgb_primaries(primaries: tuple[float, ...]) -> bool:
 
 
 def make_profile(gamma: float | None, primaries: tuple[float, ...] = SRGB_PRIMARIES) -> bytes:
-    """The ICC profile of an RGB space.
-
-    Args:
-        gamma: the exponent of its curve; None is the curve of sRGB.
-        primaries: x and y of white, red, green and blue.
-
-    Raises:
-        ValueError: these are no colours.
-    """
+    """The ICC profile of an RGB space by the exponent of its curve, None being the curve of sRGB,
+    and x and y of white, red, green and blue. Raises ValueError where these are no colours."""
     import imagecodecs
 
     curve = None
@@ -176,26 +159,18 @@ def make_profile(gamma: float | None, primaries: tuple[float, ...] = SRGB_PRIMAR
         linear = np.where(encoded <= 0.04045, encoded / 12.92, above)
         curve = np.rint(linear * 65535).astype(np.uint16)
     try:
+        white, colours = primaries[:2], primaries[2:]
         return imagecodecs.cms_profile(
-            "rgb",
-            whitepoint=primaries[:2],
-            primaries=primaries[2:],
-            transferfunction=curve,
-            gamma=gamma,
+            "rgb", whitepoint=white, primaries=colours, transferfunction=curve, gamma=gamma
         )
     except RuntimeError as error:
         raise ValueError(str(error)) from error
 
 
 def with_cicp(picture: Picture, cicp: tuple[int, int]) -> Picture:
-    """A picture with the colours that the numbers of ITU-T H.273 describe.
-
-    They become an ICC profile, which every format can hold, but for PQ and HLG. An ICC profile
-    that the picture has already counts for more.
-
-    Args:
-        cicp: primaries and transfer curve.
-    """
+    """A picture with the colours that the numbers of ITU-T H.273 for primaries and transfer curve
+    describe, as an ICC profile, which every format can hold, but for PQ and HLG. An ICC profile
+    that the picture has already counts for more."""
     if picture.icc is not None or picture.samples.shape[2] != 3:
         return picture
     primaries, transfer = (1 if number == _UNSPECIFIED else number for number in cicp)
@@ -209,42 +184,30 @@ def with_cicp(picture: Picture, cicp: tuple[int, int]) -> Picture:
 
 
 def choose_space(samples: Samples, profile: bytes | None) -> ColourSpace:
-    """The colour space of samples with this ICC profile.
-
-    Raises:
-        ValueError: the profile can't be used.
-    """
+    """The colour space of samples with this ICC profile, or ValueError if it can't be used."""
     channels = samples.shape[2]
     space = Icc(profile, channels) if profile else None
     if channels != 3:
         return space or (PlainCmyk() if channels == 4 else Grey())
+
+    def has_only_greys(values: Samples) -> bool:
+        return bool((values == values[..., :1]).all())
+
     # Greys are greys in every RGB space; only their curve may differ a bit.
     if has_only_greys(samples[::64]) and all(has_only_greys(samples[r]) for r in bands(samples)):
-        return Neutral()
+        return Grey()
     axis = np.linspace(0, 255, 9).astype(np.uint8)
     grid = np.stack(np.meshgrid(axis, axis, axis), axis=-1).reshape(1, -1, 3)
     if space is None or np.abs(space.to_srgb(grid).astype(int) - grid).max() <= _SAME_WITHIN:
-        return Srgb()
+        return ColourSpace()
     return space
 
 
 def convert_to_srgb(space: ColourSpace, native: Samples) -> Samples:
     """All of a picture as sRGB; the same array where nothing is to do. Works in bands of rows."""
-    if isinstance(space, Srgb):
+    if native.shape[2] == 3 and not isinstance(space, Icc):
         return native
     pixels = np.empty((*native.shape[:2], 3), native.dtype)
     for rows in bands(native):
         pixels[rows] = space.to_srgb(native[rows])
     return pixels
-
-
-def transfer_change(space: ColourSpace, samples: Samples, restored: Samples) -> None:
-    """Carries the change over to samples, in place and in bands of rows to save memory.
-
-    Args:
-        space: of the samples.
-        samples: of the blurred picture; `restored` itself where that was made in place.
-        restored: ``(H, W, 3)`` sRGB of the same dtype.
-    """
-    for rows in bands(samples):
-        samples[rows] = space.transfer(samples[rows], restored[rows])

@@ -43,19 +43,19 @@ Directory = dict[int, Field]
 
 @dataclass
 class Tags:
-    """A directory with all those below it, and the byte order of its fields.
-
-    Attributes:
-        next_pointer: where it is said in which place the next directory lies, that of a thumbnail.
-    """
+    """A directory with all those below it, and the byte order of its fields."""
 
     order: ByteOrder = "<"
     fields: Directory = field(default_factory=dict)
-    next_pointer: int = 0
+    next_pointer: int = 0  # where it is said in which place the next one lies, of a thumbnail
 
     def integers(self, tag: int) -> tuple[int, ...]:
         """The values of a field of whole numbers; empty where there is none."""
-        return _integers(self.order, self.fields.get(tag))
+        item = self.fields.get(tag)
+        if item is None or item.type not in _INTEGER_CODES:
+            return ()
+        count = len(item.data) // _TYPE_BYTES[item.type]
+        return struct.unpack(f"{self.order}{count}{_INTEGER_CODES[item.type]}", item.data)
 
     def integer(self, tag: int, default: int) -> int:
         """The first value of a field of whole numbers."""
@@ -70,12 +70,6 @@ class Tags:
         return tuple(above / below if below else 0.0 for above, below in pairs)
 
     @property
-    def orientation(self) -> int:
-        """Of the pixels, 1 to 8; 1 where it is not said or makes no sense."""
-        values = self.integers(ORIENTATION)
-        return values[0] if len(values) == 1 and 1 <= values[0] <= 8 else 1
-
-    @property
     def dpi(self) -> tuple[float, float] | None:
         """The resolution, horizontally and vertically; None if it is not given in full."""
         x, y = sum(self.ratios(X_RESOLUTION)[:1]), sum(self.ratios(Y_RESOLUTION)[:1])
@@ -83,20 +77,11 @@ class Tags:
         return (x * factor, y * factor) if x and y and factor else None
 
 
-def _integers(order: ByteOrder, item: Field | None) -> tuple[int, ...]:
-    if item is None or item.type not in _INTEGER_CODES:
-        return ()
-    count = len(item.data) // _TYPE_BYTES[item.type]
-    return struct.unpack(f"{order}{count}{_INTEGER_CODES[item.type]}", item.data)
-
-
 def read_tags(file: BinaryIO) -> Tags:
     """Reads the first directory of a TIFF file or of EXIF data, and those below it.
 
-    Damaged fields and directories below are left out.
-
-    Raises:
-        ValueError: there is no whole first directory.
+    Damaged fields and directories below are left out. Raises ValueError where there is no whole
+    first directory.
     """
     file.seek(0)
     header = file.read(8)
@@ -128,7 +113,7 @@ def read_tags(file: BinaryIO) -> Tags:
                     data = file.read(size)
                 found = Field(type_, data[:size], place=place)
                 if tag in _NESTED and depth < 2:
-                    (below,) = _integers(order, found)
+                    (below,) = pointer.unpack(found.data)
                     found = Field(LONG, b"", read_directory(below, depth + 1)[0], below)
             except unreadable:
                 continue
@@ -145,10 +130,7 @@ def read_tags(file: BinaryIO) -> Tags:
 
 def directory_bytes(fields: Directory, order: ByteOrder, start: int) -> bytes:
     """A directory as it lies at byte `start` of a classic TIFF file, those below it included.
-
-    Raises:
-        struct.error: it would reach beyond 4 GiB.
-    """
+    Raises struct.error where it would reach beyond 4 GiB."""
     place = start + 2 + 12 * len(fields) + 4
     table, data = [struct.pack(order + "H", len(fields))], bytearray()
     for tag, item in sorted(fields.items()):
@@ -187,9 +169,8 @@ def readable_exif(data: bytes | None) -> bytes | None:
 
 
 def read_exif(data: bytes | None) -> Tags:
-    """The tags of EXIF data; none for damaged ones."""
-    exif = readable_exif(data)
-    return Tags() if exif is None else read_tags(io.BytesIO(exif))
+    """The tags of readable EXIF data, if there are any."""
+    return read_tags(io.BytesIO(data)) if data else Tags()
 
 
 def make_upright(data: bytes) -> tuple[bytes, int]:
@@ -205,12 +186,13 @@ def make_upright(data: bytes) -> tuple[bytes, int]:
         struct.pack_into("4x", result, tags.next_pointer)
     if ORIENTATION in tags.fields:
         _set_integer(result, tags.order, tags.fields[ORIENTATION], 1)
-    below = tags.fields.get(EXIF_DIRECTORY, Field(LONG, b"")).directory or {}
-    if tags.orientation >= 5 and WIDTH_PX in below and HEIGHT_PX in below:
-        width, height = (sum(_integers(tags.order, below[tag])) for tag in (WIDTH_PX, HEIGHT_PX))
-        _set_integer(result, tags.order, below[WIDTH_PX], height)
-        _set_integer(result, tags.order, below[HEIGHT_PX], width)
-    return bytes(result), tags.orientation
+    values = tags.integers(ORIENTATION)
+    orientation = values[0] if len(values) == 1 and 1 <= values[0] <= 8 else 1
+    below = Tags(tags.order, tags.fields.get(EXIF_DIRECTORY, Field(LONG, b"")).directory or {})
+    if orientation >= 5 and WIDTH_PX in below.fields and HEIGHT_PX in below.fields:
+        for tag, other in ((WIDTH_PX, HEIGHT_PX), (HEIGHT_PX, WIDTH_PX)):
+            _set_integer(result, tags.order, below.fields[tag], below.integer(other, 0))
+    return bytes(result), orientation
 
 
 def _set_integer(data: bytearray, order: ByteOrder, item: Field, value: int) -> None:

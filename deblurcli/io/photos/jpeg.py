@@ -10,7 +10,7 @@ import io
 import re
 import struct
 from collections.abc import Callable
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
@@ -25,7 +25,8 @@ _QUALITY_FROM_OTHER_FORMATS = 95
 _MAX_SEGMENT_BYTES = 65533
 _HEAD_BYTES = 1 << 26  # in which the size has to be said
 
-_APP0, _APP1, _APP2, _APP13, _APP14, _APP15, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xEF, 0xFE
+_APP0, _APP1, _APP2, _APP13, _APP14, _COMMENT = 0xE0, 0xE1, 0xE2, 0xED, 0xEE, 0xFE
+_METADATA = {*range(0xE0, 0xF0), _COMMENT}  # decoders can do without these segments
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE, _END, _SCAN = 0xC2, 0xD9, 0xDA
 _START_MARKER, _END_MARKER = b"\xff\xd8", b"\xff\xd9"
@@ -47,30 +48,18 @@ _REWRITTEN = {
 }
 
 
-class Segment(NamedTuple):
-    """A marker's number and what follows its length."""
-
-    marker: int
-    body: bytes
-
-    @property
-    def is_metadata(self) -> bool:
-        """Whether decoders can do without it."""
-        return _APP0 <= self.marker <= _APP15 or self.marker == _COMMENT
-
-    def to_bytes(self) -> bytes:
-        """As it lies in a file."""
-        return struct.pack(">BBH", 0xFF, self.marker, len(self.body) + 2) + self.body
+Segment = tuple[int, bytes]
+"""A marker's number and what follows its length."""
 
 
 def read(file: BinaryIO, options: ReadOptions) -> Picture:
     """Reads a JPEG file, or the first picture of an MPO file."""
     data = file.read(_HEAD_BYTES)
     segments, pixels, rest = _split(data)
-    frame = next((s for s in segments if s.marker in _FRAMES), Segment(0, b""))
-    if len(frame.body) < 6:
+    frame = next((segment for segment in segments if segment[0] in _FRAMES), (0, b""))
+    if len(frame[1]) < 6:
         raise ValueError("its size is missing")
-    precision, height, width = struct.unpack_from(">BHH", frame.body)
+    precision, height, width = struct.unpack_from(">BHH", frame[1])
     if precision != 8:
         raise PhotoError(f"{precision}-bit JPEG is not supported", "convert it to 16-bit TIFF")
     options.check_size(width, height, file.seek(0, io.SEEK_END))
@@ -95,13 +84,11 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
             subsampling=max(0, get_sampling(image)),
             progressive=bool(image.info.get("progressive")),
         )
-        dpi = image.info.get("dpi")
-        array = to_array(image)
-        samples = array.reshape(*array.shape[:2], -1)
+        dpi, samples = image.info.get("dpi"), to_array(image)
 
-    def found(marker: int, prefix: bytes) -> list[bytes]:
+    def found(wanted: int, prefix: bytes) -> list[bytes]:
         """What follows the prefix in each of these segments."""
-        bodies = (segment.body for segment in segments if segment.marker == marker)
+        bodies = (body for marker, body in segments if marker == wanted)
         return [body[len(prefix) :] for body in bodies if body.startswith(prefix)]
 
     exif = readable_exif(b"".join(found(_APP1, _EXIF)[:1]))
@@ -112,21 +99,16 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         comment=next(iter(reversed(found(_COMMENT, b""))), None),
         dpi=dpi or read_exif(exif).dpi,
         parts=tuple(
-            segment.to_bytes()
-            for segment in segments
-            if segment.is_metadata
-            and not segment.body.startswith(_REWRITTEN.get(segment.marker, ()))
+            segment_bytes(marker, body)
+            for marker, body in segments
+            if marker in _METADATA and not body.startswith(_REWRITTEN.get(marker, ()))
         ),
     )
     # Each piece of a profile begins with its number and how many there are.
     icc = b"".join(piece[2:] for piece in sorted(found(_APP2, _ICC)))
     picture = Picture("JPEG", samples, False, icc or None, metadata, encoding, notes=notes)
-    extras = set()
-    if (
-        b"hdrgm:Version" in (metadata.xmp or b"")
-        or b"HDRGainMap" in rest
-        or found(_APP2, _ISO_GAIN)
-    ):
+    xmp, extras = metadata.xmp or b"", set()
+    if b"hdrgm:Version" in xmp or b"HDRGainMap" in rest or found(_APP2, _ISO_GAIN):
         extras.add("a gain map")
     elif found(_APP2, _MPF) or _START_MARKER + b"\xff" in rest:
         extras.add("further pictures")
@@ -137,11 +119,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
 
 def _split(data: bytes) -> tuple[list[Segment], bytes, bytes]:
     """The segments before the pixels, with the headers of all scans; a file without metadata;
-    and what follows the picture.
-
-    Raises:
-        EOFError: the file ends in its header.
-    """
+    and what follows the picture. Raises EOFError where the file ends in its header."""
     segments: list[Segment] = []
     place, start, pixels_end = 2, 0, len(data)
     while found := _MARKER.search(data, place):
@@ -157,27 +135,33 @@ def _split(data: bytes) -> tuple[list[Segment], bytes, bytes]:
         if marker == _SCAN and not start:
             start = found.start()
         if marker == _SCAN or not start:
-            segments.append(Segment(marker, data[found.end() + 2 : place]))
+            segments.append((marker, data[found.end() + 2 : place]))
     if not start:
         raise EOFError
     plain = b"".join(
-        segment.to_bytes()
-        for segment in segments
-        if not (segment.is_metadata or segment.marker == _SCAN)
+        segment_bytes(marker, body)
+        for marker, body in segments
+        if not (marker in _METADATA or marker == _SCAN)
         # These two say what the samples mean, if they are whole.
-        or (segment.marker == _APP0 and segment.body.startswith(_JFIF) and len(segment.body) >= 14)
-        or (segment.marker == _APP14 and segment.body[:5] == b"Adobe" and len(segment.body) >= 12)
+        or (marker == _APP0 and body.startswith(_JFIF) and len(body) >= 14)
+        or (marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12)
     )
     return segments, _START_MARKER + plain + data[start:pixels_end], data[pixels_end:]
 
 
+def segment_bytes(marker: int, body: bytes) -> bytes:
+    """A segment as it lies in a file."""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
 def _has_all_scans(segments: list[Segment], frame: Segment) -> bool:
     """Whether each coefficient of each component is given to its last bit, as T.81, G.1 has it."""
-    missing = {number: set(range(64)) for number in frame.body[6 : 6 + 3 * frame.body[5] : 3]}
-    for scan in (segment.body for segment in segments if segment.marker == _SCAN):
+    kind, body = frame
+    missing = {number: set(range(64)) for number in body[6 : 6 + 3 * body[5] : 3]}
+    for scan in (body for marker, body in segments if marker == _SCAN):
         numbers, rest = scan[1 : 1 + 2 * scan[0] : 2], scan[1 + 2 * scan[0] :]
         for number in numbers:
-            if frame.marker != _PROGRESSIVE:
+            if kind != _PROGRESSIVE:
                 missing.pop(number, None)
             elif number in missing and rest[2] & 15 == 0:
                 missing[number] -= set(range(rest[0], rest[1] + 1))
@@ -237,7 +221,7 @@ def encode(picture: Picture, warn: Callable[[str], None]) -> list[bytes]:
         room = _MAX_SEGMENT_BYTES - len(_PHOTOSHOP)
         for start in range(0, len(metadata.photoshop), room):
             piece = _PHOTOSHOP + metadata.photoshop[start : start + room]
-            extra.append(Segment(_APP13, piece).to_bytes())
+            extra.append(segment_bytes(_APP13, piece))
     options |= {"icc_profile": picture.icc, "extra": b"".join(extra)}
     image, file = to_image(picture), io.BytesIO()
     try:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from deblurcli.io.photos.metadata import Metadata
+
+if TYPE_CHECKING:
+    from deblurcli.io.photos.colour import ColourSpace
 
 Samples = npt.NDArray[Any]
 """``(H, W, C)`` uint8 or uint16, C = 1 (grey), 3 (RGB) or 4 (CMYK, 0 = no ink)."""
@@ -25,6 +28,7 @@ PIXEL_BYTES, DEEP_PIXEL_BYTES = 12, 24
 """The memory that a pixel of 8 bits a channel takes at most, and one of 16."""
 
 _METADATA_BYTES = 256 << 20
+_ALLOW_MORE = "scale it down, or allow more with --max-pixels"
 
 
 class PhotoError(Exception):
@@ -50,10 +54,7 @@ class ReadOptions:
         """Raises PhotoError for more bytes than an uncompressed picture with metadata takes."""
         max_bytes = 8 * self.max_pixels + _METADATA_BYTES
         if file_bytes > max_bytes:
-            raise PhotoError(
-                f"more than the {max_bytes / 1e6:.0f} MB allowed",
-                "scale it down, or allow more with --max-pixels",
-            )
+            raise PhotoError(f"more than the {max_bytes / 1e6:.0f} MB allowed", _ALLOW_MORE)
 
     def check_size(
         self, width: int, height: int, held_bytes: int = 0, *, pixel_bytes: int = PIXEL_BYTES
@@ -66,30 +67,19 @@ class ReadOptions:
                 needs many times what it encodes; only bombs do.
             pixel_bytes: the memory that one pixel of its kind takes until it is written again.
         """
-        pixels, million = width * height, f"{self.max_pixels / 1e6:.3g} million"
-        reason, what = "", f"{width}x{height} pixels"
-        if pixel_bytes * pixels > PIXEL_BYTES * self.max_pixels + _METADATA_BYTES:
-            taken = f"{pixel_bytes * pixels / 1e9:.1f} GB"
-            reason = f"{what} of this kind take {taken} of memory, more than {million} of 8 bits"
+        pixels, what = width * height, f"{width}x{height} pixels"
+        million, remedy = f"{self.max_pixels / 1e6:.3g} million", _ALLOW_MORE
         if pixels > self.max_pixels:
             reason = f"{what} are more than the {million} allowed"
-        if reason:
-            raise PhotoError(reason, "scale it down, or allow more with --max-pixels")
-        if held_bytes > 0.6 * pixel_bytes * pixels + _METADATA_BYTES:
-            raise PhotoError(
-                f"{held_bytes >> 20} MB are too much for {what}",
-                "save it anew with another program",
-            )
-
-
-class ColourSpace(Protocol):
-    """A photo's colour space. Both methods take bands of rows."""
-
-    def to_srgb(self, native: Samples) -> Samples:
-        """Samples as ``(H, W, 3)`` sRGB of the same dtype."""
-
-    def transfer(self, native: Samples, restored: Samples) -> Samples:
-        """`native` with the change from what `to_srgb` gives to `restored`, as a new array."""
+        elif pixel_bytes * pixels > PIXEL_BYTES * self.max_pixels + _METADATA_BYTES:
+            taken = f"{pixel_bytes * pixels / 1e9:.1f} GB"
+            reason = f"{what} of this kind take {taken} of memory, more than {million} of 8 bits"
+        elif held_bytes > 0.6 * pixel_bytes * pixels + _METADATA_BYTES:
+            reason = f"{held_bytes >> 20} MB are too much for {what}"
+            remedy = "save it anew with another program"
+        else:
+            return
+        raise PhotoError(reason, remedy)
 
 
 @dataclass(frozen=True)
@@ -194,7 +184,7 @@ class Photo:
 
     pixels: Samples
     picture: Picture = field(repr=False)
-    space: ColourSpace = field(repr=False)
+    space: "ColourSpace" = field(repr=False)
 
     @property
     def format(self) -> str:
@@ -221,13 +211,6 @@ def to_uint8(values: Samples) -> npt.NDArray[np.uint8]:
     for rows in bands(values):
         result[rows] = (values[rows].astype(np.uint32) + 128) // 257
     return result
-
-
-def has_only_greys(values: Samples) -> bool:
-    """Whether all of ``(..., 3)`` red, green and blue are alike."""
-    return bool(
-        (values[..., 0] == values[..., 1]).all() and (values[..., 1] == values[..., 2]).all()
-    )
 
 
 def bands(values: Samples) -> list[slice]:

@@ -82,23 +82,16 @@ def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
         else:
             values = to_array(image)
     channels, has_alpha = channels_of(values)
-    comment = info.get("comment")
-    metadata = Metadata(
-        exif=readable_exif(info.get("exif")),
-        xmp=info.get("xmp") or None,
-        comment=comment.encode() if isinstance(comment, str) else comment or None,
-        dpi=info.get("dpi"),
-    )
-    icc = icc or info.get("icc_profile") or None
-    encoding = Encoding(lossless=lossless)
+    exif, xmp, comment = readable_exif(info.get("exif")), info.get("xmp"), info.get("comment")
+    comment = comment.encode() if isinstance(comment, str) else comment
+    metadata = Metadata(exif, xmp or None, comment=comment or None, dpi=info.get("dpi"))
+    icc, encoding = icc or info.get("icc_profile") or None, Encoding(lossless=lossless)
     return Picture(format_, channels, has_alpha, icc, metadata, encoding, notes=notes)
 
 
 def to_array(image: Image.Image) -> Samples:
-    """The pixels as ``(H, W)`` grey or ``(H, W, C)`` grey with alpha, RGB, RGBA or CMYK uint8.
-
-    They are copied in bands to save memory.
-    """
+    """The pixels as ``(H, W, C)`` uint8: grey, with or without alpha, RGB, RGBA or CMYK. They are
+    copied in bands to save memory."""
     mode = image.mode
     if mode not in _MODES:
         raise PhotoError(f"pixels of kind {mode} are not supported", "convert it to PNG")
@@ -107,10 +100,10 @@ def to_array(image: Image.Image) -> Samples:
         colours = "L" if mode in ("1", "L", "LA", "La") else "RGB"
         mode = colours + ("A" if image.has_transparency_data else "")
     width, height = image.size
-    shape = np.asarray(Image.new(mode, (1, 1))).shape[2:]
-    array = np.empty((height, width, *shape), np.uint8)
+    array = np.empty((height, width, Image.getmodebands(mode)), np.uint8)
     for rows in bands(array):
-        array[rows] = image.crop((0, rows.start, width, min(height, rows.stop))).convert(mode)
+        band = image.crop((0, rows.start, width, min(height, rows.stop))).convert(mode)
+        array[rows] = np.asarray(band).reshape(array[rows].shape)
     return array
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from deblurcli.errors import DeblurError, UsageError, logger
 from deblurcli.io.files import atomic_output
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
-from deblurcli.io.photos.colour import Grey, transfer_change
+from deblurcli.io.photos.colour import Grey
 from deblurcli.io.photos.metadata import Metadata
 from deblurcli.io.photos.photo import (
     Buffer,
@@ -194,7 +194,9 @@ def _restored_picture(photo: Photo, restored: Samples, holds: Format) -> Picture
     keeps_profile = holds.icc and (channels != 1 or stays_grey)
     keeps_space = (holds.cmyk or channels != 4) and (keeps_profile or not blurred.icc)
     if keeps_space or channels == 1:
-        transfer_change(photo.space if keeps_space else Grey(), blurred.samples, restored)
+        space, samples = photo.space if keeps_space else Grey(), blurred.samples
+        for rows in bands(samples):
+            samples[rows] = space.transfer(samples[rows], restored[rows])
         return blurred if keeps_space else replace(blurred, icc=None)
     if blurred.alpha is not None:
         restored = np.concatenate([restored, blurred.alpha[..., None]], axis=2)

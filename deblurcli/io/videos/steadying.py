@@ -36,8 +36,8 @@ class Steadier:
     def __init__(self, restore: Restore) -> None:
         self._restore = restore
         # Of the last input frame, and what was added to it: (1, 3, H, W), levels of 255.
-        self._cells: "Tensor | None" = None
-        self._change: "Tensor | None" = None
+        self._cells: Tensor | None = None
+        self._change: Tensor | None = None
 
     def __call__(self, blurred: Pixels) -> Pixels:
         """The restored frame, its change steadied where the input stands still."""
