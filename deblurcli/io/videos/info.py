@@ -40,7 +40,7 @@ class VideoInfo:
         width, height: pixels as they are stored, before any rotation.
         fps: frames per second in the mean.
         seconds: length of the whole file.
-        frame_count: as `count_frames` gives it.
+        frame_count: counted where the container knows it, else estimated from length and rate.
         codec: FFmpeg's name of the codec, such as ``"h264"``.
     """
 
@@ -53,16 +53,20 @@ class VideoInfo:
 
 
 def probe(source: str | os.PathLike[str]) -> VideoInfo:
-    """Reads what the header of a video says.
-
-    Raises:
-        DeblurError: the file is missing, no video, or damaged in its header.
-    """
+    """Reads what the header of a video says. Raises DeblurError where the file is missing, no
+    video, or damaged in its header."""
     with closing(open_video(source)) as container:
-        stream = video_stream(container, source)
-        fps = fraction_of(stream.average_rate) or fraction_of(stream.guessed_rate)
-        lengths = (seconds_of(container), count_frames(container, stream))
-        return VideoInfo(stream.width, stream.height, fps, *lengths, stream.codec_context.name)
+        return describe(container, video_stream(container, source))
+
+
+def describe(container: InputContainer, stream: VideoStream) -> VideoInfo:
+    """What the header of an open video says of the stream that is restored."""
+    fps = fraction_of(stream.average_rate) or fraction_of(stream.guessed_rate)
+    seconds = None if container.duration is None else container.duration / _MICROSECONDS
+    length = seconds if stream.duration is None else float(stream.duration * tick_of(stream))
+    estimate = None if fps is None or length is None else math.ceil(length * fps)
+    count, codec = stream.frames or estimate, stream.codec_context.name
+    return VideoInfo(stream.width, stream.height, fps, seconds, count, codec)
 
 
 def open_video(source: str | os.PathLike[str]) -> InputContainer:
@@ -128,28 +132,6 @@ def is_cover(stream: Stream) -> bool:
     return bool(stream.type == "video" and stream.disposition & Disposition.attached_pic)
 
 
-def seconds_of(container: InputContainer) -> float | None:
-    """The length of the whole file, where it is said."""
-    return None if container.duration is None else container.duration / _MICROSECONDS
-
-
-def start_seconds_of(container: InputContainer) -> Fraction:
-    """The time stamp at which the file begins."""
-    return Fraction(container.start_time or 0, _MICROSECONDS)
-
-
-def count_frames(container: InputContainer, stream: VideoStream) -> int | None:
-    """The number of frames, counted where the container knows it, else estimated from length
-    and rate; None where these are not known either."""
-    if stream.frames:
-        return stream.frames
-    rate = fraction_of(stream.average_rate) or fraction_of(stream.guessed_rate)
-    seconds = seconds_of(container)
-    if stream.duration is not None:
-        seconds = float(stream.duration * tick_of(stream))
-    return None if rate is None or seconds is None else math.ceil(seconds * rate)
-
-
 def fraction_of(value: Fraction | None) -> Fraction | None:
     """A rate, time base or aspect of PyAV's, which has a type of its own from version 19 on; None
     where it is not said."""
@@ -159,11 +141,6 @@ def fraction_of(value: Fraction | None) -> Fraction | None:
 def tick_of(stream: Stream) -> Fraction:
     """Seconds of one tick of the times in a stream."""
     return fraction_of(stream.time_base) or Fraction(1, _MICROSECONDS)
-
-
-def rate_of(stream: VideoStream) -> Fraction:
-    """Frames per second as they were meant, as far as the file says."""
-    return fraction_of(stream.guessed_rate) or fraction_of(stream.average_rate) or Fraction(25)
 
 
 def container_of(target: Path) -> str:

@@ -43,7 +43,9 @@ class VideoReader:
 
     Attributes:
         container, stream: the open file, and the stream in it that is decoded.
-        part: what is wanted of it.
+        origin: the time stamp at which the file begins.
+        tick, rate: seconds of one tick of the frames' times, and frames per second as meant.
+        part: what is wanted of the file.
         frame_count: the number of frames to expect in that part; None if unknown.
         side_data, display_matrix: what lies beside the pixels of the first frame, once it is read,
             and how players shall turn all of them; None for not.
@@ -62,13 +64,12 @@ class VideoReader:
     ) -> None:
         """Opens `source`, to read what lies from `start` to `end` seconds of playing time.
 
+        Raises UsageError where no file has such a part, DeblurError where `source` holds no video
+        that can be decoded, or ends before `start`.
+
         Args:
             keep_origin: broadcast streams keep the time of day at which they begin.
             upright: turn the frames as players would.
-
-        Raises:
-            UsageError: no file has such a part.
-            DeblurError: `source` holds no video that can be decoded, or ends before `start`.
         """
         begin = start or 0.0
         if begin < 0:
@@ -80,27 +81,30 @@ class VideoReader:
         self.display_matrix: pixels.DisplayMatrix | None = None
         self._source, self._upright = source, upright
         self.container = info.open_video(source)
-        seconds = info.seconds_of(self.container) or 0.0
         try:
-            self.stream = info.video_stream(self.container, source)
+            self.stream = stream = info.video_stream(self.container, source)
+            about = info.describe(self.container, stream)
+            self._seconds = seconds = about.seconds or 0.0
             if seconds and start is not None and start >= seconds:
                 reason = f"ends at {seconds:.2f} s, before --start"
                 raise DeblurError(source, reason, "give less")
         except DeblurError:
             self.container.close()
             raise
-        self.aspect = info.fraction_of(self.stream.sample_aspect_ratio)
-        self.frame_count = info.count_frames(self.container, self.stream)
+        self.aspect = info.fraction_of(stream.sample_aspect_ratio)
+        self.tick, meant = info.tick_of(stream), info.fraction_of(stream.guessed_rate)
+        self.rate = meant or about.fps or Fraction(25)
+        self.frame_count = about.frame_count
         if self.frame_count is not None and seconds and (start is not None or end is not None):
             share = (min(seconds if end is None else end, seconds) - begin) / seconds
             self.frame_count = max(1, round(self.frame_count * share))
-        self._origin = info.start_seconds_of(self.container)
+        self.origin = Fraction(self.container.start_time or 0, 1_000_000)
         # Broadcast streams begin at any time of day; files for playing begin at 0, and a stream
         # that begins later than the others there does so on purpose.
         self._is_broadcast = self.container.format.name in ("mpegts", "mpeg")
-        shift = self._origin if self._is_broadcast and not keep_origin else Fraction(0)
-        first = self._origin + Fraction(begin).limit_denominator(1_000_000)
-        last = inf if end is None else self._origin + Fraction(end).limit_denominator(1_000_000)
+        shift = self.origin if self._is_broadcast and not keep_origin else Fraction(0)
+        first = self.origin + Fraction(begin).limit_denominator(1_000_000)
+        last = inf if end is None else self.origin + Fraction(end).limit_denominator(1_000_000)
         whole = TimeRange(-inf, last, shift)
         self.part = whole if start is None else TimeRange(first, last, first)
         self._bad: list[tuple[float, float]] = []
@@ -122,12 +126,13 @@ class VideoReader:
         self.stream.thread_type = "SLICE"
         bits = max((component.bits for component in self.stream.format.components), default=8)
         has_alpha = self.stream.metadata.get("alpha_mode") == "1"  # which its decoder does not give
-        reformatter, tick, turn = VideoReformatter(), info.tick_of(self.stream), None
+        reformatter, turn = VideoReformatter(), None
         size: tuple[int, int] | None = None
-        for number, (item, packets) in enumerate(self._wanted(copied), 1):
+        for number, step in enumerate(self._wanted(copied), 1):
+            item = step.frame
             if item is None:
                 if number > 1:
-                    yield Step(None, packets)
+                    yield step
                 break
             if size is None:
                 self.side_data = pixels.side_data_of(item)
@@ -144,13 +149,14 @@ class VideoReader:
                 self.notes.append(_INTERLACED)
             if _TRANSPARENT not in self.notes and (has_alpha or pixels.is_transparent(item)):
                 self.notes.append(_TRANSPARENT)
-            item.pts = (item.pts or 0) - self.part.shift_ticks(tick)
-            item.time_base = tick
-            frame = pixels.to_rgb(item, bits, reformatter)
+            item.pts = (item.pts or 0) - self.part.shift_ticks(self.tick)
+            item.time_base = self.tick
+            step.frame = frame = pixels.to_rgb(item, bits, reformatter)
             if turn is not None:
-                frame = pixels.frame_like(frame, pixels.turn_upright(pixels.pixels_of(frame), turn))
-            original = item if turn is None and pixels.exceeds_rgb(item) else None
-            yield Step(frame, packets, original)
+                shown = pixels.turn_upright(pixels.pixels_of(frame), turn)
+                step.frame = pixels.frame_like(frame, shown)
+            step.original = item if turn is None and pixels.exceeds_rgb(item) else None
+            yield step
         if size is None:
             detail = "" if self._cause is None else f" ({type(self._cause).__name__})"
             reason, remedy = f"not one frame of it can be decoded{detail}", "copy it again"
@@ -158,12 +164,9 @@ class VideoReader:
                 reason, remedy = "has no frame in that part", "change --start or --end"
             raise DeblurError(self._source, reason, remedy)
 
-    def _wanted(
-        self, copied: Collection[int]
-    ) -> Iterator[tuple[VideoFrame | None, list[Packet[Stream]]]]:
-        """The frames of the part, at the end none, each with the copied packets before it."""
-        tick, part = info.tick_of(self.stream), self.part
-        packets: list[Packet[Stream]] = []
+    def _wanted(self, copied: Collection[int]) -> Iterator[Step]:
+        """The frames of the part as they are decoded, each with the copied packets before it."""
+        part, packets = self.part, list[Packet[Stream]]()
         for back in _SECONDS_BACK if part.start > -inf else (None,):
             packets.clear()
             has_landed = back is None
@@ -173,7 +176,7 @@ class VideoReader:
                     if move_packet(item, part):
                         packets.append(item)
                     continue
-                seconds = (item.pts or 0) * tick
+                seconds = (item.pts or 0) * self.tick
                 if not has_landed:
                     if seconds > part.start:
                         break
@@ -181,11 +184,11 @@ class VideoReader:
                 if has_landed and part.holds(seconds):
                     if item.is_corrupt:
                         self._bad.append((float(seconds), float(seconds)))
-                    yield item, packets
+                    yield Step(item, packets)
                     packets = []
             if has_landed:
                 break
-        yield None, packets
+        yield Step(None, packets)
 
     def _seek(self, seconds_back: int | None) -> None:
         """Goes to a key frame so long before the wanted part; None is the beginning."""
@@ -195,19 +198,19 @@ class VideoReader:
         if self.part.start == -inf or (is_avi and self.stream.codec_context.has_b_frames):
             return
         if seconds_back is not None:
-            to = max(self._origin, self.part.start - seconds_back)
+            to = max(self.origin, self.part.start - seconds_back)
             self.container.seek(int(to * 1_000_000))
         elif self._is_broadcast:
             # FFmpeg searches these for times, and finds none at the very beginning.
             self.container.seek(0, unsupported_byte_offset=True)
         else:
-            self.container.seek(int(self._origin * 1_000_000))
+            self.container.seek(int(self.origin * 1_000_000))
 
     def _decode(self, copied: Collection[int]) -> Iterator[Packet[Stream] | VideoFrame]:
         """The frames from here to the end of the part, with a time each, and the packets of the
         copied streams between them."""
-        video, tick = self.stream, info.tick_of(self.stream)
-        frame_ticks = max(1, round(1 / (info.rate_of(video) * tick)))
+        video, tick = self.stream, self.tick
+        frame_ticks = max(1, round(1 / (self.rate * tick)))
         # As frames leave the decoder in the order of showing, times of decoding are given to
         # them in turn where there are no others. AVI says only when a frame is decoded; what
         # FFmpeg guesses from it may go back.
@@ -274,7 +277,7 @@ class VideoReader:
 
     def damage(self) -> tuple[str, ...]:
         """The damaged parts in words, in playing time; short gaps between them are joined."""
-        origin = float(self._origin)
+        origin = float(self.origin)
         spans: list[tuple[float, float]] = []
         for begin, end in sorted(self._bad):
             if spans and begin - spans[-1][1] < 0.5:
@@ -286,7 +289,7 @@ class VideoReader:
             until = "" if end - begin < 0.01 else f" to {end - origin:.2f}"
             at = f"at {begin - origin:.2f}{until} s"
             told.append(f"damaged {at if end < inf else f'from {begin - origin:.2f} s on'}")
-        seconds, read = info.seconds_of(self.container) or 0.0, self._end_seconds - origin
+        seconds, read = self._seconds, self._end_seconds - origin
         if not self._is_finished or self.part.end < inf:
             is_cut_off = False
         elif self.stream.frames and self.part.start == -inf and "mov" in self.container.format.name:

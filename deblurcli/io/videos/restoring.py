@@ -12,7 +12,7 @@ import numpy as np
 
 from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.encoding import choose_encoding
-from deblurcli.io.videos.info import container_of, rate_of, tick_of
+from deblurcli.io.videos.info import container_of
 from deblurcli.io.videos.overlap import read_ahead, write_behind
 from deblurcli.io.videos.pixels import Colour, frame_like, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
@@ -79,7 +79,7 @@ def restore_video(
         assert first.frame is not None
         encoding = encoding.with_traits_of(reader, copied.any_tag)
         size = (first.frame.width * (2 if options.side_by_side else 1), first.frame.height)
-        colour, times = Colour.of(stream, encoding.encoder), (tick_of(stream), rate_of(stream))
+        colour, times = Colour.of(stream, encoding.encoder), (reader.tick, reader.rate)
         picture = Picture(*size, colour, *times, reader.display_matrix, reader.aspect)
         with open_writer([source], target, encoding, picture, options, reader.part) as writer:
             writer.copy_from(reader, copied, strip=options.strip)

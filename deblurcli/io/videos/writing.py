@@ -160,8 +160,8 @@ class VideoWriter:
         tags = streams.clean_tags(video.metadata, strip=strip)
         self._output.metadata.update(streams.clean_tags(source.metadata, strip=strip))
         if "timecode" in tags and isinstance(start, Fraction):
-            seconds = start - info.start_seconds_of(source)
-            tags["timecode"] = advance_timecode(tags["timecode"], seconds, info.rate_of(video))
+            seconds = start - reader.origin
+            tags["timecode"] = advance_timecode(tags["timecode"], seconds, reader.rate)
             self._output.metadata.pop("timecode", None)
         self._stream.metadata.update(tags)
         with suppress(AttributeError):
