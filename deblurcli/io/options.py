@@ -9,32 +9,21 @@ Progress = Callable[[int, int | None], None]
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """The user's wishes for clips, and how a run goes about them.
+    """The user's wishes for clips, and how a run goes about them."""
 
-    Attributes:
-        fps: frames per second of a folder of numbered frames; None is 30.
-        codec, crf, preset: of the encoder, as `choose_encoding` takes them; None is our choice.
-        start, end: the part to restore, in seconds of playing time.
-        side_by_side: write each frame twice as wide: as it was, and restored; upright.
-        to_frames: write a folder of frames instead of a video.
-        suffix: of those frames, ``".png"``, or ``".jpg"`` (of high quality).
-        strip: leave out tags (but languages), telemetry and cover pictures.
-        overwrite: the target may be replaced.
-        restored_by: names all that decides what becomes of a frame, such as weights and strength.
-            Where it is given, a run that ends early keeps what it has done in a folder
-            ``TARGET.part``, and the same call goes on from there.
-    """
-
-    fps: float | None = None
-    codec: str | None = None
-    crf: int | None = None
+    fps: float | None = None  # frames per second of a folder of numbered frames; None is 30
+    codec: str | None = None  # FFmpeg's name of an encoder, or a short one; None is our choice
+    crf: int | None = None  # this and `preset` are on the encoder's own scales
     preset: str | None = None
-    start: float | None = None
+    start: float | None = None  # of the part to restore, in seconds of playing time
     end: float | None = None
-    side_by_side: bool = False
-    to_frames: bool = False
-    suffix: str = ".png"
-    strip: bool = False
-    overwrite: bool = False
+    side_by_side: bool = False  # each frame twice as wide: as it was, and restored; upright
+    to_frames: bool = False  # write a folder of frames instead of a video
+    suffix: str = ".png"  # of those frames; or ".jpg", of high quality
+    strip: bool = False  # leave out tags (but languages), telemetry and cover pictures
+    overwrite: bool = False  # the target may be replaced
     progress: Progress | None = None
+    # Names all that decides what becomes of a frame, such as weights and strength. Where it is
+    # given, a run that ends early keeps what it has done in a folder TARGET.part, and the same call
+    # goes on from there.
     restored_by: str | None = None

@@ -20,23 +20,14 @@ _MAX_CLEANED_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Metadata:
-    """A photo's metadata, each part as its raw bytes.
+    """A photo's metadata, each part as its raw bytes."""
 
-    Attributes:
-        exif: readable, beginning with the TIFF header. Of TIFF files, all their fields.
-        xmp: the XMP packet.
-        photoshop: Photoshop's image resources, which hold the IPTC fields.
-        comment: the file's comment.
-        dpi: horizontally and vertically.
-        parts: what only the file's own format can hold: JPEG's segments or PNG's chunks.
-    """
-
-    exif: bytes | None = None
+    exif: bytes | None = None  # readable, from the TIFF header on. Of TIFF files, all their fields
     xmp: bytes | None = None
-    photoshop: bytes | None = None
+    photoshop: bytes | None = None  # Photoshop's image resources, which hold the IPTC fields
     comment: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    parts: tuple[bytes, ...] | None = None
+    dpi: tuple[float, float] | None = None  # horizontally and vertically
+    parts: tuple[bytes, ...] | None = None  # what only its format can hold: segments, chunks
 
     def with_upright_xmp(self) -> "Metadata":
         """The same, but XMP says that the pixels are upright, if it speaks of that at all."""

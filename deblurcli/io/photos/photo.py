@@ -40,15 +40,10 @@ class PhotoError(Exception):
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Which photos are accepted. What is refused is refused before it is decoded.
+    """Which photos are accepted. What is refused is refused before it is decoded."""
 
-    Attributes:
-        max_pixels: of a picture; fewer where one takes more memory than `PIXEL_BYTES`.
-        keep_damaged: restore what is left of damaged JPEG and PNG files.
-    """
-
-    max_pixels: int = MAX_PIXELS
-    keep_damaged: bool = False
+    max_pixels: int = MAX_PIXELS  # fewer where one takes more memory than `PIXEL_BYTES`
+    keep_damaged: bool = False  # restore what is left of damaged JPEG and PNG files
 
     def check_file_size(self, file_bytes: int) -> None:
         """Raises PhotoError for more bytes than an uncompressed picture with metadata takes."""
@@ -62,9 +57,8 @@ class ReadOptions:
         """Raises PhotoError for a picture that is too large.
 
         Args:
-            width, height: in pixels.
-            held_bytes: what its encoded or decoded pixels take in memory at once. No codec
-                needs many times what it encodes; only bombs do.
+            held_bytes: what its encoded or decoded pixels take in memory at once. No codec needs
+                many times what it encodes; only bombs do.
             pixel_bytes: the memory that one pixel of its kind takes until it is written again.
         """
         pixels, what = width * height, f"{width}x{height} pixels"
@@ -84,54 +78,34 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a file was encoded, for the result to be encoded alike or better.
+    """How a file was encoded, for the result to be encoded alike or better."""
 
-    Attributes:
-        tables: JPEG quantisation tables, for luma and chroma, in Pillow's order.
-        subsampling: of JPEG, in Pillow's numbers: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0.
-        chroma: of HEIC, ``"420"``, ``"422"`` or ``"444"``.
-        progressive: of JPEG.
-        lossless: of WebP.
-        compression: the number TIFF has for it.
-        bits: per channel, of HEIC and AVIF.
-    """
-
-    tables: tuple[tuple[int, ...], ...] = ()
-    subsampling: int = 0
-    chroma: str = "420"
-    progressive: bool = False
-    lossless: bool = False
-    compression: int | None = None
-    bits: int = 8
+    tables: tuple[tuple[int, ...], ...] = ()  # JPEG's, of luma and chroma, in Pillow's order
+    subsampling: int = 0  # of JPEG, in Pillow's numbers: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0
+    chroma: str = "420"  # of HEIC: or "422" or "444"
+    progressive: bool = False  # of JPEG
+    lossless: bool = False  # of WebP
+    compression: int | None = None  # the number TIFF has for it
+    bits: int = 8  # per channel, of HEIC and AVIF
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """What a photo's file holds.
+    """What a photo's file holds."""
 
-    Attributes:
-        format: JPEG, PNG, WEBP, TIFF, BMP, GIF, HEIF or AVIF.
-        channels: ``(H, W, C)``: the samples, in the picture's own colour space, and after them
-            alpha, which is not multiplied into them. One array for both, as large photos are
-            not to be held twice.
-        has_alpha: whether the last channel is alpha.
-        icc: the ICC profile of the samples; None is sRGB, or plain grey or CMYK.
-        cicp: of high dynamic range (PQ or HLG), which no ICC profile describes, the numbers of
-            the colour primaries and the transfer curve as in ITU-T H.273. The network then sees
-            the samples as they are.
-        orientation: of the samples, 1 to 8 as in EXIF; None where the EXIF data say it.
-        notes: what the user should know.
-    """
-
-    format: str
+    format: str  # JPEG, PNG, WEBP, TIFF, BMP, GIF, HEIF or AVIF
+    # (H, W, C): the samples, in the picture's own colour space, and after them alpha, which is not
+    # multiplied into them. One array for both, as large photos are not to be held twice.
     channels: Samples
-    has_alpha: bool = False
-    icc: bytes | None = None
+    has_alpha: bool = False  # whether the last channel is alpha
+    icc: bytes | None = None  # profile of the samples; None is sRGB, or plain grey or CMYK
     metadata: Metadata = field(default_factory=Metadata)
     encoding: Encoding = field(default_factory=Encoding)
+    # Of high dynamic range (PQ or HLG), which no ICC profile describes, the numbers of primaries
+    # and transfer curve as in ITU-T H.273. The network then sees the samples as they are.
     cicp: tuple[int, int] | None = None
-    orientation: int | None = None
-    notes: tuple[str, ...] = ()
+    orientation: int | None = None  # 1 to 8 as in EXIF; None where the EXIF data say it
+    notes: tuple[str, ...] = ()  # what the user should know
 
     @property
     def samples(self) -> Samples:
@@ -173,18 +147,13 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A photo as the network gets it, with all that is needed to write it back.
+    """A photo as the network gets it, with all that is needed to write it back."""
 
-    Attributes:
-        pixels: ``(H, W, 3)`` uint8 or uint16 (for photos of more than 8 bits) sRGB, upright. A
-            view of the picture's samples where these are sRGB.
-        picture: what the file holds, turned upright.
-        space: the colour space of the picture's samples.
-    """
-
+    # (H, W, 3) uint8, or uint16 of photos of more than 8 bits, sRGB, upright. A view of the
+    # picture's samples where these are sRGB.
     pixels: Samples
-    picture: Picture = field(repr=False)
-    space: "ColourSpace" = field(repr=False)
+    picture: Picture = field(repr=False)  # what the file holds, turned upright
+    space: "ColourSpace" = field(repr=False)  # of the picture's samples
 
     @property
     def format(self) -> str:

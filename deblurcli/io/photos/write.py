@@ -27,27 +27,18 @@ from deblurcli.io.photos.photo import (
 
 @dataclass(frozen=True)
 class Format:
-    """What a file format can hold.
+    """What a file format can hold."""
 
-    Attributes:
-        title: as people call it.
-        suffixes: of its files, the usual one first.
-        deep: 16 bits.
-        cicp: colours of high dynamic range.
-        grey, grey_alpha: pictures of one channel stay so, without and with transparency.
-        max_px: the longest side.
-    """
-
-    title: str
-    suffixes: tuple[str, ...]
+    title: str  # as people call it
+    suffixes: tuple[str, ...]  # of its files, the usual one first
     alpha: bool = True
     icc: bool = True
     cmyk: bool = False
-    deep: bool = False
-    cicp: bool = False
-    grey: bool = True
-    grey_alpha: bool = True
-    max_px: int = 2**31 - 1
+    deep: bool = False  # 16 bits
+    cicp: bool = False  # colours of high dynamic range
+    grey: bool = True  # pictures of one channel stay so,
+    grey_alpha: bool = True  # also with transparency
+    max_px: int = 2**31 - 1  # the longest side
 
 
 FORMATS = {
@@ -103,8 +94,8 @@ def write(
         photo: as `read` gave it; unchanged.
         restored: the network's output for ``photo.pixels``, same shape and dtype.
         target: a path, written atomically, or an open binary file such as standard output.
-        format: a name as in ``Photo.format`` or a suffix; by default by `target`'s suffix,
-            or the input's where there is none.
+        format: a name as in `Photo.format` or a suffix; by default that of `target`, or the
+            input's where there is none.
         strip: leave out all metadata but the colour profile and the resolution.
         overwrite: whether an existing file may be replaced.
         use_up: the photo is no longer needed: its memory may be changed, and its pixels may have

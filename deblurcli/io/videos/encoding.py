@@ -35,24 +35,16 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Encoder:
-    """An encoder, and our choice of quality and speed on its scales.
-
-    Attributes:
-        name: FFmpeg's name.
-        crf, crf_range: our quality (smaller is better), None where there is no scale, and its ends.
-        options: always given.
-        preset, presets: our speed, None where there is no choice, and what may be chosen.
-        crf_options, preset_option: names of the options that take quality and speed.
-    """
+    """An encoder by FFmpeg's name, and our choice of quality and speed on its scales."""
 
     name: str
-    crf: int | None = None
-    crf_range: tuple[int, int] = (0, 51)
-    options: dict[str, str] = field(default_factory=dict)
-    preset: str | None = None
-    presets: tuple[str, ...] = ()
-    crf_options: tuple[str, ...] = ("crf",)
-    preset_option: str = "preset"
+    crf: int | None = None  # quality, smaller is better; None where there is no scale
+    crf_range: tuple[int, int] = (0, 51)  # the ends of the scale
+    options: dict[str, str] = field(default_factory=dict)  # always given
+    preset: str | None = None  # speed; None where there is no choice
+    presets: tuple[str, ...] = ()  # what may be chosen
+    crf_options: tuple[str, ...] = ("crf",)  # names of the options that take quality
+    preset_option: str = "preset"  # and speed
 
 
 _QUANTIZER = ("qmin", "qmax")
@@ -84,22 +76,15 @@ _ENCODERS = {
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a video is encoded.
-
-    Attributes:
-        container, encoder, pixel_format: FFmpeg's names.
-        options, container_options: for the encoder, and for what writes the file.
-        tag: four letters by which players know the codec in MP4; None is FFmpeg's choice.
-        notes: what differs from the input and could matter.
-    """
+    """How a video is encoded, in FFmpeg's names."""
 
     container: str
     encoder: str
     pixel_format: str
-    options: dict[str, str]
-    container_options: dict[str, str]
-    tag: str | None = None
-    notes: tuple[str, ...] = ()
+    options: dict[str, str]  # for the encoder
+    container_options: dict[str, str]  # for what writes the file
+    tag: str | None = None  # letters by which players know the codec in MP4; None: as FFmpeg has it
+    notes: tuple[str, ...] = ()  # what differs from the input and could matter
 
     def with_traits_of(self, reader: VideoReader, any_tag: bool) -> "Encoding":
         """Adds what has to be told of the input, once its first frame is read; with `any_tag`,

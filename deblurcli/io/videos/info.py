@@ -34,22 +34,14 @@ _MICROSECONDS = 1_000_000
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video is, by its header; None is what that does not say.
+    """What a video is, by its header; None is what that does not say."""
 
-    Attributes:
-        width, height: pixels as they are stored, before any rotation.
-        fps: frames per second in the mean.
-        seconds: length of the whole file.
-        frame_count: counted where the container knows it, else estimated from length and rate.
-        codec: FFmpeg's name of the codec, such as ``"h264"``.
-    """
-
-    width: int
+    width: int  # in pixels as they are stored, before any rotation
     height: int
-    fps: Fraction | None
-    seconds: float | None
-    frame_count: int | None
-    codec: str
+    fps: Fraction | None  # frames per second in the mean
+    seconds: float | None  # length of the whole file
+    frame_count: int | None  # where the container doesn't know it, estimated from length and rate
+    codec: str  # FFmpeg's name, such as "h264"
 
 
 def probe(source: str | os.PathLike[str]) -> VideoInfo:

@@ -27,17 +27,11 @@ _ROTATION_HOLDERS = ("mp4", "mov", "matroska")
 
 @dataclass(frozen=True)
 class VideoResult:
-    """What became of a video.
+    """What became of a video."""
 
-    Attributes:
-        frame_count: number of frames written.
-        notes: what the user should know: what was left out or is written differently.
-        damage: what of the input could not be decoded, with its time; empty if all could.
-    """
-
-    frame_count: int
-    notes: tuple[str, ...] = ()
-    damage: tuple[str, ...] = ()
+    frame_count: int  # of frames written
+    notes: tuple[str, ...] = ()  # what was left out or is written differently
+    damage: tuple[str, ...] = ()  # what of the input could not be decoded, with its time
 
 
 def restore_video(

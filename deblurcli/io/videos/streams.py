@@ -65,16 +65,11 @@ _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}
 
 @dataclass(frozen=True)
 class TimeRange:
-    """The part of a video that is wanted, and how its times become the output's.
+    """The part of a video that is wanted, and how its times become the output's, in seconds."""
 
-    Attributes:
-        start, end: time stamps in seconds at which, and before which, it lies; infinite for all.
-        shift: seconds to subtract from every time stamp.
-    """
-
-    start: Fraction | float
-    end: Fraction | float
-    shift: Fraction
+    start: Fraction | float  # the time stamp from which it goes,
+    end: Fraction | float  # and the one before which it ends; infinite for all
+    shift: Fraction  # to subtract from every time stamp
 
     def holds(self, seconds: Fraction) -> bool:
         return seconds >= self.start - _ROUNDING and not self.is_over(seconds)
@@ -88,20 +83,14 @@ class TimeRange:
 
 @dataclass
 class CopiedStreams:
-    """The streams that are copied beside the restored video.
+    """The streams that are copied beside the restored video."""
 
-    Attributes:
-        streams: those of the input by their index there, each with the encoder that sound or text
-            has to go through, or None.
-        attachments: cover pictures, for containers that have no streams of these.
-        any_tag: there are tags for which MP4 has no place of its own, but a place for any.
-        notes: what can't come along, and why.
-    """
-
+    # By their index in the input, each with the encoder that sound or text has to go through.
     streams: dict[int, tuple[Stream, str | None]] = field(default_factory=dict)
+    # Cover pictures, for containers that have no streams of these.
     attachments: list[Stream] = field(default_factory=list)
-    any_tag: bool = False
-    notes: list[str] = field(default_factory=list)
+    any_tag: bool = False  # some tags have no place of their own in MP4, but it takes any
+    notes: list[str] = field(default_factory=list)  # what can't come along, and why
 
 
 def choose_copied_streams(

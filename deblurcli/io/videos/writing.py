@@ -37,21 +37,15 @@ _GRID_ENCODERS = ("mpeg4", "mpeg1video", "mpeg2video")
 
 @dataclass(frozen=True)
 class Picture:
-    """What the frames are like that a writer gets.
-
-    Attributes:
-        time_base, rate: seconds of one tick of their times, and how many a second, in the mean.
-        display_matrix: how players shall turn them.
-        aspect: width of a pixel over its height; None where it is not said.
-    """
+    """What the frames are like that a writer gets."""
 
     width: int
     height: int
     colour: Colour
-    time_base: Fraction
-    rate: Fraction
-    display_matrix: DisplayMatrix | None = None
-    aspect: Fraction | None = None
+    time_base: Fraction  # seconds of one tick of their times
+    rate: Fraction  # how many a second, in the mean
+    display_matrix: DisplayMatrix | None = None  # how players shall turn them
+    aspect: Fraction | None = None  # width of a pixel over its height; None where it is not said
 
 
 @contextmanager
