@@ -12,16 +12,14 @@ def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int 
     """Covers 0 to `length_px` with overlapping spans, as few and as equal as possible, in order.
 
     Every span starts at a multiple of `alignment_px`, so that a network that works on a coarser
-    grid sees the same grid in each tile as in the whole image.
+    grid sees the same grid in each tile as in the whole image. Raises ValueError for a length or
+    tile below 1 or a negative overlap.
 
     Args:
         tile_px: how long a span may be; rounded down to a multiple of `alignment_px`, but to
             no less than one.
         overlap_px: what neighbours share at least; rounded up to a multiple of `alignment_px`
             and limited to half a tile.
-
-    Raises:
-        ValueError: a length or tile below 1 or a negative overlap.
     """
     if length_px < 1 or tile_px < 1 or overlap_px < 0 or alignment_px < 1:
         raise ValueError("length, tile and alignment must be at least 1, overlap at least 0")

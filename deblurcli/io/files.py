@@ -24,11 +24,9 @@ def atomic_output(target: Path, *, overwrite: bool) -> Iterator[Path]:
     owner and, on Linux, its ACL and extended attributes. Where `target` is a link, the file that
     it points to is replaced and the link stays. A device or named pipe is written to directly.
 
-    Raises:
-        UsageError: `target` exists and may not be overwritten, or it is a folder.
-        DeblurError: the folder is missing or not writable, or the disk is full, be it only
-            noticed on closing; OSErrors that the body raises about the part file, or about no
-            file in particular, are turned into this.
+    Raises UsageError where `target` exists and may not be overwritten, or is a folder, DeblurError
+    where the folder is missing or not writable, or the disk is full, be it only noticed on closing.
+    OSErrors that the body raises about the part file, or about no file in particular, become that.
     """
     if is_special(target):
         try:

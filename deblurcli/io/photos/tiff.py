@@ -168,13 +168,8 @@ def _read_pixels(page: "TiffPage", tags: Tags) -> tuple[Samples, bool]:
 
 
 def encode(picture: Picture) -> list[Buffer]:
-    """The pieces of a TIFF file.
-
-    Compressed with deflate if the input was compressed. In the byte order of the EXIF data.
-
-    Raises:
-        PhotoError: too large for the format.
-    """
+    """The pieces of a TIFF file, in the byte order of the EXIF data, compressed with deflate if the
+    input was compressed. Raises PhotoError for a picture too large for the format."""
     metadata, samples = picture.metadata, picture.channels
     tags = exif.read_exif(metadata.exif)
     order = tags.order

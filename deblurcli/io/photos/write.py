@@ -104,13 +104,10 @@ def write(
     Raises:
         UsageError: the format is unknown, or the file exists and `overwrite` is false.
         DeblurError: the file can't be written, or the format can't hold a picture that large.
-        ValueError: `restored` does not match the photo.
     """
     if restored.shape != photo.pixels.shape or restored.dtype != photo.pixels.dtype:
-        raise ValueError(
-            f"restored is {restored.shape} {restored.dtype}, "
-            f"the photo {photo.pixels.shape} {photo.pixels.dtype}"
-        )
+        wanted = f"{photo.pixels.shape} {photo.pixels.dtype}"
+        raise ValueError(f"restored is {restored.shape} {restored.dtype}, the photo {wanted}")
     if not use_up:
         picture = replace(photo.picture, channels=photo.picture.channels.copy())
         photo = replace(photo, picture=picture)

@@ -6,9 +6,13 @@ network: the caller gives a function that restores one frame.
 """
 
 from deblurcli.io.videos.animations import ANIMATION_FORMATS, restore_animation
-from deblurcli.io.videos.frame_files import restore_frames, restore_to_frames
 from deblurcli.io.videos.info import CONTAINERS, VideoInfo, probe
-from deblurcli.io.videos.restoring import VideoResult, restore_video
+from deblurcli.io.videos.restoring import (
+    VideoResult,
+    restore_frames,
+    restore_to_frames,
+    restore_video,
+)
 
 __all__ = [
     "ANIMATION_FORMATS",

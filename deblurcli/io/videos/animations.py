@@ -7,7 +7,6 @@ one that is shown as long.
 
 import io
 import itertools
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
@@ -18,7 +17,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from deblurcli.errors import DECODER_ERRORS, DeblurError, cannot_read
+from deblurcli.errors import DECODER_ERRORS, AnyPath, DeblurError, cannot_read
 from deblurcli.io.files import atomic_output
 from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.info import open_video
@@ -44,23 +43,16 @@ _DITHER_LEVELS = 6
 
 
 def restore_animation(  # noqa: PLR0912, PLR0915 - one page, from file to file
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    source: AnyPath,
+    target: AnyPath,
     restore: Restore,
     options: ClipOptions | None = None,
     **changes: Any,
 ) -> VideoResult:
-    """Restores every frame of an animated GIF, WebP, PNG or AVIF.
+    """Restores every frame of an animated GIF, WebP, PNG or AVIF and writes one of these.
 
-    Args:
-        source: the animation.
-        target: the file to write, with one of the same endings.
-        restore: restores one frame, (H, W, 3) uint8; transparency is kept beside it.
-        options, changes: as in `restore_video`; `strip`, `overwrite` and `progress` apply.
-
-    Raises:
-        UsageError: `target` exists.
-        DeblurError: `source` can't be read, or `target` not written.
+    `restore` gets frames of (H, W, 3) uint8; transparency is kept beside them. All else is as in
+    `restore_video`; of the options `strip`, `overwrite` and `progress` apply.
     """
     source, target = Path(source), Path(target)
     options = replace(options or ClipOptions(), **changes)

@@ -132,26 +132,17 @@ class Encoding:
 
 
 def choose_encoding(
-    container_format: str,
-    source_codec: str,
-    source_format: VideoFormat,
-    options: ClipOptions,
+    container_format: str, source_codec: str, source_format: VideoFormat, options: ClipOptions
 ) -> Encoding:
-    """Chooses what suits the container and the input; the user's wishes go first.
+    """Chooses what suits the container and the input, by FFmpeg's names and the input's pixel
+    format and size; the user's wishes go first.
 
     8 bits become H.264, 10 and more HEVC (few players take H.264 with 10 bits), in WebM VP9 and
-    AV1; Motion JPEG in AVI stays what it is. The chroma subsampling stays, except that H.264
-    and HEVC can't hold odd sizes with it and get full chroma instead.
+    AV1; Motion JPEG in AVI stays what it is. The chroma subsampling stays, except that H.264 and
+    HEVC can't hold odd sizes with it and get full chroma instead.
 
-    Args:
-        container_format, source_codec: FFmpeg's names, such as ``"mp4"``.
-        source_format: pixel format and size of the input.
-        options: `codec` is FFmpeg's name of an encoder, or a short one such as ``"h264"``; `crf`
-            and `preset` are on its own scales.
-
-    Raises:
-        UsageError: no such codec, or `crf` or `preset` are none of its.
-        DeblurError: the codec can't take that size.
+    Raises UsageError for no such codec, or where `crf` or `preset` are none of its, DeblurError
+    where the codec can't take that size.
     """
     codec, crf = options.codec, options.crf
     is_deep = any(component.bits > 8 for component in source_format.components)

@@ -14,18 +14,12 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 from PIL import Image, ImageSequence
 
-from deblurcli.errors import DeblurError, cannot_read
+from deblurcli.errors import AnyPath, DeblurError, cannot_read
 
 CONTAINERS = {
-    ".mp4": "mp4",
-    ".m4v": "mp4",
-    ".mov": "mov",
-    ".mkv": "matroska",
-    ".webm": "webm",
-    ".avi": "avi",
-    ".ts": "mpegts",
-    ".mts": "mpegts",
-    ".m2ts": "mpegts",
+    **dict.fromkeys((".mp4", ".m4v"), "mp4"),
+    **{".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".avi": "avi"},
+    **dict.fromkeys((".ts", ".mts", ".m2ts"), "mpegts"),
 }
 """Containers that are written, by the ending of the output."""
 
@@ -44,7 +38,7 @@ class VideoInfo:
     codec: str  # FFmpeg's name, such as "h264"
 
 
-def probe(source: str | os.PathLike[str]) -> VideoInfo:
+def probe(source: AnyPath) -> VideoInfo:
     """Reads what the header of a video says. Raises DeblurError where the file is missing, no
     video, or damaged in its header."""
     with closing(open_video(source)) as container:
@@ -61,7 +55,7 @@ def describe(container: InputContainer, stream: VideoStream) -> VideoInfo:
     return VideoInfo(stream.width, stream.height, fps, seconds, count, codec)
 
 
-def open_video(source: str | os.PathLike[str]) -> InputContainer:
+def open_video(source: AnyPath) -> InputContainer:
     """Opens `source` for reading; the caller closes it.
 
     Raises DeblurError where it is missing, not readable, no video, or damaged in its header.
@@ -93,7 +87,7 @@ def open_video(source: str | os.PathLike[str]) -> InputContainer:
         raise cannot_read(path, error) from error
 
 
-def video_stream(container: InputContainer, source: str | os.PathLike[str]) -> VideoStream:
+def video_stream(container: InputContainer, source: AnyPath) -> VideoStream:
     """The stream to restore: the first video that is not merely a cover picture.
 
     Raises DeblurError where there is none, or its codec is unknown.
@@ -115,7 +109,7 @@ def video_stream(container: InputContainer, source: str | os.PathLike[str]) -> V
     return stream
 
 
-def encrypted(source: str | os.PathLike[str]) -> DeblurError:
+def encrypted(source: AnyPath) -> DeblurError:
     return DeblurError(source, "is encrypted against copying", "give a copy that is not")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.errors import AnyPath, DeblurError, UsageError
 from deblurcli.io.videos import info, pixels
 from deblurcli.io.videos.streams import TimeRange, move_packet
 
@@ -55,7 +54,7 @@ class VideoReader:
 
     def __init__(
         self,
-        source: str | os.PathLike[str],
+        source: AnyPath,
         start: float | None = None,
         end: float | None = None,
         *,

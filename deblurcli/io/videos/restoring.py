@@ -1,28 +1,47 @@
-"""Restoring a video frame by frame: decoding, computing and encoding at the same time."""
+"""Restoring a clip frame by frame: a video, or numbered pictures, into a video or into pictures.
+
+Decoding, computing and encoding go on at the same time.
+"""
 
 import itertools
 import os
-from collections.abc import Callable, Iterable
+import shutil
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
+from av.video.format import VideoFormat
+from PIL import Image
 
+from deblurcli.errors import AnyPath, UsageError, already_exists, cannot_write, sizes_differ
 from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of
 from deblurcli.io.videos.overlap import read_ahead, write_behind
-from deblurcli.io.videos.pixels import Colour, frame_like, pixels_of
+from deblurcli.io.videos.pixels import RGB16, Colour, Pixels, frame_like, frame_of, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.segments import SEGMENT_FRAMES, SegmentStore
+from deblurcli.io.videos.segments import (
+    SEGMENT_FRAMES,
+    SegmentStore,
+    open_segments,
+    part_folder_of,
+)
 from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.streams import choose_copied_streams
 from deblurcli.io.videos.writing import Picture, open_writer
 
 # The others have no place for a rotation: there the frames themselves are turned.
 _ROTATION_HOLDERS = ("mp4", "mov", "matroska")
+# FFmpeg's numbers of BT.2020 and the P3 gamuts, and of the curves PQ and HLG.
+_WIDE_GAMUTS, _HDR = (9, 11, 12), (16, 18)
+_BT709 = Colour(matrix=1, range=1, transfer=1, primaries=1)
 
 
 @dataclass(frozen=True)
@@ -35,8 +54,8 @@ class VideoResult:
 
 
 def restore_video(
-    source: str | os.PathLike[str],
-    target: str | os.PathLike[str],
+    source: AnyPath,
+    target: AnyPath,
     restore: Restore,
     options: ClipOptions | None = None,
     **changes: Any,
@@ -45,8 +64,8 @@ def restore_video(
 
     Frames keep their times, size, rotation, aspect and colour tags; audio and subtitles are
     copied. Where the video stands still, the change that is made to it is steadied (`Steadier`).
-    `restore` is called in the calling thread, in the order of the frames, while other
-    threads decode and encode; memory does not grow with the length of the video.
+    `restore` is called in the calling thread, in the order of the frames, while other threads
+    decode and encode; memory does not grow with the length of the video.
 
     Args:
         source: a video file.
@@ -63,8 +82,7 @@ def restore_video(
     container = container_of(target)
     upright = options.side_by_side or container not in _ROTATION_HOLDERS
     part, keep_origin = (options.start, options.end), container == "mpegts"
-    reader = VideoReader(source, *part, keep_origin=keep_origin, upright=upright)
-    with closing(reader):
+    with closing(VideoReader(source, *part, keep_origin=keep_origin, upright=upright)) as reader:
         stream = reader.stream
         copied = choose_copied_streams(reader.container, stream, container, strip=options.strip)
         encoding = choose_encoding(container, stream.codec_context.name, stream.format, options)
@@ -82,6 +100,135 @@ def restore_video(
             count = restore_steps(steps, write, restore, segments, options, size, total)
         notes = (*copied.notes, *encoding.notes, *reader.notes)
         return VideoResult(count, notes, reader.damage())
+
+
+def restore_frames(
+    sources: Sequence[Path],
+    target: AnyPath,
+    restore: Restore,
+    read: Callable[[Path], Pixels],
+    options: ClipOptions | None = None,
+    **changes: Any,
+) -> VideoResult:
+    """Restores numbered pictures, in order and all of one size, and writes them as one video.
+
+    `read` gives the pixels of one of them. All else is as in `restore_video`; a picture that can't
+    be read or has another size raises DeblurError.
+    """
+    target, options = Path(target), replace(options or ClipOptions(), **changes)
+    container = container_of(target)
+    fps = 30.0 if options.fps is None else options.fps
+    if not 0 < fps <= 1000:
+        raise UsageError("--fps", f"{fps:g} is no frame rate", "give frames per second, as 30")
+    rate = exact_rate(fps)
+
+    def read_steps() -> Iterator[Step]:
+        size = None
+        for number, path in enumerate(sources):
+            frame = frame_of(read(path))
+            frame.pts, frame.time_base, frame.duration = number, 1 / rate, 1
+            size = size or (frame.width, frame.height)
+            if (frame.width, frame.height) != size:
+                remedy = "leave it out: a video has one size"
+                raise sizes_differ(path, (frame.width, frame.height), sources[0], size, remedy)
+            yield Step(frame)
+
+    steps, total = read_steps(), len(sources)
+    first = next(steps)
+    assert first.frame is not None
+    size = (first.frame.width, first.frame.height)
+    kind = "yuv420p10le" if first.frame.format.name == RGB16 else "yuv420p"
+    encoding = choose_encoding(container, "png", VideoFormat(kind, *size), options)
+    picture = Picture(*size, _BT709, 1 / rate, rate)
+    with open_writer(sources, target, encoding, picture, options) as writer:
+        steps, write, segments = itertools.chain([first], steps), writer.write, writer.segments
+        restore_steps(steps, write, restore, segments, options, size, total)
+    return VideoResult(total, encoding.notes)
+
+
+def exact_rate(fps: float) -> Fraction:
+    """The rate that is meant by a rounded one: 29.97 is 30000/1001."""
+    broadcast = Fraction(round(fps * 1.001) * 1000, 1001)
+    meant = fps >= 20 and fps != round(fps) and abs(broadcast - fps) < 0.005
+    return broadcast if meant else Fraction(fps).limit_denominator(1000)
+
+
+def restore_to_frames(
+    source: AnyPath,
+    folder: AnyPath,
+    restore: Restore,
+    options: ClipOptions | None = None,
+    **changes: Any,
+) -> VideoResult:
+    """Restores a video and writes its frames, upright, as pictures into `folder`.
+
+    They are called ``frame-000001.png`` and so on. 8 bits stay 8, more become 16 in PNG. Until all
+    are there, they lie in ``FOLDER.part``. A folder that may be overwritten is replaced if it holds
+    only such frames, else UsageError is raised. All else is as in `restore_video`.
+    """
+    source, folder = Path(source), Path(folder)
+    options = replace(options or ClipOptions(), **changes)
+    suffix = options.suffix
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        raise UsageError("--format", "frames are written as png or jpg", "give one of them")
+    if os.path.lexists(folder):
+        if not options.overwrite:
+            raise already_exists(folder)
+        if not folder.is_dir() or any(not p.match("frame-*.*") for p in folder.iterdir()):
+            raise UsageError(folder, "holds other things than frames", "give another -o")
+    with closing(VideoReader(source, options.start, options.end, upright=True)) as reader:
+        size, total = (reader.stream.width, reader.stream.height), reader.frame_count
+        colour = Colour.of(reader.stream, "png")
+        numbers = itertools.count()
+
+        def write(step: Step) -> None:
+            number = next(numbers)
+            if step.frame is None or segments.has(number):
+                return
+            pixels = pixels_of(step.frame)
+            with (unfinished / f"frame-{number + 1:06}{suffix}").open("wb") as file:
+                if suffix == ".png":
+                    file.write(encode_png(pixels, colour))
+                else:
+                    shown = np.rint(pixels / 257) if pixels.dtype == np.uint16 else pixels
+                    picture = Image.fromarray(shown.astype(np.uint8))
+                    picture.save(file, "JPEG", quality=95, subsampling=0)
+                file.flush()
+                os.fsync(file.fileno())
+            if (number + 1) % SEGMENT_FRAMES == 0:
+                segments.save(number // SEGMENT_FRAMES, ())
+
+        try:
+            real, by = Path(os.path.realpath(folder)), options.restored_by
+            output = [suffix, repr(reader.part)]
+            with open_segments([source], folder, by, output, needs_folder=True) as segments:
+                unfinished = part_folder_of(folder) / "frames"
+                if not segments.count:
+                    shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir(exist_ok=True)
+                steps = reader.steps()
+                count = restore_steps(steps, write, restore, segments, options, size, total)
+                if real.exists():
+                    shutil.rmtree(real)
+                unfinished.rename(real)
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        return VideoResult(count, tuple(reader.notes), reader.damage())
+
+
+def encode_png(pixels: Pixels, colour: Colour | None = None) -> bytes:
+    """`pixels` (H, W, 3) uint8 or uint16 as a PNG file of as many bits.
+
+    With `colour` of a wide gamut or high dynamic range the file says so; other video colours
+    are what viewers take for granted.
+    """
+    png = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
+    if colour is None or not (colour.primaries in _WIDE_GAMUTS or colour.transfer in _HDR):
+        return png
+    header_end = 33  # of signature and IHDR
+    chunk = b"cICP" + bytes((colour.primaries, colour.transfer, 0, 1))
+    chunk = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return png[:header_end] + chunk + png[header_end:]
 
 
 def restore_steps(

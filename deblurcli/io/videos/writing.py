@@ -60,10 +60,8 @@ def open_writer(
     """Gives the writer of `target`, a video that is made of `sources` or `part` of one; what an
     earlier run of the same description has finished is taken over.
 
-    Raises:
-        UsageError: `target` exists and may not be overwritten, its container can't hold the
-            codec, or the encoder can't be used.
-        DeblurError: `target` can't be written.
+    Raises UsageError where `target` exists and may not be overwritten, its container can't hold the
+    codec, or the encoder can't be used, DeblurError where `target` can't be written.
     """
     output = [repr(encoding), repr(picture), *([] if part is None else [repr(part)])]
     with atomic_output(target, overwrite=options.overwrite) as path:
@@ -86,10 +84,8 @@ class VideoWriter:
     """Writes one video file, for one thread at a time; `open_writer` makes it.
 
     Packets of copied streams wait until the encoder has reached their time, so that the file is
-    well interleaved however far the encoder is behind.
-
-    Attributes:
-        segments: keeps what is finished, and has what an earlier run finished.
+    well interleaved however far the encoder is behind. `segments` keeps what is finished, and has
+    what an earlier run finished.
     """
 
     def __init__(

@@ -22,9 +22,9 @@ from deblurcli.io.videos import (
     restore_to_frames,
     restore_video,
 )
-from deblurcli.io.videos.frame_files import encode_png, exact_rate
 from deblurcli.io.videos.overlap import read_ahead, write_behind
 from deblurcli.io.videos.pixels import turn_upright
+from deblurcli.io.videos.restoring import encode_png, exact_rate
 
 DURATIONS_MS = [40, 80, 120, 40, 200, 60]
 

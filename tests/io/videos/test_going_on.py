@@ -23,7 +23,6 @@ from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_
 from deblurcli.cli import main
 from deblurcli.errors import DeblurError
 from deblurcli.io.videos import (
-    frame_files,
     restore_frames,
     restore_to_frames,
     restore_video,
@@ -40,7 +39,7 @@ FRAMES = 260
 @pytest.fixture(autouse=True)
 def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two whole segments and a part of a third; commands in their own process keep theirs."""
-    for module in (segments, writing, restoring, frame_files):
+    for module in (segments, writing, restoring):
         monkeypatch.setattr(module, "SEGMENT_FRAMES", 100)
 
 
