@@ -35,19 +35,14 @@ _STAND_INS = {"train": ("train",), "test": ("test", "val"), "val": ("val", "test
 
 @dataclass(frozen=True)
 class Pair:
-    """One blurred picture and its sharp one.
+    """One blurred picture and its sharp one."""
 
-    Attributes:
-        name: unique within the set: the path below the folder that was searched, without suffix
-            and without the names of the blurred folders.
-        kind: ``"GOPRO linear"``, ``"GOPRO gamma"``, ``"REDS"``, ``"REDS compressed"``,
-            ``"RealBlur-J"``, ``"RealBlur-R"``, ``"HIDE"`` or ``"pairs"``.
-    """
-
+    # Unique within the set: the path below the folder that was searched, without suffix and without
+    # the names of the blurred folders.
     name: str
     blurred: Path
     sharp: Path
-    kind: str
+    kind: str  # GOPRO linear or gamma, REDS, REDS compressed, RealBlur-J or -R, HIDE, or pairs
     part: str | None = None  # "train", "test" or "val" where the folders say so
 
 
@@ -83,9 +78,8 @@ class BlurredFolder:
 def find_pairs(root: str | os.PathLike[str], split: str | None = None) -> list[Pair]:
     """The pairs below `root`, in natural order. Only names are looked at, no file is opened.
 
-    Args:
-        split: ``"train"``, ``"test"`` or ``"val"``: only that part of the sets below `root`
-            that have parts (one without a test part gives its val part, and the reverse).
+    With a `split`, ``"train"``, ``"test"`` or ``"val"``, only that part of the sets below `root`
+    that have parts (one without a test part gives its val part, and the reverse).
 
     Raises:
         DeblurError: no folder, or a picture or folder without its partner (which is named).

@@ -5,9 +5,9 @@ Photos of people, with their colour profiles and everything else, are the matter
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -17,21 +17,29 @@ from deblurcli.errors import DeblurError, logger, too_small
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Opens a picture; DeblurError, also where it is decoded, if it is damaged or none."""
+    try:
+        with Image.open(path) as image:
+            yield image
+    except Exception as error:  # Pillow's decoders raise all sorts of errors on damaged files
+        reason = f"can't be read as a picture ({getattr(error, 'strerror', None) or error})"
+        if isinstance(error, UnidentifiedImageError):
+            reason = "is empty or no picture"
+        raise DeblurError(path, reason, "repair it or take it out of the data") from error
+
+
 def read_picture(path: Path) -> NDArray[np.uint8]:
     """The pixels of one picture of a data set, (H, W, 3) uint8. Raises DeblurError if damaged."""
-    try:
-        return np.array(iio.imread(path, plugin="pillow", mode="RGB", index=0), np.uint8)
-    except Exception as error:  # Pillow's decoders raise all sorts of errors on damaged files
-        raise _unreadable(path, error) from error
+    with _opened(path) as image:
+        return np.array(image.convert("RGB"))
 
 
 def write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes ``(H, W, 3) uint8`` as a PNG file, whatever the name ends in.
-
-    Where OSError is raised (a full disk), the file is incomplete: use it in `files.atomic_output`.
-    """
-    # Level 3 is several times faster than the usual 6 and a few percent larger. Pillow itself,
-    # because imageio's writer complains on stderr where Ctrl-C comes while it is being made.
+    """Writes ``(H, W, 3) uint8`` as a PNG file, whatever the name ends in. Where OSError is raised
+    (a full disk), the file is incomplete: use it in `files.atomic_output`."""
+    # Level 3 is several times faster than the usual 6 and a few percent larger.
     Image.fromarray(pixels).save(path, format="PNG", compress_level=3)
 
 
@@ -40,22 +48,12 @@ def read_sizes(paths: Iterable[Path]) -> Iterator[tuple[int, int]]:
     file that is no picture."""
 
     def read_size(path: Path) -> tuple[int, int]:
-        try:
-            with Image.open(path) as image:
-                return image.size
-        except Exception as error:
-            raise _unreadable(path, error) from error
+        with _opened(path) as image:
+            return image.size
 
     # Opening files on a network disk is waiting mostly.
     with ThreadPoolExecutor(8) as threads:
         yield from threads.map(read_size, paths)
-
-
-def _unreadable(path: Path, error: Exception) -> DeblurError:
-    reason = f"can't be read as a picture ({getattr(error, 'strerror', None) or error})"
-    if isinstance(error, UnidentifiedImageError):
-        reason = "is empty or no picture"
-    return DeblurError(path, reason, "repair it or take it out of the data")
 
 
 def keep_large(paths: Sequence[Path], min_px: int) -> list[Path]:

@@ -5,7 +5,7 @@ times an adversarial loss on the finest scale (Nah et al., CVPR 2017, sections 3
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,6 @@ from deblurcli.training.optimizers import set_learning_rate
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-
 CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     # Mean of √(difference² + ε²), ε = 1e-3: smooth at 0, linear further out.
     "charbonnier": lambda restored, sharp: torch.sqrt((restored - sharp) ** 2 + 1e-6).mean(),
@@ -27,31 +26,20 @@ CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def fft_l1(restored: Tensor, sharp: Tensor) -> Tensor:
-    """Mean L1 distance of the orthonormal Fourier transforms."""
-    difference = torch.fft.rfft2((restored - sharp).float(), norm="ortho")
-    return torch.view_as_real(difference).abs().mean()
-
-
 def multi_scale_loss(
     restored: Sequence[Tensor], sharp: Sequence[Tensor], content: str, fft_weight: float
 ) -> Tensor:
-    """Mean over the scales of the content loss, a key of `CONTENT_LOSSES`, and so much of `fft_l1`,
-    of two pyramids of the same sizes, (N, 3, H, W) in [0, 1] each level."""
+    """Mean over the scales of the content loss, a key of `CONTENT_LOSSES`, and so much of the mean
+    L1 distance of the orthonormal Fourier transforms, of two pyramids of the same sizes,
+    (N, 3, H, W) in [0, 1] each level."""
     loss = CONTENT_LOSSES[content]
     total = restored[0].new_zeros(())
     for r, s in zip(restored, sharp, strict=True):
         total = total + loss(r.float(), s)
         if fft_weight:
-            total = total + fft_weight * fft_l1(r, s)
+            difference = torch.fft.rfft2((r - s).float(), norm="ortho")
+            total = total + fft_weight * torch.view_as_real(difference).abs().mean()
     return total / len(restored)
-
-
-class Judged(NamedTuple):
-    """The generator's loss, which gradients flow through, and the discriminator's own."""
-
-    generator: Tensor
-    discriminator: Tensor
 
 
 class AdversarialLoss:
@@ -64,9 +52,11 @@ class AdversarialLoss:
         optimizer = torch.optim.Adam(parameters, recipe.learning_rate, recipe.betas)
         self._model, self.optimizer = accelerator.prepare(self.discriminator, optimizer)
 
-    def update(self, restored: Tensor, sharp: Tensor, learning_rate: float) -> Judged:
-        """Updates the discriminator; gives the generator's loss against it. Both pictures are
-        (N, 3, H, W) in [0, 1]; gradients flow to `restored`."""
+    def update(
+        self, restored: Tensor, sharp: Tensor, learning_rate: float
+    ) -> tuple[Tensor, Tensor]:
+        """Updates the discriminator; gives the generator's loss against it, which gradients flow
+        through to `restored`, and its own. Both pictures are (N, 3, H, W) in [0, 1]."""
         logistic = nn.functional.binary_cross_entropy_with_logits
         set_learning_rate(self.optimizer, learning_rate)
         # One forward pass for both, as several processes want it.
@@ -81,4 +71,4 @@ class AdversarialLoss:
         with self._accelerator.autocast():
             verdicts = self.discriminator(restored).float()
         self.discriminator.requires_grad_(True)
-        return Judged(logistic(verdicts, torch.ones_like(verdicts)), loss.detach())
+        return logistic(verdicts, torch.ones_like(verdicts)), loss.detach()

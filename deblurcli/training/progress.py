@@ -1,7 +1,6 @@
 """What a training run says of itself: progress, the clock, curves and a sheet of samples."""
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,51 +36,14 @@ class TrainingStatus:
 
     def row(self) -> dict[str, float]:
         """All figures by name, for a table."""
-        adversarial = {
-            "adversarial_loss": self.adversarial_loss,
-            "discriminator_loss": self.discriminator_loss,
-        }
-        return {
-            "step": self.step,
-            "minutes": round(self.seconds / 60, 2),
-            "loss": self.loss,
-            "gradient_norm": self.gradient_norm,
-            **(adversarial if self.discriminator_loss else {}),
-            "learning_rate": self.learning_rate,
-            "samples_per_second": round(self.samples_per_second, 2),
-            "waiting": round(self.waiting, 4),
-            **{f"psnr_db:{name}": round(db, 4) for name, db in self.scores.items()},
-        }
-
-
-class Stopwatch:
-    """Seconds per step, and how many of them went into waiting for data."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-        self._samples, self._waited, self._trained = 0, 0.0, 0.0
-
-    def skip(self) -> None:
-        """What passed since the last lap does not count (validation, saving)."""
-        self._last = time.perf_counter()
-
-    def data_arrived(self) -> None:
-        self._waited += time.perf_counter() - self._last
-
-    def lap(self, samples: int) -> float:
-        """Ends a step; gives its seconds."""
-        now = time.perf_counter()
-        seconds, self._last = now - self._last, now
-        self._samples += samples
-        self._trained += seconds
-        return seconds
-
-    def read(self) -> tuple[float, float]:
-        """Samples per second and the waiting share since the last reading."""
-        seconds = max(self._trained, 1e-9)
-        result = self._samples / seconds, self._waited / seconds
-        self._samples, self._waited, self._trained = 0, 0.0, 0.0
-        return result
+        row = {"step": self.step, "minutes": round(self.seconds / 60, 2)}
+        names = ["loss", "gradient_norm"]
+        if self.discriminator_loss:
+            names += ["adversarial_loss", "discriminator_loss"]
+        row |= {name: getattr(self, name) for name in (*names, "learning_rate")}
+        row["samples_per_second"] = round(self.samples_per_second, 2)
+        row["waiting"] = round(self.waiting, 4)
+        return row | {f"psnr_db:{name}": round(db, 4) for name, db in self.scores.items()}
 
 
 def draw_curves(

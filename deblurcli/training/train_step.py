@@ -54,10 +54,10 @@ def train_step(
             loss = multi_scale_loss(restored, targets, recipe.loss, recipe.fft_weight)
             content = content + loss.detach() / parts
             if adversarial_loss is not None:
-                judged = adversarial_loss.update(restored[0], sharp_part, learning_rate)
-                loss = loss + recipe.adversarial * judged.generator
-                adversarial = adversarial + judged.generator.detach() / parts
-                discriminator = discriminator + judged.discriminator / parts
+                judged, own = adversarial_loss.update(restored[0], sharp_part, learning_rate)
+                loss = loss + recipe.adversarial * judged
+                adversarial = adversarial + judged.detach() / parts
+                discriminator = discriminator + own / parts
             accelerator.backward(loss / parts)
     largest = recipe.clip_norm or math.inf
     gradient_norm = accelerator.clip_grad_norm_(networks.model.parameters(), largest)

@@ -5,11 +5,15 @@ A step: `data.dataset` draws it in worker processes and makes its pictures on th
 """
 
 import math
+import signal
 import statistics
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
+from types import FrameType
 
 import numpy as np
 import torch
@@ -30,9 +34,8 @@ from deblurcli.data.dataset import (
 from deblurcli.errors import DeblurError, DeviceMemoryError, UsageError, WeightsError
 from deblurcli.models.network import RestorationNetwork
 from deblurcli.training.checkpoint import RunFolder
-from deblurcli.training.progress import Stopwatch, TrainingStatus
+from deblurcli.training.progress import TrainingStatus
 from deblurcli.training.schedule import Schedule
-from deblurcli.training.signals import StopRequest
 from deblurcli.training.train_step import TrainedNetworks, describe_network, train_step
 from deblurcli.weights.manifest import ModelCard
 
@@ -44,6 +47,33 @@ that of all: for each picture, its set and its PSNR in dB."""
 _EXPLODED = 20.0
 _LOWER_RATE = "go on from the last checkpoint with --resume --set learning_rate=... (a lower one)"
 _SAVE_SECONDS = 600.0  # at least so often, however long validations are apart
+
+
+class StopRequest:
+    """Ctrl-C or SIGTERM (Slurm, ``docker stop``) in the middle of a training: it lets the step in
+    work finish, so that what is saved is whole."""
+
+    asked = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Takes both as a request; a second one raises KeyboardInterrupt at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            if self.asked:
+                raise KeyboardInterrupt
+            self.asked = True
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class Trainer:
@@ -134,7 +164,7 @@ class Trainer:
 
     # -- the loop ------------------------------------------------------------------------------
 
-    def run(
+    def run(  # noqa: PLR0915  (from top to bottom)
         self,
         validate: Validate | None = None,
         *,
@@ -156,10 +186,12 @@ class Trainer:
             DeviceMemoryError: the device has too little memory.
             KeyboardInterrupt: after the step in work was finished and everything saved.
         """
-        config, watch, saved_at = self.config, Stopwatch(), self.seconds
+        config, saved_at = self.config, self.seconds
         recent: list[float] = []  # mean losses of the latest reports
         since_save: list[float] = []  # and of those since the last checkpoint
-        sums, summed = torch.zeros(4, device=self.accelerator.device), 0
+        # Since the last report: sums of the losses, and what they were summed over.
+        sums, steps = torch.zeros(4, device=self.accelerator.device), 0
+        pictures, waited_seconds, reported_at = 0, 0.0, self.seconds
         status = TrainingStatus(self.step, self.seconds, self._progress(), scores=self.scores)
         if config.track != "none":
             values = {name: str(value) for name, value in asdict(config).items()}
@@ -169,23 +201,29 @@ class Trainer:
                 status = self._validate(validate, status, samples)
                 self._save(status, measured=True)
                 report(status)
-            for data in self._steps(watch):
+            begun = time.perf_counter()
+            for data in self._steps():
+                waited_seconds += time.perf_counter() - begun
                 blurred, sharp = self._renderer.render(data)
                 rate = self.schedule.learning_rate(self.step, self._progress())
                 losses = train_step(self.networks, blurred, sharp, rate)
                 sums += torch.stack(losses).float()
-                summed += 1
+                steps += 1
                 self.step += 1
-                self.seconds += watch.lap(len(data.samples) * self.processes)
+                pictures += len(data.samples) * self.processes
+                begun, before = time.perf_counter(), begun
+                self.seconds += begun - before
                 stopping = self._agree()
                 ending = stopping or self._progress() >= 1
                 validating = ending or self.step % config.validate_every == 0
                 saving = validating or self.seconds - saved_at > _SAVE_SECONDS
                 if saving or self.step % report_every == 0:
-                    status = self._summarise(sums / summed, rate, watch)
+                    seconds = max(self.seconds - reported_at, 1e-9)
+                    speed, waiting = pictures / seconds, waited_seconds / seconds
+                    status = self._summarise(sums / steps, rate, speed, waiting)
                     report(status)
                     sums.zero_()
-                    summed = 0
+                    steps, pictures, waited_seconds, reported_at = 0, 0, 0.0, self.seconds
                     recent = [*recent[-50:], status.loss]
                     since_save.append(status.loss)
                     unusual = self._is_unusual(recent)
@@ -201,7 +239,7 @@ class Trainer:
                     self._save(status, measured=measured)
                     saved_at = self.seconds
                     since_save.clear()
-                    watch.skip()
+                    begun = time.perf_counter()  # saving counts as neither training nor waiting
                 if stopping:
                     raise KeyboardInterrupt
         return status
@@ -212,15 +250,13 @@ class Trainer:
             torch.distributed.barrier(self._group)
         self.accelerator.end_training()
 
-    def _steps(self, watch: Stopwatch) -> Iterator[StepData]:
+    def _steps(self) -> Iterator[StepData]:
         """The data of the coming steps; patches grow from stage to stage."""
         while (progress := self._progress()) < 1:
             stage = self.schedule.stage(progress)
-            watch.skip()
             dataset = replace(self._dataset, stage=stage, first_step=self.step)
             is_gpu = self.accelerator.device.type == "cuda"
             for data in dataset.steps(self.workers, pin_memory=is_gpu):
-                watch.data_arrived()
                 yield data
                 progress = self._progress()
                 if progress >= 1 or self.schedule.stage(progress) != stage:
@@ -254,23 +290,15 @@ class Trainer:
 
     # -- watching and saving -------------------------------------------------------------------
 
-    def _summarise(self, means: Tensor, rate: float, watch: Stopwatch) -> TrainingStatus:
-        means = self.accelerator.reduce(means, reduction="mean")
-        content, norm, adversarial, discriminator = means.tolist()
-        samples_per_second, waiting = watch.read()
-        status = TrainingStatus(
-            self.step,
-            self.seconds,
-            self._progress(),
-            loss=content,
-            gradient_norm=norm,
-            adversarial_loss=adversarial,
-            discriminator_loss=discriminator,
-            learning_rate=rate,
-            samples_per_second=samples_per_second,
-            waiting=waiting,
-            scores=self.scores,
-        )
+    def _summarise(
+        self, means: Tensor, rate: float, speed: float, waiting: float
+    ) -> TrainingStatus:
+        losses = self.accelerator.reduce(means, reduction="mean").tolist()
+        names = ("loss", "gradient_norm", "adversarial_loss", "discriminator_loss")
+        figures = dict(zip(names, losses, strict=True))
+        figures |= {"learning_rate": rate, "samples_per_second": speed, "waiting": waiting}
+        now = (self.step, self.seconds, self._progress())
+        status = TrainingStatus(*now, scores=self.scores, **figures)
         figures = replace(status, scores={}).row()
         del figures["step"]
         self.accelerator.log({k: v for k, v in figures.items() if math.isfinite(v)}, self.step)
