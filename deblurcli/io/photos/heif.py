@@ -7,8 +7,6 @@ of the container; that in EXIF does not count.
 Source: ISO/IEC 14496-12 (boxes), ISO/IEC 23008-12 (HEIF), 6.5.10 and annex A.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import re
@@ -19,7 +17,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from deblurcli.io.photos.colour import with_cicp
-from deblurcli.io.photos.exif import readable_exif
 from deblurcli.io.photos.metadata import Metadata
 from deblurcli.io.photos.photo import (
     ANIMATED,
@@ -104,7 +101,7 @@ def _read_whole(file: BinaryIO, options: ReadOptions, pixel_bytes: int) -> bytes
     return file.read()
 
 
-def _open_container(data: bytes) -> tuple[HeifFile, HeifImage]:
+def _open_container(data: bytes) -> "tuple[HeifFile, HeifImage]":
     """A file, and its main picture, whose size is what is shown of it, upright."""
     import pillow_heif
 
@@ -112,17 +109,13 @@ def _open_container(data: bytes) -> tuple[HeifFile, HeifImage]:
     return container, container[container.primary_index]
 
 
-def _described(picture: Picture, container: HeifFile, data: bytes) -> Picture:
+def _described(picture: Picture, container: "HeifFile", data: bytes) -> Picture:
     """The picture with what else its file says of it, and holds beside it."""
     info: dict[str, Any] = container[container.primary_index].info
-    picture = replace(
-        picture,
-        icc=info.get("icc_profile") or None,
-        metadata=Metadata(
-            readable_exif(info.get("exif")), info.get("xmp") or None
-        ).with_upright_xmp(),
-        encoding=Encoding(chroma=str(info.get("chroma", 420)), bits=info["bit_depth"]),
-    )
+    metadata = Metadata(info.get("exif"), info.get("xmp") or None).with_upright_xmp()
+    encoding = Encoding(chroma=str(info.get("chroma", 420)), bits=info["bit_depth"])
+    icc = info.get("icc_profile") or None
+    picture = replace(picture, icc=icc, metadata=metadata, encoding=encoding)
     if nclx := info.get("nclx_profile"):
         cicp = nclx["color_primaries"], nclx["transfer_characteristics"]
         picture = with_cicp(picture, cicp)

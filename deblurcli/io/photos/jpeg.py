@@ -15,8 +15,7 @@ from typing import BinaryIO
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
-from deblurcli.io.photos.exif import read_exif, readable_exif
-from deblurcli.io.photos.metadata import Metadata, without_stale_resources
+from deblurcli.io.photos.metadata import Metadata
 from deblurcli.io.photos.photo import DAMAGED, Encoding, PhotoError, Picture, ReadOptions
 from deblurcli.io.photos.pillow import opened, to_array, to_image
 
@@ -91,13 +90,12 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         bodies = (body for marker, body in segments if marker == wanted)
         return [body[len(prefix) :] for body in bodies if body.startswith(prefix)]
 
-    exif = readable_exif(b"".join(found(_APP1, _EXIF)[:1]))
     metadata = Metadata(
-        exif=exif,
+        exif=next(iter(found(_APP1, _EXIF)), None),
         xmp=next(iter(found(_APP1, _XMP)), None),
-        photoshop=without_stale_resources(b"".join(found(_APP13, _PHOTOSHOP))),
+        photoshop=b"".join(found(_APP13, _PHOTOSHOP)),
         comment=next(iter(reversed(found(_COMMENT, b""))), None),
-        dpi=dpi or read_exif(exif).dpi,
+        dpi=dpi,
         parts=tuple(
             segment_bytes(marker, body)
             for marker, body in segments

@@ -20,9 +20,10 @@ _MAX_CLEANED_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Metadata:
-    """A photo's metadata, each part as its raw bytes."""
+    """A photo's metadata, each part as its raw bytes. What a format's reader gives may still be
+    damaged or stale; `read` puts it right."""
 
-    exif: bytes | None = None  # readable, from the TIFF header on. Of TIFF files, all their fields
+    exif: bytes | None = None  # from the TIFF header on. Of TIFF files, all their fields
     xmp: bytes | None = None
     photoshop: bytes | None = None  # Photoshop's image resources, which hold the IPTC fields
     comment: bytes | None = None
@@ -58,9 +59,9 @@ def iter_resources(photoshop: bytes) -> Iterator[tuple[int, bytes, bytes]]:
         place = end
 
 
-def without_stale_resources(photoshop: bytes) -> bytes | None:
+def without_stale_resources(photoshop: bytes | None) -> bytes | None:
     """Photoshop's resources without the thumbnails and the second copies of other metadata."""
-    found = iter_resources(photoshop)
+    found = iter_resources(photoshop or b"")
     return b"".join(raw for number, _, raw in found if number not in _STALE_RESOURCES) or None
 
 

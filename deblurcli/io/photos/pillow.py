@@ -10,7 +10,6 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from deblurcli.io.photos.exif import readable_exif
 from deblurcli.io.photos.metadata import Metadata
 from deblurcli.io.photos.photo import (
     ANIMATED,
@@ -82,9 +81,9 @@ def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
         else:
             values = to_array(image)
     channels, has_alpha = channels_of(values)
-    exif, xmp, comment = readable_exif(info.get("exif")), info.get("xmp"), info.get("comment")
-    comment = comment.encode() if isinstance(comment, str) else comment
-    metadata = Metadata(exif, xmp or None, comment=comment or None, dpi=info.get("dpi"))
+    comment = info.get("comment")
+    comment = comment.encode() if isinstance(comment, str) else comment or None
+    metadata = Metadata(info.get("exif"), info.get("xmp") or None, None, comment, info.get("dpi"))
     icc, encoding = icc or info.get("icc_profile") or None, Encoding(lossless=lossless)
     return Picture(format_, channels, has_alpha, icc, metadata, encoding, notes=notes)
 

@@ -16,12 +16,7 @@ import numpy as np
 
 from deblurcli.io.photos.colour import SRGB_PRIMARIES, are_srgb_primaries, make_profile, with_cicp
 from deblurcli.io.photos.exif import readable_exif
-from deblurcli.io.photos.metadata import (
-    Metadata,
-    iptc_of,
-    photoshop_from_iptc,
-    without_stale_resources,
-)
+from deblurcli.io.photos.metadata import Metadata, iptc_of, photoshop_from_iptc
 from deblurcli.io.photos.photo import (
     ANIMATED,
     DAMAGED,
@@ -169,7 +164,6 @@ def _read_metadata(chunks: list[Chunk]) -> Metadata:
         if kind == b"pHYs" and len(data) == 9 and data[8] == 1:
             x, y = struct.unpack_from(">II", data)
             dpi = (x * 0.0254, y * 0.0254)
-    photoshop = without_stale_resources(photoshop or b"")
     return Metadata(exif, xmp, photoshop, comment, dpi, tuple(parts))
 
 

@@ -13,7 +13,8 @@ from typing import BinaryIO
 from deblurcli.errors import DECODER_ERRORS, DeblurError, cannot_read
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import choose_space, convert_to_srgb
-from deblurcli.io.photos.exif import make_upright
+from deblurcli.io.photos.exif import make_upright, read_exif, readable_exif
+from deblurcli.io.photos.metadata import without_stale_resources
 from deblurcli.io.photos.photo import Photo, PhotoError, Picture, ReadOptions
 
 # They log what is odd about a file; without a handler that would end up on stderr.
@@ -69,11 +70,13 @@ def read(
         raise DeblurError(subject, *error.args) from error
     except OSError as error:
         raise cannot_read(subject, error) from error
-    orientation, metadata = 1, picture.metadata
-    if metadata.exif is not None:
-        exif, orientation = make_upright(metadata.exif)
-        metadata = replace(metadata, exif=exif)
+    metadata, orientation = picture.metadata, 1
+    photoshop, exif = without_stale_resources(metadata.photoshop), readable_exif(metadata.exif)
+    dpi = metadata.dpi or read_exif(exif).dpi
+    if exif is not None:
+        exif, orientation = make_upright(exif)
         metadata = metadata if orientation == 1 else metadata.with_upright_xmp()
+    metadata = replace(metadata, exif=exif, photoshop=photoshop, dpi=dpi)
     if picture.orientation is not None:
         orientation = picture.orientation
     picture = replace(picture, metadata=metadata, orientation=1).turned(orientation)

@@ -13,12 +13,7 @@ import numpy as np
 from deblurcli.io.photos import exif, jpeg
 from deblurcli.io.photos.colour import are_srgb_primaries, make_profile
 from deblurcli.io.photos.exif import Field, Tags, directory_bytes, exif_bytes
-from deblurcli.io.photos.metadata import (
-    Metadata,
-    iptc_of,
-    photoshop_from_iptc,
-    without_stale_resources,
-)
+from deblurcli.io.photos.metadata import Metadata, iptc_of, photoshop_from_iptc
 from deblurcli.io.photos.photo import (
     DEEP_PIXEL_BYTES,
     PIXEL_BYTES,
@@ -91,16 +86,16 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         raise ValueError(str(error)) from error
 
     blocks = {tag: tags.fields[tag].data for tag in _BLOCKS & set(tags.fields)}
-    photoshop = without_stale_resources(blocks.get(_PHOTOSHOP, b""))
+    photoshop = blocks.get(_PHOTOSHOP, b"")
     if _IPTC in blocks and iptc_of(photoshop) is None:
-        photoshop = (photoshop or b"") + photoshop_from_iptc(blocks[_IPTC])
+        photoshop = photoshop_from_iptc(blocks[_IPTC]) + photoshop
     fields = {t: item for t, item in tags.fields.items() if t not in _STRUCTURE | _BLOCKS}
     icc, primaries = blocks.get(_ICC), (*tags.ratios(_WHITE), *tags.ratios(_PRIMARIES))
     if not icc and channels.shape[2] - has_alpha == 3 and len(primaries) == 8:
         with suppress(ValueError):  # no colours at all
             icc = None if are_srgb_primaries(primaries) else make_profile(2.2, primaries)
     encoded = exif_bytes(Tags(tags.order, fields)) if fields else None
-    metadata = Metadata(encoded, blocks.get(_XMP), photoshop, dpi=tags.dpi)
+    metadata = Metadata(encoded, blocks.get(_XMP), photoshop)
     encoding = Encoding(compression=tags.integer(_COMPRESSION, 1))
     picture = Picture("TIFF", channels, has_alpha, icc, metadata, encoding)
     if pages > 1:

@@ -142,14 +142,12 @@ def _encode(
         text = f"{holds.title} is not written with high dynamic range (PQ or HLG)"
         raise DeblurError(subject, text, "write .png or .heic")
     picture = _restored_picture(photo, restored, holds)
-    metadata = picture.metadata
+    metadata, encoding = picture.metadata, picture.encoding
     if strip:
         metadata = Metadata(dpi=metadata.dpi)
-    picture = replace(picture, format=name, metadata=metadata)
     if name != photo.format:
-        metadata = replace(metadata, parts=None)
-        encoding = Encoding(bits=picture.encoding.bits)
-        picture = replace(picture, metadata=metadata, encoding=encoding)
+        metadata, encoding = replace(metadata, parts=None), Encoding(bits=encoding.bits)
+    picture = replace(picture, format=name, metadata=metadata, encoding=encoding)
     if not holds.deep and picture.samples.dtype == np.uint16:
         picture = replace(picture, channels=to_uint8(picture.channels))
         warn(
