@@ -197,6 +197,6 @@ def make_upright(data: bytes) -> tuple[bytes, int]:
 
 def _set_integer(data: bytearray, order: ByteOrder, item: Field, value: int) -> None:
     """Writes a field of one number where it lies, if the number is of that kind and size."""
-    code = _INTEGER_CODES.get(item.type, "x")
-    if len(item.data) == struct.calcsize(order + code) <= 4 and value < 256 ** len(item.data):
-        struct.pack_into(order + code, data, item.place, value)
+    code = order + _INTEGER_CODES.get(item.type, "")
+    if len(item.data) == struct.calcsize(code) and value < 256 ** len(item.data):
+        struct.pack_into(code, data, item.place, value)

@@ -165,7 +165,8 @@ class VideoReader:
 
     def _wanted(self, copied: Collection[int]) -> Iterator[Step]:
         """The frames of the part as they are decoded, each with the copied packets before it."""
-        part, packets = self.part, list[Packet[Stream]]()
+        part = self.part
+        packets: list[Packet[Stream]] = []
         for back in _SECONDS_BACK if part.start > -inf else (None,):
             packets.clear()
             has_landed = back is None

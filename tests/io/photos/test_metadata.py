@@ -350,6 +350,7 @@ def test_damaged_exif_never_fails_a_photo(source: str, target: str, damaged: byt
 
 @settings(max_examples=80, deadline=None)
 @example(target="JPEG", changes=[(39, 1)])  # the orientation lies in the header
+@example(target="JPEG", changes=[(36, 2)])  # it is text
 @given(
     target=st.sampled_from(["JPEG", "TIFF", "AVIF", "PNG"]),
     changes=st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), min_size=1, max_size=8),
