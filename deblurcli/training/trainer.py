@@ -81,16 +81,13 @@ class Trainer:
 
     Args:
         precision: ``"bf16"``, ``"fp16"`` or ``"fp32"``.
-        initial: a network to start from instead of a random one; it decides what the recipe
-            says of the network.
+        initial: a network to start from; it decides what the recipe says of the network.
         resume: go on exactly where the run in the folder stopped; its network is taken.
         training_data: what the model card shall say of the data.
         cpu: train on the CPU even where there is a GPU.
 
-    Raises:
-        UsageError: the batch can't be shared among the processes.
-        WeightsError: there is nothing to resume, or it is damaged or of another recipe.
-        DeblurError: a file of the data is no picture.
+    Raises UsageError where the batch can't be shared among the processes, WeightsError where there
+    is nothing to resume, or it is damaged or of another recipe, DeblurError for bad data.
     """
 
     def __init__(
@@ -138,15 +135,9 @@ class Trainer:
             torch.backends.cudnn.benchmark = True
             is_resident = store.total_bytes < 0.4 * torch.cuda.mem_get_info(device)[0]
         self._renderer = BatchRenderer(recipe, device, store if is_resident else None)
-        self._dataset = TrainingDataset(
-            sources,
-            store,
-            recipe,
-            config.seed,
-            rank=self.accelerator.process_index,
-            processes=self.processes,
-            crop_here=not is_resident,
-        )
+        dataset = TrainingDataset(sources, store, recipe, config.seed, crop_here=not is_resident)
+        rank = self.accelerator.process_index
+        self._dataset = replace(dataset, rank=rank, processes=self.processes)
         torch.manual_seed(config.seed)
         self.networks = TrainedNetworks(recipe, self.accelerator, initial)
         self.step, self.seconds, self.best = 0, 0.0, -math.inf
@@ -181,8 +172,8 @@ class Trainer:
             samples: pictures to log at validations, ``(N, H, W, 3) uint8``.
 
         Raises:
-            DeblurError: the loss is no longer a number or has exploded, a picture can't be
-                read, the disk is full; the last checkpoint on disk is intact and from before.
+            DeblurError: the loss is no longer a number or has exploded, a picture can't be read,
+                the disk is full; the last checkpoint on disk is intact and from before.
             DeviceMemoryError: the device has too little memory.
             KeyboardInterrupt: after the step in work was finished and everything saved.
         """
@@ -306,11 +297,8 @@ class Trainer:
 
     def _is_unusual(self, losses: list[float]) -> bool:
         """Whether the latest of the reported losses is far above the usual. Steps of few pictures
-        differ by far, so it is measured against the median.
-
-        Raises:
-            DeblurError: three in a row are, or it is no number: the training has come apart.
-        """
+        differ by far, so it is measured against the median. Raises DeblurError where three in a row
+        are, or it is no number: the training has come apart."""
         what = "is no longer a number"
         if math.isfinite(losses[-1]):
             usual = statistics.median(losses[:-3] or losses)
@@ -364,28 +352,15 @@ class Trainer:
         best = mean_score > self.best
         self.best = max(self.best, mean_score)
         self.metrics.append(replace(status, scores=scores).row())
-        state = {
-            **self.networks.state_dict(),
-            "network": self.networks.generator.config.to_json(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "best": self.best,
-            "scores": self.scores,
-            "metrics": self.metrics,
-            "random": torch.get_rng_state(),
-        }
+        kept = ("step", "seconds", "best", "scores", "metrics")
+        state = self.networks.state_dict() | {name: getattr(self, name) for name in kept}
+        state["network"] = self.networks.generator.config.to_json()
+        state["random"] = torch.get_rng_state()
         self.folder.save(state, self.networks.ema_model, self._card(scores), best=best)
 
     def _card(self, scores: dict[str, float]) -> ModelCard:
-        return ModelCard(
-            name=self.folder.path.name,
-            training_data=self.training_data,
-            recipe={
-                **asdict(self.config.recipe),
-                "steps": self.step,
-                "minutes": round(self.seconds / 60, 1),
-                "seed": self.config.seed,
-                "processes": self.processes,
-            },
-            scores={name: {"psnr_db": round(db, 3)} for name, db in scores.items()},
-        )
+        recipe = {**asdict(self.config.recipe), "steps": self.step, "seed": self.config.seed}
+        recipe |= {"minutes": round(self.seconds / 60, 1), "processes": self.processes}
+        measured = {name: {"psnr_db": round(db, 3)} for name, db in scores.items()}
+        name, data = self.folder.path.name, self.training_data
+        return ModelCard(name=name, training_data=data, recipe=recipe, scores=measured)
