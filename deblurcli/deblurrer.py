@@ -4,7 +4,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
-from itertools import groupby
+from itertools import groupby, islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -32,11 +32,6 @@ OnTile = Callable[[int, int], None]
 MIN_TILE_PX = 128  # no tile is made smaller than this
 
 _FULL_SCALE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-
-# Copies of an ensemble: the dimensions of (N, H, W, C) that are flipped, whether they are swapped.
-_COPIES: tuple[tuple[tuple[int, ...], bool], ...] = tuple(
-    (flipped, turned) for turned in (False, True) for flipped in ((), (2,), (1, 2), (1,))
-)
 
 _ABSURD = 10.0  # pictures lie in [0, 1]; sound networks overshoot by a few tenths
 
@@ -267,7 +262,8 @@ class Deblurrer:
     def _forward(self, blurred: Values) -> Values | None:
         """``(N, h, w, 3)`` restored, the mean of the ensemble; None when out of memory."""
         total: Values | None = None
-        for flipped, turned in _COPIES[: self.ensemble]:
+        flips: tuple[tuple[int, ...], ...] = ((), (2,), (1, 2), (1,))  # dimensions of (N, H, W, C)
+        for turned, flipped in islice(product((False, True), flips), self.ensemble):
             copy = np.flip(blurred.swapaxes(1, 2) if turned else blurred, flipped)
             restored = self.backend.forward(np.ascontiguousarray(copy))
             if restored is None:
@@ -280,9 +276,8 @@ class Deblurrer:
             total *= np.float32(1 / self.ensemble)
         low, high = float(total.min()), float(total.max())
         if not (low > -_ABSURD and high < _ABSURD):  # written so that NaN fails, too
-            which = self.weights_path or self.card.name or "network"
             reason = f"its results are no picture: values from {low:g} to {high:g}, not from 0 to 1"
-            raise WeightsError(which, reason, "use other weights")
+            raise WeightsError(self.weights_path or self.card.name, reason, "use other weights")
         return total
 
     def tile_px(self, height: int, width: int) -> int:

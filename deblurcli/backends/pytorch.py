@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deblurcli import devices
 from deblurcli.devices import ConvolutionShape, Precision
-from deblurcli.errors import UsageError, logger
+from deblurcli.errors import logger
 from deblurcli.models.generator import quantise
 from deblurcli.models.network import RestorationNetwork
 from deblurcli.models.registry import kind_of
@@ -47,10 +47,7 @@ class TorchBackend:
         ((shape, _),) = parameters.most_common(1)
         self.precision = devices.choose_precision(precision, self.device, shape)
         if self.precision.name == "int8":
-            try:
-                quantise(network)
-            except ValueError as error:
-                raise UsageError(network.config.body, str(error), "use --precision auto") from None
+            quantise(network)
         if not self._kind.half_precision and self.precision.name != "fp32":
             self.precision = Precision("fp32", f"{network.config.body} computes in nothing else")
         # Smaller tiles compute more twice, larger ones take more than docs/speed.md promises.

@@ -182,28 +182,26 @@ def import_weights(
     recipe: dict[str, object] = {"imported_from": file.name, "format": "DeepDeblur-PyTorch"}
     notes = "Published by the paper's authors, imported by deblurcli."
     card = ModelCard(name=name, recipe=recipe, licence=licence, notes=notes)
-    used_as = name if output is None else str(output)
-    keep(read_published(file), card, target, used_as, overwrite=overwrite, json=json)
+    by_name = None if output else name
+    keep(read_published(file), card, target, by_name, overwrite=overwrite, json=json)
 
 
 def keep(
     network: "RestorationNetwork",
     card: ModelCard,
     target: Path,
-    used_as: str,
+    name: str | None,
     *,
     overwrite: bool,
     json: bool,
 ) -> None:
-    """Writes new weights, and says that they are used as `used_as`: their name, by which they are
-    registered, or the path of `target`."""
+    """Writes new weights, registers those that have a name, and says how they are used."""
     from deblurcli.weights.files import save_published
 
     save_published(target, network, card, overwrite=overwrite)
-    is_named = used_as != str(target)
-    entry = manifest.register(target) if is_named else manifest.describe(target)
+    entry = manifest.register(target) if name else manifest.describe(target)
     console.print_result(target, {**asdict(entry), "path": str(target)}, json=json)
-    console.note(f"use it: deblur photo.jpg --weights {used_as}")
+    console.note(f"use it: deblur photo.jpg --weights {name or target}")
 
 
 def place_for(name: str, *, overwrite: bool) -> Path:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
 from torch import Tensor, nn
 
+from deblurcli.errors import UsageError
 from deblurcli.models.compact import GatedBlock, Int8GatedBlock, UNetLevel
 from deblurcli.models.config import GeneratorConfig
 from deblurcli.models.deepdeblur import ResNetLevel
@@ -59,16 +60,14 @@ class MultiScaleGenerator(RestorationNetwork):
         ]
 
 
-def quantise(network: nn.Module) -> None:
-    """Has all gated blocks compute in eight bits but the last, whose rounding would show.
-
-    Changes `network` in place; it can then be run in inference mode only. Raises ValueError if it
-    has no gated blocks.
-    """
+def quantise(network: RestorationNetwork) -> None:
+    """Has all gated blocks compute in eight bits but the last, whose rounding would show: in place,
+    for inference mode only. Raises UsageError for a network without gated blocks."""
     modules = network.named_modules()
     blocks = {name: block for name, block in modules if isinstance(block, GatedBlock)}
     if not blocks:
-        raise ValueError("only networks of gated blocks compute in int8")
+        reason = "only networks of gated blocks compute in int8"
+        raise UsageError(network.config.body, reason, "use --precision auto")
     finest = [n for n in blocks if n.startswith("levels.0.")]
     last = ([n for n in finest if ".decoders.0." in n] or finest)[-1]
     for name, block in blocks.items():
