@@ -154,12 +154,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def register(
     path: Path, *, sources: tuple[str, ...] = (), gmacs: float | None = None, default: bool = False
 ) -> Entry:
-    """Writes what the manifest beside a weights file should say of it, now.
-
-    Args:
-        sources: none: as an older entry of the same file has them.
-        gmacs: of the network, where they were counted: its model card has those of others only.
-        default: make it the manifest's default.
+    """Writes what the manifest beside a weights file should say of it, now: `sources`, else those
+    that an older entry of the same file has; the network's `gmacs`, where they were counted, as its
+    model card has those of others only; and whether it is the manifest's default.
 
     Raises WeightsError or UsageError if `path` is no weights file or no manifest can hold its name,
     DeblurError if the manifest can't be written.
@@ -191,8 +188,8 @@ def describe(path: Path) -> Entry:
             network["scales"] = config["scales"]
         elif config["gmacs"] is not None:
             network["gmacs"] = float(config["gmacs"])
-        facts = (sha256_of(path), path.stat().st_size, network)
-        return Entry(path.stem, path.name, *facts, card.licence, card.scores)
+        sha256, size = sha256_of(path), path.stat().st_size
+        return Entry(path.stem, path.name, sha256, size, network, card.licence, card.scores)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise damaged(path, error) from error
 
