@@ -48,11 +48,10 @@ class Icc(ColourSpace):
     Relative colorimetric with black point compensation, as photo software does by default.
 
     A CMYK profile turns a change of colour into changes of all four inks by its own black
-    generation. Where the photo splits black otherwise (text in black ink only, say), inks hit
-    0 or 255 and the change falls short; carrying over what is still missing, from where the
-    inks now are, closes the gap after a few rounds. The photo's own split is kept as far as
-    the colour allows.
-    Raises ValueError where littlecms can't use the profile for this many channels.
+    generation. Where the photo splits black otherwise (text in black ink only, say), inks hit 0 or
+    255 and the change falls short; carrying over what is still missing, from where the inks now
+    are, closes the gap after a few rounds. The photo's own split is kept as far as the colour
+    allows. Raises ValueError where littlecms can't use the profile for this many channels.
     """
 
     _CMYK_ROUNDS = 4

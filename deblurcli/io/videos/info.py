@@ -9,9 +9,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av import VideoStream
 from av.container import InputContainer
 from av.stream import Disposition, Stream
-from av.video.stream import VideoStream
 from PIL import Image, ImageSequence
 
 from deblurcli.errors import AnyPath, DeblurError, cannot_read

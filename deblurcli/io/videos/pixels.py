@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
+from av import VideoFrame, VideoStream
 from av.buffer import Buffer
-from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 Pixels = NDArray[Any]

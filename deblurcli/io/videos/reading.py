@@ -9,9 +9,8 @@ from fractions import Fraction
 from math import inf
 
 import av
-from av.packet import Packet
+from av import Packet, VideoFrame
 from av.stream import Stream
-from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from deblurcli.errors import AnyPath, DeblurError, UsageError

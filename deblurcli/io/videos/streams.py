@@ -16,12 +16,10 @@ from math import inf
 from typing import TYPE_CHECKING, cast
 
 import av
-from av.audio.stream import AudioStream
+from av import AudioStream, Packet, VideoStream
 from av.container import Container, InputContainer, OutputContainer
-from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 from av.subtitles.stream import SubtitleStream
-from av.video.stream import VideoStream
 
 from deblurcli.io.videos.info import fraction_of, is_cover, open_video
 

@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import cast
 
 import av
-from av.codec.context import CodecContext
+from av import CodecContext, Packet, VideoCodecContext, VideoStream
 from av.container import OutputContainer
-from av.packet import Packet
 from av.stream import Stream
-from av.video.codeccontext import VideoCodecContext
-from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError, UsageError, logger
 from deblurcli.io.files import atomic_output
