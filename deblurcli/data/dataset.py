@@ -338,14 +338,6 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
             yield data
 
 
-def choose_workers(wanted: int | None, device: torch.device, processes: int) -> int:
-    """How many processes prepare data for each training process, by default."""
-    if wanted is not None or device.type == "cpu":
-        return wanted or 0  # beside a CPU none: the training itself needs its cores
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(16, (cores or 1) // processes - 1))
-
-
 def _leave_signals(worker: int) -> None:
     """Ctrl-C and SIGTERM go to all processes of a run: the main one decides when to end."""
     del worker

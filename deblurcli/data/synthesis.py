@@ -60,11 +60,6 @@ class Exposure:
     def steps(self) -> int:
         return len(self.camera)
 
-    @property
-    def is_still(self) -> bool:
-        """Whether nothing moves at all."""
-        return not any(path.any() for path in (self.camera, *self.objects))
-
 
 def margin_px(motion: MotionRange) -> int:
     """How much wider a region must be on each side than the picture cut from its middle."""
@@ -240,7 +235,8 @@ def render(
             sharp_light = scene[inside]
             for layer in layers[1:]:
                 sharp_light = sharp_light * (1 - layer[inside][3:]) + layer[inside][:3]
-        blurred.append(sharp_light if exposure.is_still else light / exposure.steps)
+        moves = any(path.any() for path in (exposure.camera, *exposure.objects))
+        blurred.append(light / exposure.steps if moves else sharp_light)
         sharp.append(sharp_light)
     return _from_light(torch.stack(blurred), gammas), _from_light(torch.stack(sharp), gammas)
 

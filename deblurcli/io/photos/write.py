@@ -13,16 +13,7 @@ from deblurcli.io.files import atomic_output
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import Grey
 from deblurcli.io.photos.metadata import Metadata
-from deblurcli.io.photos.photo import (
-    Buffer,
-    Encoding,
-    Photo,
-    PhotoError,
-    Picture,
-    Samples,
-    bands,
-    to_uint8,
-)
+from deblurcli.io.photos.photo import Encoding, Photo, PhotoError, Picture, Samples, bands, to_uint8
 
 
 @dataclass(frozen=True)
@@ -54,7 +45,7 @@ FORMATS = {
     "AVIF": Format("AVIF", (".avif",), grey_alpha=False, max_px=65536),
 }
 
-_ENCODERS: dict[str, Callable[[Picture], Iterable[Buffer]]] = {
+_ENCODERS: dict[str, Callable[[Picture], Iterable[bytes | memoryview]]] = {
     "PNG": png.encode,
     "TIFF": tiff.encode,
     "HEIF": heif.encode,
@@ -130,7 +121,7 @@ def write(
 
 def _encode(
     photo: Photo, restored: Samples, name: str, strip: bool, subject: Path
-) -> Iterable[Buffer]:
+) -> Iterable[bytes | memoryview]:
     def warn(text: str) -> None:
         logger.warning("%s: %s", subject, text)
 
