@@ -27,12 +27,7 @@ from deblurcli.io.videos.info import container_of
 from deblurcli.io.videos.overlap import read_ahead, write_behind
 from deblurcli.io.videos.pixels import RGB16, Colour, Pixels, frame_like, frame_of, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.segments import (
-    SEGMENT_FRAMES,
-    SegmentStore,
-    open_segments,
-    part_folder_of,
-)
+from deblurcli.io.videos.segments import SEGMENT_FRAMES, SegmentStore, open_segments
 from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.streams import choose_copied_streams
 from deblurcli.io.videos.writing import Picture, open_writer
@@ -202,7 +197,7 @@ def restore_to_frames(
             real, by = Path(os.path.realpath(folder)), options.restored_by
             output = [suffix, repr(reader.part)]
             with open_segments([source], folder, by, output, needs_folder=True) as segments:
-                unfinished = part_folder_of(folder) / "frames"
+                unfinished = segments.folder / "frames"
                 if not segments.count:
                     shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir(exist_ok=True)
