@@ -81,10 +81,8 @@ def find_pairs(root: str | os.PathLike[str], split: str | None = None) -> list[P
     With a `split`, ``"train"``, ``"test"`` or ``"val"``, only that part of the sets below `root`
     that have parts (one without a test part gives its val part, and the reverse).
 
-    Raises:
-        DeblurError: no folder, or a picture or folder without its partner (which is named).
-        NothingToDoError: no pairs in any known layout.
-        UsageError: there are pairs, but none of that part.
+    Raises DeblurError for no folder, or a picture or folder without its partner (which is named),
+    NothingToDoError for no pairs in any known layout, UsageError for none of that part.
     """
     root = Path(root)
     if not root.is_dir():

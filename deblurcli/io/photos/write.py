@@ -88,13 +88,11 @@ def write(
         format: a name as in `Photo.format` or a suffix; by default that of `target`, or the
             input's where there is none.
         strip: leave out all metadata but the colour profile and the resolution.
-        overwrite: whether an existing file may be replaced.
         use_up: the photo is no longer needed: its memory may be changed, and its pixels may have
             been restored in place. Else its channels are copied.
 
-    Raises:
-        UsageError: the format is unknown, or the file exists and `overwrite` is false.
-        DeblurError: the file can't be written, or the format can't hold a picture that large.
+    Raises UsageError where the format is unknown, or the file exists and `overwrite` is false,
+    DeblurError where it can't be written, or the format can't hold a picture that large.
     """
     if restored.shape != photo.pixels.shape or restored.dtype != photo.pixels.dtype:
         wanted = f"{photo.pixels.shape} {photo.pixels.dtype}"

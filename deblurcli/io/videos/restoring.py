@@ -63,14 +63,12 @@ def restore_video(
     decode and encode; memory does not grow with the length of the video.
 
     Args:
-        source: a video file.
         target: the file to write; its ending says which container.
         restore: restores one frame; must not change what it is given.
         options: `ClipOptions`, which can also be given one by one, as ``crf=18``: `changes`.
 
-    Raises:
-        UsageError: `target` exists, or the options don't fit each other.
-        DeblurError: `source` holds no video that can be decoded, or `target` can't be written.
+    Raises UsageError where `target` exists, or the options don't fit each other, DeblurError where
+    `source` holds no video that can be decoded, or `target` can't be written.
     """
     source, target = Path(source), Path(target)
     options = replace(options or ClipOptions(), **changes)
