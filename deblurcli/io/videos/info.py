@@ -23,6 +23,7 @@ CONTAINERS = {
 }
 """Containers that are written, by the ending of the output."""
 
+ENCRYPTED = ("is encrypted against copying", "give a copy that is not")
 _MICROSECONDS = 1_000_000
 
 
@@ -103,14 +104,10 @@ def video_stream(container: InputContainer, source: AnyPath) -> VideoStream:
     if not stream.width or not stream.height or stream.format is None:
         with suppress(av.FFmpegError, StopIteration):
             if next(container.demux(stream)).has_sidedata("encryption_info"):
-                raise encrypted(source)
+                raise DeblurError(source, *ENCRYPTED)
         reason = "its video can't be decoded: no picture size in it"
         raise DeblurError(source, reason, "copy it again")
     return stream
-
-
-def encrypted(source: AnyPath) -> DeblurError:
-    return DeblurError(source, "is encrypted against copying", "give a copy that is not")
 
 
 def is_cover(stream: Stream) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import av
 from av import AudioStream, Packet, VideoStream
@@ -22,9 +22,6 @@ from av.stream import AttachmentStream, Stream
 from av.subtitles.stream import SubtitleStream
 
 from deblurcli.io.videos.info import fraction_of, is_cover, open_video
-
-if TYPE_CHECKING:
-    from av.container.core import Chapter
 
 _STALE_TAGS = frozenset(
     {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id"}
@@ -246,7 +243,7 @@ def clean_tags(tags: Mapping[str, str], *, strip: bool = False) -> dict[str, str
 
 def copy_chapters(source: Container, output: Container, time_range: TimeRange) -> None:
     """Copies the chapters that lie within `time_range`, shortened at its ends."""
-    chapters: list[Chapter] = []
+    chapters = []
     for chapter in source.chapters():
         tick = fraction_of(chapter["time_base"]) or Fraction(1, 1_000_000)
         start = max(chapter["start"] * tick, time_range.start)

@@ -1,7 +1,5 @@
 """Writing a restored video: encoding its frames, and everything else of the input beside them."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -53,7 +51,7 @@ def open_writer(
     picture: Picture,
     options: ClipOptions,
     part: streams.TimeRange | None = None,
-) -> Iterator[VideoWriter]:
+) -> "Iterator[VideoWriter]":
     """Gives the writer of `target`, a video that is made of `sources` or `part` of one; what an
     earlier run of the same description has finished is taken over.
 
@@ -197,7 +195,7 @@ class VideoWriter:
         frame.pts, frame.time_base = pts - self._first_pts, self._time_base
         self._take(self._encoder.encode(frame))
 
-    def _take(self, packets: Sequence[Packet[VideoStream]]) -> None:
+    def _take(self, packets: "Sequence[Packet[VideoStream]]") -> None:
         """Writes what the encoder gives, and remembers it for the segment."""
         for packet in packets:
             pts = self._first_pts + (packet.pts or 0)
