@@ -94,10 +94,8 @@ def find(
 
 
 def frame_numbers(photos: Sequence[Path]) -> list[int]:
-    """The number of each frame of one clip, as in ``frame_0001.png``, ``frame_0002.png``.
-
-    Empty where the photos are no such frames: at least two, whose names differ only in one number.
-    """
+    """The number of each frame of one clip, as in ``frame_0001.png``, ``frame_0002.png``. Empty
+    where the photos are no such frames: at least two, whose names differ only in one number."""
     if len(photos) < 2 or len({path.suffix.lower() for path in photos}) > 1:
         return []
     parts = [re.split(r"(\d+)", path.stem) for path in photos]

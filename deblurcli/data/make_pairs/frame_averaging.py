@@ -118,11 +118,9 @@ def write_pairs(
     clip: Clip, averaging: Averaging, folder: PairFolder, on_frame: Callable[[], object]
 ) -> Iterator[Average | DeblurError]:
     """Makes and writes the pairs of one clip that `folder` doesn't hold; files are encoded while
-    the next are computed. `on_frame` is called once for every frame read.
-
-    Gives each pair when it is written and, at the end, an error if the clip could not be read to
-    its end. Raises DeblurError where nothing can be written.
-    """
+    the next are computed. `on_frame` is called once for every frame read. Gives each pair when it
+    is written and, at the end, an error if the clip could not be read to its end. Raises
+    DeblurError where nothing can be written."""
     failures: list[DeblurError] = []
 
     def read() -> Iterator[Frame]:

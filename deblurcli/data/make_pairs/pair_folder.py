@@ -29,12 +29,10 @@ class PairFolder:
     skip_existing: bool = False
 
     def check(self, inputs: Iterable[Path] = ()) -> None:
-        """Finds out before any work whether pairs may be written; touches nothing.
-
-        Raises UsageError where one of the inputs lies where pairs are written, and would be
-        deleted as an older pair; where there are pairs already, and neither overwrite nor
-        skip_existing is set; or where they were made with other settings.
-        """
+        """Finds out before any work whether pairs may be written; touches nothing. Raises
+        UsageError where one of the inputs lies where pairs are written, and would be deleted as an
+        older pair; where there are pairs already, and neither overwrite nor skip_existing is set;
+        or where they were made with other settings."""
         there = {path.resolve(): path for path in self._present()}
         own = next((path for path in inputs if path.resolve() in there), None)
         if own is not None:

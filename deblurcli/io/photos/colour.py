@@ -19,10 +19,8 @@ _SAME_WITHIN = 2  # of 255: profiles this near to sRGB are sRGB, in one of its m
 
 
 class ColourSpace:
-    """A photo's colour space: here sRGB, or one channel with its tone curve.
-
-    Both methods take bands of rows.
-    """
+    """A photo's colour space: here sRGB, or one channel with its tone curve. Both methods take
+    bands of rows."""
 
     def to_srgb(self, native: Samples) -> Samples:
         """Samples as ``(H, W, 3)`` sRGB of the same dtype."""
@@ -100,10 +98,8 @@ class Icc(ColourSpace):
 
 
 class PlainCmyk(ColourSpace):
-    """CMYK without a profile: each channel of RGB is what its ink and the black let through.
-
-    The share of black ink in a pixel's darkness stays as it is.
-    """
+    """CMYK without a profile: each channel of RGB is what its ink and the black let through. The
+    share of black ink in a pixel's darkness stays as it is."""
 
     def to_srgb(self, native: Samples) -> Samples:
         top = int(np.iinfo(native.dtype).max)

@@ -28,10 +28,8 @@ _ALLOW_MORE = "scale it down, or allow more with --max-pixels"
 
 
 class PhotoError(Exception):
-    """The reason why a file can't be read or written as a photo, and what the user can do.
-
-    `read` and `write`, which know the file's name, turn it into a `DeblurError`.
-    """
+    """The reason why a file can't be read or written as a photo, and what the user can do. `read`
+    and `write`, which know the file's name, turn it into a `DeblurError`."""
 
 
 @dataclass(frozen=True)

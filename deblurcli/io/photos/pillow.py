@@ -23,10 +23,8 @@ _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr
 
 @contextmanager
 def opened(file: BinaryIO, format_: str, options: ReadOptions) -> Iterator[Image.Image]:
-    """Opens a file of a known format, if it is not too large.
-
-    Not by `Image.open`: its limit of size is a global of 179 megapixels.
-    """
+    """Opens a file of a known format, if it is not too large. Not by `Image.open`: its limit of
+    size is a global of 179 megapixels."""
     if format_ not in Image.OPEN:
         Image.init()
     make, _ = Image.OPEN[format_]

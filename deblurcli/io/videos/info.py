@@ -57,10 +57,8 @@ def describe(container: InputContainer, stream: VideoStream) -> VideoInfo:
 
 
 def open_video(source: AnyPath) -> InputContainer:
-    """Opens `source` for reading; the caller closes it.
-
-    Raises DeblurError where it is missing, not readable, no video, or damaged in its header.
-    """
+    """Opens `source` for reading; the caller closes it. Raises DeblurError where it is missing, not
+    readable, no video, or damaged in its header."""
     path = Path(source)
     # The full path keeps a name such as "a:b.mp4" from being taken for a network address.
     name = os.fspath(path.absolute())
@@ -89,10 +87,8 @@ def open_video(source: AnyPath) -> InputContainer:
 
 
 def video_stream(container: InputContainer, source: AnyPath) -> VideoStream:
-    """The stream to restore: the first video that is not merely a cover picture.
-
-    Raises DeblurError where there is none, or its codec is unknown.
-    """
+    """The stream to restore: the first video that is not merely a cover picture. Raises DeblurError
+    where there is none, or its codec is unknown."""
     streams = [s for s in container.streams.video if not is_cover(s)]
     if not streams:
         kinds = sorted({s.type for s in container.streams if s.type != "video"})

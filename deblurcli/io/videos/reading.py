@@ -114,10 +114,8 @@ class VideoReader:
 
     def steps(self, copied: Collection[int] = ()) -> Iterator[Step]:
         """Yields the frames in the order of their times, and a last step without one; beside them
-        the packets of the streams with the `copied` indices.
-
-        Raises DeblurError where not one frame can be decoded, or the file is encrypted.
-        """
+        the packets of the streams with the `copied` indices. Raises DeblurError where not one frame
+        can be decoded, or the file is encrypted."""
         # Decoding several frames at once would lose good frames beside a damaged one.
         self.stream.thread_type = "SLICE"
         bits = max((component.bits for component in self.stream.format.components), default=8)

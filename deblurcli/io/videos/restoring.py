@@ -104,10 +104,8 @@ def restore_frames(
     **changes: Any,
 ) -> VideoResult:
     """Restores numbered pictures, in order and all of one size, and writes them as one video.
-
     `read` gives the pixels of one of them. All else is as in `restore_video`; a picture that can't
-    be read or has another size raises DeblurError.
-    """
+    be read or has another size raises DeblurError."""
     target, options = Path(target), replace(options or ClipOptions(), **changes)
     container = container_of(target)
     fps = 30.0 if options.fps is None else options.fps
@@ -153,12 +151,10 @@ def restore_to_frames(
     options: ClipOptions | None = None,
     **changes: Any,
 ) -> VideoResult:
-    """Restores a video and writes its frames, upright, as pictures into `folder`.
-
-    They are called ``frame-000001.png`` and so on. 8 bits stay 8, more become 16 in PNG. Until all
-    are there, they lie in ``FOLDER.part``. A folder that may be overwritten is replaced if it holds
-    only such frames, else UsageError is raised. All else is as in `restore_video`.
-    """
+    """Restores a video and writes its frames, upright, as pictures into `folder`. They are called
+    ``frame-000001.png`` and so on. 8 bits stay 8, more become 16 in PNG. Until all are there, they
+    lie in ``FOLDER.part``. A folder that may be overwritten is replaced if it holds only such
+    frames, else UsageError is raised. All else is as in `restore_video`."""
     source, folder = Path(source), Path(folder)
     options = replace(options or ClipOptions(), **changes)
     suffix = options.suffix
@@ -210,11 +206,9 @@ def restore_to_frames(
 
 
 def encode_png(pixels: Pixels, colour: Colour | None = None) -> bytes:
-    """`pixels` (H, W, 3) uint8 or uint16 as a PNG file of as many bits.
-
-    With `colour` of a wide gamut or high dynamic range the file says so; other video colours
-    are what viewers take for granted.
-    """
+    """`pixels` (H, W, 3) uint8 or uint16 as a PNG file of as many bits. With `colour` of a wide
+    gamut or high dynamic range the file says so; other video colours are what viewers take for
+    granted."""
     png = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
     if colour is None or not (colour.primaries in _WIDE_GAMUTS or colour.transfer in _HDR):
         return png

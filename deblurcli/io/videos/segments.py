@@ -39,10 +39,8 @@ class EncodedPacket(NamedTuple):
 
 
 class SegmentStore:
-    """The finished segments of one output, in a folder beside it, if they are kept.
-
-    `count` says how many an earlier run has finished.
-    """
+    """The finished segments of one output, in a folder beside it, if they are kept. `count` says
+    how many an earlier run has finished."""
 
     def __init__(self, folder: Path, *, is_kept: bool) -> None:
         self.folder, self._is_kept = folder, is_kept

@@ -91,10 +91,8 @@ class CopiedStreams:
 def choose_copied_streams(
     container: InputContainer, video: VideoStream, container_format: str, *, strip: bool = False
 ) -> CopiedStreams:
-    """Decides which streams beside `video` a file of `container_format` can hold.
-
-    With `strip`, telemetry (places, mostly) and cover pictures stay behind.
-    """
+    """Decides which streams beside `video` a file of `container_format` can hold. With `strip`,
+    telemetry (places, mostly) and cover pictures stay behind."""
     copied = CopiedStreams()
     for stream in container.streams:
         codec, has_cover = _codec_of(stream), is_cover(stream)

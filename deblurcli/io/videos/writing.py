@@ -53,11 +53,9 @@ def open_writer(
     part: streams.TimeRange | None = None,
 ) -> "Iterator[VideoWriter]":
     """Gives the writer of `target`, a video that is made of `sources` or `part` of one; what an
-    earlier run of the same description has finished is taken over.
-
-    Raises UsageError where `target` exists and may not be overwritten, its container can't hold the
-    codec, or the encoder can't be used, DeblurError where `target` can't be written.
-    """
+    earlier run of the same description has finished is taken over. Raises UsageError where `target`
+    exists and may not be overwritten, its container can't hold the codec, or the encoder can't be
+    used, DeblurError where `target` can't be written."""
     output = [repr(encoding), repr(picture), *([] if part is None else [repr(part)])]
     with atomic_output(target, overwrite=options.overwrite) as path:
         try:
@@ -76,12 +74,10 @@ def open_writer(
 
 
 class VideoWriter:
-    """Writes one video file, for one thread at a time; `open_writer` makes it.
-
-    Packets of copied streams wait until the encoder has reached their time, so that the file is
-    well interleaved however far the encoder is behind. `segments` keeps what is finished, and has
-    what an earlier run finished.
-    """
+    """Writes one video file, for one thread at a time; `open_writer` makes it. Packets of copied
+    streams wait until the encoder has reached their time, so that the file is well interleaved
+    however far the encoder is behind. `segments` keeps what is finished, and has what an earlier
+    run finished."""
 
     def __init__(
         self, path: Path, encoding: Encoding, picture: Picture, segments: SegmentStore
