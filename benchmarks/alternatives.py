@@ -29,8 +29,8 @@ from deblurcli.deblurrer import Deblurrer
 from deblurcli.evaluation.cases import find_cases
 from deblurcli.evaluation.evaluate import BLURRED, Failure, Method, method_of, score_cases
 from deblurcli.evaluation.metrics import find_metrics
+from deblurcli.evaluation.report import as_markdown, conventions, tabulate
 from deblurcli.evaluation.scores import ScoreFile, summarise
-from deblurcli.evaluation.tables import as_markdown, conventions, tabulate
 from deblurcli.models.deepdeblur import deepdeblur_config
 from deblurcli.models.generator import MultiScaleGenerator
 

@@ -1,7 +1,5 @@
 """``deblur compare``: before/after sliders in one page."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +7,6 @@ from typing import TYPE_CHECKING
 from deblurcli.cli import console, options
 from deblurcli.cli.options import argument, option
 from deblurcli.errors import UsageError
-from deblurcli.io.files import check_target
 
 if TYPE_CHECKING:
     from deblurcli.evaluation.comparison import WrittenPage
@@ -22,9 +19,7 @@ def compare(
     sharp: Path | None = argument("SHARP", "The ground truth, if any.", None),
     output: Path = option(Path("compare.html"), "The page to write.", "FILE.html", "-o"),
     labels: str = option("", "Other names than Before,After,Sharp.", "A,B[,C]"),
-    one_file: bool = option(
-        False, "One file in any case: pictures that don't fit at full size are made smaller."
-    ),
+    one_file: bool = option(False, "One file in any case: pictures are reduced if need be."),
     overwrite: options.Overwrite = False,
     json: options.Json = False,
 ) -> None:
@@ -34,7 +29,7 @@ def compare(
     to photo.jpg. The page needs no network. What is too large for one file lies in a folder
     beside it.
     """
-    check_page(output, overwrite=overwrite)
+    check_page(output)
     from deblurcli.evaluation.comparison import write_comparison
 
     with console.progress(None, " sliders") as bar:
@@ -51,19 +46,18 @@ def compare(
     report_page(page, json=json)
 
 
-def show_progress(bar: console.ProgressBar, done: int, total: int) -> None:
+def show_progress(bar: "console.ProgressBar", done: int, total: int) -> None:
     bar.total = total
     bar.update(done - bar.n)
 
 
-def check_page(page: Path, *, overwrite: bool) -> None:
-    """Raises DeblurError for what can't become a page, or would not be taken for one."""
+def check_page(page: Path) -> None:
+    """Raises UsageError for what would not be taken for a page."""
     if page.suffix.lower() not in (".html", ".htm"):
         raise UsageError(page, "is no name of a page", "let it end in .html")
-    check_target(page, overwrite=overwrite)
 
 
-def report_page(page: WrittenPage, *, json: bool) -> None:
+def report_page(page: "WrittenPage", *, json: bool) -> None:
     """Says what was written."""
     if json:
         folder = None if page.folder is None else str(page.folder)

@@ -1,26 +1,19 @@
 """``deblur eval``: the figures that papers give, for weights of one's own choice."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import re
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.cli.options import REQUIRED, option, whole_number
 from deblurcli.errors import UsageError, already_exists, install
 from deblurcli.io.files import atomic_output, check_target, make_folder_of
-
-if TYPE_CHECKING:
-    from deblurcli.deblurrer import Image
-    from deblurcli.evaluation.cases import Case
-    from deblurcli.evaluation.evaluate import Failure, Method
-    from deblurcli.evaluation.scores import Score
 
 
 def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
@@ -35,9 +28,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
         autocompletion=options.complete_weights,
     ),
     results: list[Path] | None = option(
-        None,
-        "Also score what something else restored; without --weights, only that. Repeatable.",
-        "DIR",
+        None, "Score what something else restored; repeatable. Without --weights, only that.", "DIR"
     ),
     metrics: str | None = option(
         None,
@@ -48,9 +39,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
         autocompletion=options.complete("psnr", "ssim", "sharpness", "lpips", "niqe"),
     ),
     blur: options.Blur = option("both", "Which of GOPRO's two kinds of blur."),
-    split: Literal["test", "val", "train", "all"] = option(
-        "test", "The part of a data set that has parts."
-    ),
+    split: Literal["test", "val", "train", "all"] = option("test", "The part of a data set."),
     limit: int = whole_number(0, "Only the first N pictures of each set; 0: all.", 0),
     csv: Path | None = option(
         None, "Keep every picture's figures here; run again, nothing is measured twice.", "FILE"
@@ -75,9 +64,6 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     if save_images is not None and save_images.exists() and not save_images.is_dir():
         raise UsageError(save_images, "is a file, not a folder", "give another --save-images")
     if report is not None:
-        if not report.parent.is_dir():
-            remedy = f"make it: mkdir -p {report.parent}"
-            raise UsageError(report, "its folder does not exist", remedy)
         check_target(report, overwrite=overwrite, remedy="give another --report, or --overwrite")
 
     import numpy as np
@@ -85,11 +71,12 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     from torch.distributed.rendezvous import rendezvous
 
     from deblurcli.data.pictures import read_picture, write_png
-    from deblurcli.evaluation.cases import find_cases
-    from deblurcli.evaluation.evaluate import BLURRED, method_of, results_of, score_cases
+    from deblurcli.deblurrer import Image
+    from deblurcli.evaluation.cases import Case, find_cases
+    from deblurcli.evaluation.evaluate import BLURRED, Method, method_of, results_of, score_cases
     from deblurcli.evaluation.metrics import find_metrics, has_scikit_image
+    from deblurcli.evaluation.report import as_markdown, as_text, conventions, tabulate
     from deblurcli.evaluation.scores import Score, ScoreFile, summarise
-    from deblurcli.evaluation.tables import as_markdown, as_text, conventions, tabulate
 
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
     chosen = find_metrics(names)
@@ -126,9 +113,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     def save(method: Method, case: Case, image: Image) -> None:
         if save_images is None or method.restorer is None:
             return
-        folders = (
-            re.sub(r"[^\w.-]+", "-", name).strip("-.") for name in (case.set_name, method.name)
-        )
+        folders = (re.sub(r"[^\w.-]+", "-", n).strip("-.") for n in (case.set_name, method.name))
         target = save_images.joinpath(*(name or "unnamed" for name in folders), f"{case.name}.png")
         if target.exists() and not overwrite:
             # A run that was stopped between picture and line of the table makes the picture again.
@@ -139,7 +124,7 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
         with atomic_output(target, overwrite=overwrite) as part:
             write_png(part, image)
 
-    found: list[Score | Failure] = []
+    found = []
     mine = cases[rank::processes]
     if rank > 0:
         store.wait(["table"])  # the first makes or mends it
@@ -155,47 +140,38 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
             if isinstance(result, Score):
                 bar.set_postfix_str(f"{result.method} {result.psnr_db:.2f} dB")
             else:
-                console.say_error(result.error)
+                console.say_errors(result.error)
             bar.update()
     if processes > 1:
         store.set(f"found {rank}", pickle.dumps(found))
         if rank > 0:
             return 0  # the first process speaks for all
+        places = {(case.set_name, case.name): number for number, case in enumerate(cases)}
         shares = [pickle.loads(store.get(f"found {number}")) for number in range(processes)]
-        place = {(case.set_name, case.name): number for number, case in enumerate(cases)}
-
-        def place_of(result: Score | Failure) -> int:
-            if isinstance(result, Score):
-                return place[result.set_name, result.image]
-            return place[result.case.set_name, result.case.name]
-
-        found = sorted((result for share in shares for result in share), key=place_of)
+        # In the order of the cases, as one process finds them.
+        found = sorted(chain.from_iterable(shares), key=lambda r: places[r.set_name, r.image])
     scores = [result for result in found if isinstance(result, Score)]
     failures = [result for result in found if not isinstance(result, Score)]
     summaries, lines = summarise(scores), conventions(chosen, cases)
     if json:
-        document = {
-            "deblurcli": __version__,
-            "conventions": lines,
-            "methods": [
-                {
-                    "name": method.name,
-                    "identity": method.identity,
-                    "parameters": method.parameters,
-                    "gmacs_256": method.gmacs,
-                }
-                for method in methods
-            ],
-            "results": [
-                {"set_name": s.set_name, "method": s.method, "pictures": s.pictures, **s.figures}
-                for s in summaries
-            ],
-            "failures": [
-                {"set": f.case.set_name, "image": f.case.name, "method": f.method}
-                | {"error": str(f.error)}
-                for f in failures
-            ],
-        }
+        document: dict[str, object] = {"deblurcli": __version__, "conventions": lines}
+        document["methods"] = [
+            {
+                "name": m.name,
+                "identity": m.identity,
+                "parameters": m.parameters,
+                "gmacs_256": m.gmacs,
+            }
+            for m in methods
+        ]
+        document["results"] = [
+            {"set_name": s.set_name, "method": s.method, "pictures": s.pictures, **s.figures}
+            for s in summaries
+        ]
+        document["failures"] = [
+            {"set": f.set_name, "image": f.image, "method": f.method, "error": str(f.error)}
+            for f in failures
+        ]
         console.print_json(document)
     elif scores:
         table = tabulate(summaries, methods, chosen)

@@ -24,9 +24,8 @@ def score_pair(
     """The figures of a picture that has one sharp one, of the same size."""
     (truth,) = sharp
     if truth.shape != restored.shape:
-        (height, width), (wanted_height, wanted_width) = restored.shape[:2], truth.shape[:2]
-        wanted = f"its sharp picture {wanted_width}x{wanted_height}"
-        raise ValueError(f"{width}x{height} pixels, but {wanted}")
+        sizes = (*restored.shape[1::-1], *truth.shape[1::-1])
+        raise ValueError("{}x{} pixels, but its sharp picture {}x{}".format(*sizes))
     return {metric.name: metric.measure(restored, truth) for metric in metrics}
 
 

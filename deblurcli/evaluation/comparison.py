@@ -1,28 +1,18 @@
 """Pages of before/after sliders: which pictures or videos belong together, what is said of them."""
 
-import itertools
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 from natsort import natsorted, ns
 
 from deblurcli import __version__
-from deblurcli.deblurrer import Image
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError, sizes_differ
 from deblurcli.evaluation.cases import read_image
-from deblurcli.evaluation.html import (
-    MAX_EMBEDDED_BYTES,
-    MIME_TYPES,
-    Layer,
-    PageFolder,
-    Slider,
-    embed,
-    page_folder,
-    write_page,
-)
+from deblurcli.evaluation.html import MAX_EMBEDDED_BYTES, MIME_TYPES, Layer, Page, Slider, new_page
 from deblurcli.evaluation.metrics import SSIM_MIN_PX, Metric, find_metrics
 from deblurcli.io.media import SUFFIXES, kind_of
 from deblurcli.io.photos import to_uint8
@@ -30,8 +20,6 @@ from deblurcli.io.videos import probe, restore_video
 from deblurcli.io.videos.pixels import pixels_of
 from deblurcli.io.videos.reading import VideoReader
 from deblurcli.io.videos.steadying import Restore
-
-_PLAYED = ("h264", "vp8", "vp9", "av1")  # by all browsers; other videos are encoded anew
 
 
 @dataclass(frozen=True)
@@ -45,74 +33,54 @@ class WrittenPage:
     reduced: bool = False  # some pictures are smaller than they were
 
 
-@dataclass(frozen=True)
-class Group:
-    """Files that belong together, under the name of the first. Raises DeblurError for pictures and
-    videos in one."""
+def place_pictures(
+    page: Page,
+    name: str,
+    paths: Sequence[Path],
+    labels: Sequence[str],
+    metrics: Sequence[Metric],
+    max_bytes: int | None = None,
+) -> Slider:
+    """Adds pictures of one size to a page, in full or as small as `max_bytes` asks.
 
-    name: str
-    paths: tuple[Path, ...]
-
-    def __post_init__(self) -> None:
-        for path in self.paths:
-            if (kind_of(path) == "video") != self.of_videos:
-                reason = f"is not of the kind of {self.paths[0]}"
-                raise DeblurError(path, reason, "give two of a kind")
-
-    @property
-    def of_videos(self) -> bool:
-        return kind_of(self.paths[0]) == "video"
-
-    def read(self, metrics: Sequence[Metric]) -> tuple[list[Image], str]:
-        """The pictures, and what to say of them: their size and, if `metrics` are given, how far
-        they are from the last, the truth. Raises DeblurError if they are of different sizes."""
-        images = [read_image(path) for path in self.paths]
-        height, width = images[0].shape[:2]
-        for path, image in zip(self.paths, images, strict=True):
-            if image.shape != images[0].shape:
-                raise sizes_differ(path, image.shape[1::-1], self.paths[0], (width, height))
-        caption = size_of(images[0])
-        if metrics and min(height, width) >= SSIM_MIN_PX:
-            figures = []
-            for image in images[:-1]:
-                psnr_db, *ssim = (metric.measure(image, images[-1]) for metric in metrics)
-                figures.append(f"{psnr_db:.2f} dB" + "".join(f", SSIM {s:.4f}" for s in ssim))
-            caption += f" · {' → '.join(figures)}"
-        return images, caption
-
-    def reduce(self, labels: Sequence[str], metrics: Sequence[Metric], groups: int) -> Slider:
-        """The pictures as small as they have to be in one file with those of so many groups."""
-        if self.of_videos:
-            size = f"more than {MAX_EMBEDDED_BYTES >> 20} MiB"
-            raise UsageError(self.paths[0], size, "leave out --one-file")
-        images, caption = self.read(metrics)
-        pictures = list(zip(labels, images, strict=True))
-        return embed(self.name, caption, pictures, max_bytes=MAX_EMBEDDED_BYTES // groups)
-
-    def place(self, folder: PageFolder, labels: Sequence[str], metrics: Sequence[Metric]) -> Slider:
-        """Writes pictures, or videos that browsers play, into the folder of a page."""
-        if not self.of_videos:
-            images, caption = self.read(metrics)
-            return folder.place(self.name, caption, list(zip(labels, images, strict=True)))
-        layers = []
-        for label, source in zip(labels, self.paths, strict=True):
-            suffix = source.suffix.lower()
-            if suffix in MIME_TYPES and probe(source).codec in _PLAYED:
-                path = folder.add(suffix)
-                shutil.copyfile(source, path)
-            else:
-                path = folder.add(".mp4")
-                restore_video(source, path, lambda frame: frame, codec="h264", strip=True)
-            layers.append(Layer(label, path.name))
-        info = probe(self.paths[0])
-        fps = float(info.fps) if info.fps else 25.0
-        length = "" if info.seconds is None else f", {info.seconds:.1f} s"
-        caption = f"{info.width}x{info.height} px, {fps:.4g} fps{length}"
-        return Slider(self.name, caption, info.width, info.height, tuple(layers), fps)
+    If `metrics` are given, the caption says how far they are from the last, the truth. Raises
+    DeblurError if they are of different sizes.
+    """
+    images = [read_image(path) for path in paths]
+    height, width = images[0].shape[:2]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise sizes_differ(path, image.shape[1::-1], paths[0], (width, height))
+    caption = f"{width}x{height} px"
+    if metrics and min(height, width) >= SSIM_MIN_PX:
+        figures = []
+        for image in images[:-1]:
+            psnr_db, *ssim = (metric.measure(image, images[-1]) for metric in metrics)
+            figures.append(f"{psnr_db:.2f} dB" + "".join(f", SSIM {s:.4f}" for s in ssim))
+        caption += f" · {' → '.join(figures)}"
+    pictures = list(zip(labels, images, strict=True))
+    if max_bytes is None:
+        return page.place(name, caption, pictures)
+    return page.place_reduced(name, caption, pictures, max_bytes)
 
 
-def size_of(image: Image) -> str:
-    return f"{image.shape[1]}x{image.shape[0]} px"
+def place_videos(page: Page, name: str, paths: Sequence[Path], labels: Sequence[str]) -> Slider:
+    """Adds videos to a page; what browsers don't play is encoded anew."""
+    layers = []
+    for label, source in zip(labels, paths, strict=True):
+        suffix = source.suffix.lower()
+        if suffix in MIME_TYPES and probe(source).codec in ("h264", "vp8", "vp9", "av1"):
+            path = page.add(suffix)
+            shutil.copyfile(source, path)
+        else:
+            path = page.add(".mp4")
+            restore_video(source, path, lambda frame: frame, codec="h264", strip=True)
+        layers.append(Layer(label, path.name))
+    info = probe(paths[0])
+    fps = float(info.fps) if info.fps else 25.0
+    length = "" if info.seconds is None else f", {info.seconds:.1f} s"
+    caption = f"{info.width}x{info.height} px, {fps:.4g} fps{length}"
+    return Slider(name, caption, info.width, info.height, tuple(layers), fps)
 
 
 def write_comparison(
@@ -139,64 +107,58 @@ def write_comparison(
         one_file: never a folder; pictures are made smaller instead, which the page says.
         on_progress: is told how many of how many sliders are made.
 
-    Raises:
-        DeblurError: files without partner, of different sizes, or unreadable; the page or its
-            folder exists.
-        UsageError: as many labels as sources wanted; videos too large for one file.
+    Raises DeblurError where files have no partner, are of different sizes or unreadable, or the
+    page or its folder exists; UsageError for too few labels, or videos too large for one file.
     """
     sources = [before, after] + ([sharp] if sharp is not None else [])
-    groups = _match(sources)
+    groups = match(sources)
     if labels and len(labels) != len(sources):
         raise UsageError("--labels", f"{len(sources)} wanted", "give one for each source")
     metrics = [m for m in find_metrics() if m.name in ("psnr_db", "ssim")]
     metrics = metrics if sharp is not None and not labels else []
     labels = labels or ("Before", "After", "Sharp")[: len(sources)]
-    title = groups[0].name if len(groups) == 1 else f"{before.name} and {after.name}"
+    title = next(iter(groups)) if len(groups) == 1 else f"{before.name} and {after.name}"
     sliders: list[Slider] = []
-    with page_folder(target, overwrite=overwrite) as folder:
-        for group in groups:
-            sliders.append(group.place(folder, labels, metrics))
+    with new_page(target, overwrite=overwrite) as page:
+        for name, paths in groups.items():
+            if kind_of(paths[0]) == "video":
+                sliders.append(place_videos(page, name, paths, labels))
+            else:
+                sliders.append(place_pictures(page, name, paths, labels, metrics))
             on_progress(len(sliders), len(groups))
-        reduced = one_file and folder.size_bytes() > MAX_EMBEDDED_BYTES
+        reduced = one_file and page.size_bytes() > MAX_EMBEDDED_BYTES
         if reduced:
-            sliders = [group.reduce(labels, metrics, len(groups)) for group in groups]
-        return _write_sliders(
-            target, folder, title, sliders, metrics, overwrite=overwrite, reduced=reduced
-        )
+            videos = [paths[0] for paths in groups.values() if kind_of(paths[0]) == "video"]
+            if videos:
+                size = f"more than {MAX_EMBEDDED_BYTES >> 20} MiB"
+                raise UsageError(videos[0], size, "leave out --one-file")
+            share = MAX_EMBEDDED_BYTES // len(groups)
+            sliders = [
+                place_pictures(page, name, paths, labels, metrics, share)
+                for name, paths in groups.items()
+            ]
+        return write_sliders(page, title, sliders, metrics, reduced=reduced)
 
 
-def _write_sliders(
-    target: Path,
-    folder: PageFolder,
+def write_sliders(
+    page: Page,
     title: str,
     sliders: Sequence[Slider],
     metrics: Sequence[Metric] = (),
     *,
-    overwrite: bool,
     reduced: bool = False,
 ) -> WrittenPage:
     """Writes the page of sliders: with all pictures in it, where they fit or are `reduced`."""
     lead = ["Drag across a picture, or move its handle with the arrow keys."]
-    folder.kept = not reduced and folder.size_bytes() > MAX_EMBEDDED_BYTES
-    if folder.kept:
-        name = folder.final.name
-        lead.append(f"The pictures lie in the folder {name}: keep it beside this page.")
-    write_page(
-        target,
-        "compare.html",
-        title=title,
-        lead=lead,
-        footer=[
-            *(metric.convention for metric in metrics),
-            f"Pictures are compressed (WebP) copies. deblurcli {__version__}",
-        ],
-        overwrite=overwrite,
-        folder=folder,
-        figures=sliders,
-    )
-    size_bytes = target.stat().st_size + (folder.size_bytes() if folder.kept else 0)
-    beside = folder.final if folder.kept else None
-    return WrittenPage(target, len(sliders), size_bytes, beside, reduced)
+    page.keeps_folder = not reduced and page.size_bytes() > MAX_EMBEDDED_BYTES
+    folder = page.folder if page.keeps_folder else None
+    if folder is not None:
+        lead.append(f"The pictures lie in the folder {folder.name}: keep it beside this page.")
+    copies = f"Pictures are compressed (WebP) copies. deblurcli {__version__}"
+    footer = [*(metric.convention for metric in metrics), copies]
+    page.write("compare.html", title=title, lead=lead, footer=footer, figures=sliders)
+    size_bytes = page.target.stat().st_size + (page.size_bytes() if folder else 0)
+    return WrittenPage(page.target, len(sliders), size_bytes, folder, reduced)
 
 
 def write_preview(
@@ -219,7 +181,7 @@ def write_preview(
     fps = float(info.fps or 25)
     count = max(1, min(count, round(seconds * fps)))
     sliders = []
-    with page_folder(target, overwrite=overwrite) as folder:
+    with new_page(target, overwrite=overwrite) as page:
         for number in range(count):
             # In the middle of its share, and surely before the last frame.
             at = begin + max(0.0, seconds * (number + 0.5) / count - 0.75 / fps)
@@ -229,34 +191,40 @@ def write_preview(
                 blurred = pixels_of(frame)
             layers = [("Before", to_uint8(blurred)), ("After", to_uint8(restore(blurred)))]
             name = f"{number + 1} ({at:.2f} s)"
-            sliders.append(folder.place(name, size_of(blurred), layers))
+            caption = f"{blurred.shape[1]}x{blurred.shape[0]} px"
+            sliders.append(page.place(name, caption, layers))
             on_progress(number + 1, count)
         title = f"{source.name} and restored"
-        return _write_sliders(target, folder, title, sliders, overwrite=overwrite)
+        return write_sliders(page, title, sliders)
 
 
-def _match(sources: Sequence[Path]) -> list[Group]:
-    """The files that belong together, in the order of the first source."""
+def match(sources: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files that belong together, by name, in the order of the first source.
+
+    Raises DeblurError for files without partner, of one name, or of different kinds.
+    """
     for source in sources:
         if not source.exists():
             raise DeblurError(source, "no such file or folder", "give pictures or folders of them")
     folders = [source for source in sources if source.is_dir()]
     files = [source for source in sources if source not in folders]
-    if not folders:
-        return [Group(sources[0].name, tuple(sources))]
-    if files:
+    if folders and files:
         reason = f"a file, but {folders[0]} is a folder"
         raise DeblurError(files[0], reason, "give files only, or folders only")
-    found = {source: _find(source) for source in sources}
-    for one, other in itertools.permutations(sources, 2):
-        for name in found[one].keys() - found[other].keys():
-            reason = f"has no partner in {other}"
-            raise DeblurError(found[one][name], reason, "give folders with the same names")
-    names = found[sources[0]]
-    return [Group(name, tuple(found[source][name] for source in sources)) for name in names]
+    found = list(map(find, folders)) if folders else [{sources[0].name: file} for file in files]
+    for (_, one), (place, other) in permutations(zip(sources, found, strict=True), 2):
+        for name in one.keys() - other.keys():
+            reason = f"has no partner in {place}"
+            raise DeblurError(one[name], reason, "give folders with the same names")
+    groups = {name: [paths[name] for paths in found] for name in found[0]}
+    for first, *others in groups.values():
+        for path in others:
+            if (kind_of(path) == "video") != (kind_of(first) == "video"):
+                raise DeblurError(path, f"is not of the kind of {first}", "give two of a kind")
+    return groups
 
 
-def _find(folder: Path) -> dict[str, Path]:
+def find(folder: Path) -> dict[str, Path]:
     """The pictures and videos below a folder by their path within it but for suffix and -sharp."""
     found: dict[str, Path] = {}
     for path in natsorted(folder.rglob("*"), alg=ns.PATH):
@@ -264,9 +232,8 @@ def _find(folder: Path) -> dict[str, Path]:
         if path.suffix.lower() not in SUFFIXES or any(p.startswith(".") for p in inside.parts):
             continue
         name = inside.with_name(inside.stem.removesuffix("-sharp")).as_posix()
-        other = found.setdefault(name, path)
-        if other != path:
-            raise DeblurError(path, f"has the name of {other}", "keep one of them")
+        if found.setdefault(name, path) != path:
+            raise DeblurError(path, f"has the name of {found[name]}", "keep one of them")
     if not found:
         raise NothingToDoError(folder, "no pictures or videos in it", "give folders of them")
     return found

@@ -8,7 +8,7 @@ So can pictures be that something else made (`results_of`).
 import hashlib
 import re
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -24,14 +24,7 @@ import torch
 from deblurcli import __version__
 from deblurcli.data.layouts import find_pictures
 from deblurcli.deblurrer import Deblurrer, Image
-from deblurcli.errors import (
-    DeblurError,
-    DeviceError,
-    NothingToDoError,
-    UsageError,
-    WeightsError,
-    sizes_differ,
-)
+from deblurcli.errors import DeblurError, NothingToDoError, UsageError, sizes_differ
 from deblurcli.evaluation.cases import Case, read_image
 from deblurcli.evaluation.metrics import find_metrics, psnr
 from deblurcli.evaluation.scores import Score, ScoreFile
@@ -46,7 +39,7 @@ class Restorer(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """A way to restore pictures under its name, with what tables say of it."""
+    """A way to restore pictures, with what tables say of it."""
 
     name: str
     restorer: Restorer | None  # None leaves pictures as they are, or takes them from `results`
@@ -109,13 +102,13 @@ class Method:
 class Failure:
     """A picture that could not be measured by one method."""
 
-    case: Case
+    set_name: str
+    image: str
     method: str
     error: DeblurError
 
 
-BLURRED = Method("blurred input", None, "blurred")
-"""The first row of every table: what came in."""
+BLURRED = Method("blurred input", None, "blurred")  # the first row of every table: what came in
 
 
 def method_of(deblurrer: Deblurrer, name: str | None = None) -> Method:
@@ -135,12 +128,14 @@ def method_of(deblurrer: Deblurrer, name: str | None = None) -> Method:
 
 def results_of(folder: Path, cases: Sequence[Case]) -> Method:
     """The pictures that something else restored, each under the name of its blurred one, in the
-    same folders or in more or fewer of them. Sets without any result are left out. Raises
-    DeblurError or NothingToDoError where there is no folder, or nothing in it belongs to a case,
-    UsageError where several files fit one case, or one file fits several."""
-    found: dict[str, list[Path]] = {}
+    same folders or in more or fewer of them. Sets without any result are left out.
+
+    Raises DeblurError or NothingToDoError where there is no folder, or nothing in it belongs to a
+    case, UsageError where several files fit one case, or one file fits several.
+    """
+    found = defaultdict(list)
     for path in find_pictures(folder):
-        found.setdefault(path.stem, []).append(path)
+        found[path.stem].append(path)
     results: dict[tuple[str, str], Path] = {}
     users: dict[Path, Case] = {}
     for case in cases:
@@ -156,15 +151,16 @@ def results_of(folder: Path, cases: Sequence[Case]) -> Method:
             parts = path.relative_to(folder).with_suffix("").parts[::-1]
             if any(all(map(eq, parts, names[::-1])) for names in wanted):
                 fitting.append(path)
-        if len(fitting) > 1:
-            one, other = fitting[:2]
-            raise UsageError(one, f"and {other} both fit {case.name}", "give the folder of one")
-        for path in fitting:
-            if path in users:
-                both = f"fits {users[path].blurred} and {case.blurred}"
-                raise UsageError(path, both, "keep the data set's folders, or give --blur")
-            users[path] = case
-            results[case.set_name, case.name] = path
+        if not fitting:
+            continue
+        path, *others = fitting
+        if others:
+            raise UsageError(path, f"and {others[0]} both fit {case.name}", "give one's folder")
+        if path in users:
+            both = f"fits {users[path].blurred} and {case.blurred}"
+            raise UsageError(path, both, "keep the data set's folders, or give --blur")
+        users[path] = case
+        results[case.set_name, case.name] = path
     if not results:
         reason = "nothing in it has the name of a blurred picture"
         raise NothingToDoError(folder, reason, "name results as the blurred pictures are")
@@ -183,8 +179,8 @@ def score_cases(
     """Measures every method on every case, picture by picture.
 
     While a GPU restores, threads score what it has restored before. On a CPU one follows the
-    other: both want all cores, and the times would not be those of restoring. DeviceError,
-    WeightsError and UsageError are raised, as they would come with every picture.
+    other: both want all cores, and the times would not be those of restoring. Errors of the device,
+    the weights and the usage are raised, as they would come with every picture.
 
     Args:
         methods: they take turns on each picture, so that a stopped run compares like with like.
@@ -218,10 +214,10 @@ def score_cases(
                 figures["identity_psnr_db"] = psnr(method.restore(case, sharp), sharp)
             if on_restored is not None and method is not BLURRED:
                 on_restored(method, case, restored)
-        except (DeviceError, WeightsError, UsageError):
-            raise
         except DeblurError as error:
-            failure = Failure(case, method.name, error)
+            if error.exit_code != DeblurError.exit_code:
+                raise
+            failure = Failure(case.set_name, case.name, method.name, error)
             return lambda: failure
         return partial(compare, case, score, restored)
 
@@ -229,7 +225,7 @@ def score_cases(
         try:
             figures = {**score.figures, **case.score(restored, chosen)}
         except DeblurError as error:
-            return Failure(case, score.method, error)
+            return Failure(case.set_name, case.name, score.method, error)
         return replace(score, figures=figures)
 
     max_waiting = 8 if any(method.device.type != "cpu" for method in methods) else 0

@@ -41,7 +41,7 @@ def score(restored: Image, sharp: Iterable[Image], metrics: Sequence[Metric]) ->
     other metrics are taken where the two overlap, of the frame with the best PSNR, whose number
     is ``frame``, from 1.
 
-    Raises ValueError for no frames, or frames of another size.
+    Raises ValueError for frames of another size.
     """
     values = restored.astype(np.float64)
     power = float(np.vdot(values, values))
@@ -74,8 +74,6 @@ def score(restored: Image, sharp: Iterable[Image], metrics: Sequence[Metric]) ->
             overlap = bright, np.ascontiguousarray(frame[tuple(there)])
         if with_mssim:
             best["mssim"] = max(best.get("mssim", 0.0), mssim(*grey))
-    if "frame" not in best:
-        raise ValueError("at least one sharp frame wanted")
     others = (metric for metric in metrics if metric.name != "psnr_db")
     return best | {metric.name: metric.measure(*overlap) for metric in others}
 

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from deblurcli.deblurrer import Image
 from deblurcli.errors import UsageError, not_installed
 
-SSIM_MIN_PX = 11
-"""What both sides of a picture must have for SSIM."""
+SSIM_MIN_PX = 11  # what both sides of a picture must have for SSIM
 
 
 @dataclass(frozen=True)
@@ -130,8 +129,7 @@ def sharpness(image: Image) -> float:
     return 1 - float(effect)
 
 
-# The metrics of our own; the first is measured always.
-_OURS = (
+METRICS = {metric.name: metric for metric in (
     Metric(
         "psnr_db", "PSNR dB", ".2f", True,
         "PSNR: RGB, 8-bit rounded output, mean of per-image values",
@@ -156,8 +154,8 @@ _OURS = (
         lambda restored, _: sharpness(restored),
         4,
     ),
-)  # fmt: skip
-METRICS = {metric.name: metric for metric in _OURS}
+)}  # fmt: skip
+"""Those of our own; the first is measured always."""
 
 
 def has_scikit_image() -> bool:
@@ -174,12 +172,9 @@ def find_metrics(names: Sequence[str] | None = None) -> list[Metric]:
     for name in names:
         if name in ("", "psnr", "psnr_db"):
             continue
-        if name in METRICS:
-            if not has_scikit_image():
-                raise not_installed(f"--metrics {name}", "scikit-image", "eval")
-            found[name] = METRICS[name]
-        else:
-            found[name] = load_pyiqa_metric(name)
+        if name in METRICS and not has_scikit_image():
+            raise not_installed(f"--metrics {name}", "scikit-image", "eval")
+        found[name] = METRICS.get(name) or load_pyiqa_metric(name)
     return list(found.values())
 
 

@@ -5,10 +5,12 @@ import csv
 import errno
 import io
 import os
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from statistics import fmean, median
 
 from deblurcli.errors import DeblurError, cannot_write
 from deblurcli.io.files import atomic_output
@@ -52,21 +54,17 @@ class Summary:
 
 def summarise(scores: Iterable[Score]) -> list[Summary]:
     """One `Summary` for each set and method, in order of first appearance."""
-    groups: dict[tuple[str, str], list[Score]] = {}
+    groups = defaultdict(list)
     for score in scores:
-        groups.setdefault((score.set_name, score.method), []).append(score)
+        groups[score.set_name, score.method].append(score.figures)
+    means: dict[str, Callable[[list[float]], float]] = {"seconds": median, "peak_mib": max}
     summaries = []
     for (set_name, method), group in groups.items():
-        columns: dict[str, list[float]] = {}
-        for score in group:
-            for name, value in score.figures.items():
-                columns.setdefault(name, []).append(value)
+        columns = defaultdict(list)
+        for name, value in chain.from_iterable(figures.items() for figures in group):
+            columns[name].append(value)
         columns.pop("frame", None)  # a mean of numbers of frames says nothing
-        figures = {name: statistics.fmean(values) for name, values in columns.items()}
-        if "seconds" in columns:
-            figures["seconds"] = statistics.median(columns["seconds"])
-        if "peak_mib" in columns:
-            figures["peak_mib"] = max(columns["peak_mib"])
+        figures = {name: means.get(name, fmean)(values) for name, values in columns.items()}
         summaries.append(Summary(set_name, method, len(group), figures))
     return summaries
 
@@ -74,9 +72,9 @@ def summarise(scores: Iterable[Score]) -> list[Summary]:
 class ScoreFile:
     """Scores in a CSV file that grows by a line with every picture; several processes may add.
 
-    A run that was stopped goes on where it was: what the file already holds is in `known`. Half a
-    line that an interrupted run left is taken away. `figures` are names that will be added, beside
-    the usual ones. Raises DeblurError where the file is something else, or can't be written.
+    A run that was stopped goes on where it was: what the file holds already is in `known`, by key;
+    half a line that was left is taken away. `figures` are names that will be added, beside the
+    usual ones. Raises DeblurError where the file is something else, or can't be written.
     """
 
     def __init__(self, path: Path, figures: Sequence[str] = ()) -> None:
@@ -100,7 +98,7 @@ class ScoreFile:
                 continue  # a damaged line is measured again
             if score.key and "psnr_db" in found:
                 self.known[score.key] = score
-        there = [name for score in self.known.values() for name in score.figures]
+        there = chain.from_iterable(score.figures for score in self.known.values())
         self._figures = list(dict.fromkeys([*_FIGURES, *figures, *there]))
         after = _row([*_TEXTS, *self._figures])
         after += b"".join(map(self._line, self.known.values()))

@@ -30,8 +30,8 @@ from deblurcli.evaluation.evaluate import (
     results_of,
     score_cases,
 )
+from deblurcli.evaluation.report import tabulate
 from deblurcli.evaluation.scores import Score, ScoreFile, summarise
-from deblurcli.evaluation.tables import tabulate
 from deblurcli.models.deepdeblur import deepdeblur_config
 from deblurcli.models.generator import MultiScaleGenerator
 from deblurcli.models.network import count_gmacs
@@ -194,7 +194,7 @@ def test_a_bad_pair_is_reported_and_the_rest_goes_on(gopro: Path) -> None:
     cases[2].blurred.write_bytes(b"not a picture")
     results = list(score_cases([BLURRED], cases))
     failures = [result for result in results if isinstance(result, Failure)]
-    assert [f.case.name for f in failures] == [cases[1].name, cases[2].name]
+    assert [f.image for f in failures] == [cases[1].name, cases[2].name]
     assert "60x20 pixels, but its sharp picture 60x40" in str(failures[0].error)
     assert len(results) == 6
 

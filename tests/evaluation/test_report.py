@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from deblurcli.errors import DeblurError, UsageError
-from deblurcli.evaluation import comparison, html, report, tables
+from deblurcli.evaluation import comparison, html, report
 from deblurcli.evaluation.cases import Case
 from deblurcli.evaluation.comparison import write_comparison
 from deblurcli.evaluation.evaluate import BLURRED, Method, score_cases
@@ -67,7 +67,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], list
 
 def test_tables_hold_the_means_and_mark_the_best(evaluated: Any) -> None:
     (methods, scores), _, _ = evaluated
-    (table,) = tables.tabulate(summarise(scores), methods, find_metrics())
+    (table,) = report.tabulate(summarise(scores), methods, find_metrics())
     assert [name for name, _ in table.rows] == ["blurred input", "halfway", "nothing"]
     psnr = [s.psnr_db for s in scores if s.method == "halfway"]
     halfway = dict(zip(table.columns[1:], table.rows[1][1], strict=True))
@@ -79,7 +79,7 @@ def test_tables_hold_the_means_and_mark_the_best(evaluated: Any) -> None:
     # Halving the error is 6.02 dB, give or take the rounding down.
     gained = psnr[0] - next(s.psnr_db for s in scores if s.method == "blurred input")
     assert gained == pytest.approx(6.02, abs=0.1)
-    text, markdown = tables.as_text([table]), tables.as_markdown([table])
+    text, markdown = report.as_text([table]), report.as_markdown([table])
     assert len({len(line) for line in text.splitlines()[1:3]}) == 1  # columns are aligned
     assert f"**{halfway['PSNR dB']}**" in markdown
 
@@ -97,16 +97,17 @@ def test_report_is_one_file_without_network_and_escapes_names(evaluated: Any) ->
     assert first[8:12] == b"WEBP"
 
 
-def test_pictures_shrink_until_they_fit_and_the_caption_says_so() -> None:
+def test_pictures_shrink_until_they_fit_and_the_caption_says_so(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (450, 600, 3), dtype=np.uint8)
     pictures = [("Before", noise), ("After", 255 - noise)]
-    large = html.embed("noise", "600x450 px", pictures, max_bytes=10**9)
-    small = html.embed("noise", "600x450 px", pictures, max_bytes=190_000)
+    page = html.Page(tmp_path / "page.html", overwrite=False, path=tmp_path)
+    large = page.place_reduced("noise", "600x450 px", pictures, max_bytes=10**9)
+    small = page.place_reduced("noise", "600x450 px", pictures, max_bytes=190_000)
     assert (large.width, large.caption) == (600, "600x450 px")
     assert small.caption == "600x450 px · shown at 480x360, reduced from 600x450"
 
     def size(slider: html.Slider) -> int:
-        return sum(len(layer.source) for layer in slider.layers)
+        return sum(len(page.address(layer.source)) for layer in slider.layers)
 
     assert size(small) < 260_000 < size(large)
 
