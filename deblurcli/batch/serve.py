@@ -4,37 +4,35 @@ Nothing is written to disk. What is held in memory is bounded; what does not fit
 and the page tries again. Needs the extra ``serve``.
 """
 
-from __future__ import annotations
-
 import io
 import queue
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from PIL import Image as PillowImage
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from deblurcli.batch.plan import Job
 from deblurcli.batch.run import failure_of
+from deblurcli.deblurrer import Deblurrer
 from deblurcli.io import media, photos
 from deblurcli.weights import hub
 
-if TYPE_CHECKING:
-    from deblurcli.deblurrer import Deblurrer
-
 PAGE = Path(__file__).with_name("serve.html")
 LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "::1"})
-PREVIEW_PX = 2048
-"""The longest side of the pictures under the page's slider."""
+PREVIEW_PX = 2048  # the longest side of the pictures under the page's slider
+REMEDIES = {"--max-pixels": "--max-megapixels", ", or restore what is left: --damaged keep": ""}
+"""What errors of photos name options of other commands by, and what is said of them here."""
 TOLD = ("state", "name", "result_name", "seconds", "notes", "error")
 """What the page hears of an `Upload`."""
 
@@ -45,12 +43,10 @@ class ServeOptions:
 
     token: str | None = None
     """What requests have to bring; None lets every program of this computer in."""
-    max_upload_bytes: int = 100 * 2**20
+    max_upload_bytes: int = 100_000_000
     max_pixels: int = 100_000_000
-    max_held_bytes: int = 1 * 2**30
-    """Of all uploads and results together."""
-    keep_seconds: float = 900.0
-    """How long a result waits to be fetched."""
+    max_held_bytes: int = 2**30  # of all uploads and results together
+    keep_seconds: float = 900.0  # how long a result waits to be fetched
 
 
 @dataclass
@@ -142,12 +138,11 @@ class PhotoQueue:
                 upload.state = "done"
             except Exception as error:
                 upload.data = b""
-                upload.error = str(failure_of(Job(Path(upload.name), None), error))
+                upload.error = str(failure_of(upload.name, error))
+                for words, ours in REMEDIES.items():
+                    upload.error = upload.error.replace(words, ours)
                 upload.state = "failed"
             upload.ended = time.monotonic()
-
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(  # noqa: PLR0915  (all requests on one page)
@@ -157,32 +152,28 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
     waiting = PhotoQueue(load, options)
     # The page names weights that lie here, never files.
     here = [listing.entry.name for listing in hub.listings() if listing.state == "intact"]
-    known = (default, hub.catalogue().default if default == "default" else None)
-    usable = [default, *(name for name in here if name not in known)]
+    same = hub.catalogue().default if default == "default" else default
+    usable = [default, *(name for name in here if name != same)]
 
-    def guarded(handler: Handler) -> Handler:
+    async def guard(request: Request, answer: RequestResponseEndpoint) -> Response:
         """Lets requests through that bring the token and come from our own page."""
-
-        async def check(request: Request) -> Response:
-            origin = request.headers.get("origin")
-            if origin and urlsplit(origin).netloc != request.headers.get("host"):
-                return _refusal(403, "request: from another page; open this server's own page")
-            if options.token is None:
-                # A name of somebody else's that leads to this computer is not ours.
-                host = urlsplit(f"//{request.headers.get('host', '')}").hostname
-                if host not in LOCAL_HOSTS:
-                    return _refusal(403, f"{host}: not this server; open http://127.0.0.1")
-            else:
-                bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
-                given = request.query_params.get("token") or request.cookies.get("token") or bearer
-                if not secrets.compare_digest(given.encode(), options.token.encode()):
-                    return _refusal(401, "token: missing or wrong; open the address with ?token=")
-            response = await handler(request)
-            response.headers["Cache-Control"] = "no-store"
-            response.headers["X-Content-Type-Options"] = "nosniff"
-            return response
-
-        return check
+        origin = request.headers.get("origin")
+        if origin and urlsplit(origin).netloc != request.headers.get("host"):
+            return _refusal(403, "request: from another page; open this server's own page")
+        if options.token is None:
+            # A name of somebody else's that leads to this computer is not ours.
+            host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+            if host not in LOCAL_HOSTS:
+                return _refusal(403, f"{host}: not this server; open http://127.0.0.1")
+        else:
+            bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+            given = request.query_params.get("token") or request.cookies.get("token") or bearer
+            if not secrets.compare_digest(given.encode(), options.token.encode()):
+                return _refusal(401, "token: missing or wrong; open the address with ?token=")
+        response = await answer(request)
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
 
     async def show_page(_: Request) -> Response:
         own = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
@@ -212,8 +203,9 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
                 data += piece
                 waiting.receiving_bytes += len(piece)
                 if len(data) > options.max_upload_bytes:
-                    limit = f"{options.max_upload_bytes / 2**20:g} MiB"
-                    return _refusal(413, f"{name}: larger than {limit}; make it smaller")
+                    limit = f"{name}: larger than {options.max_upload_bytes / 1e6:g} MB"
+                    remedy = "scale it down, or allow more with --max-megabytes"
+                    return _refusal(413, f"{limit}; {remedy}")
                 if not waiting.has_room(0):
                     busy = f"{name}: too many photos are waiting; try again in a moment"
                     return _refusal(503, busy, {"Retry-After": "1"})
@@ -245,15 +237,15 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
         waiting.uploads.pop(request.path_params["id"], None)
         return Response(status_code=204)
 
-    routes: list[tuple[str, str, Handler]] = [
-        ("GET", "/", show_page),
-        ("GET", "/api/weights", list_weights),
-        ("POST", "/api/photos", add_photo),
-        ("GET", "/api/photos/{id}", tell),
-        ("DELETE", "/api/photos/{id}", forget),
-        ("GET", "/api/photos/{id}/{part}", give),
+    routes = [
+        Route("/", show_page),
+        Route("/api/weights", list_weights),
+        Route("/api/photos", add_photo, methods=["POST"]),
+        Route("/api/photos/{id}", tell),
+        Route("/api/photos/{id}", forget, methods=["DELETE"]),
+        Route("/api/photos/{id}/{part}", give),
     ]
-    return Starlette(routes=[Route(path, guarded(f), methods=[verb]) for verb, path, f in routes])
+    return Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=guard)])
 
 
 def _refusal(status: int, line: str, headers: dict[str, str] | None = None) -> Response:

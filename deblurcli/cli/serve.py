@@ -1,31 +1,21 @@
 """``deblur serve``: a local page to drop photos on."""
 
-from __future__ import annotations
-
 import secrets
 import socket
 
 from deblurcli.cli import console, options
-from deblurcli.cli.options import option
+from deblurcli.cli.options import number, option
 from deblurcli.errors import UsageError, not_installed
 
 
 def serve(
     *,
     host: str = option(
-        "127.0.0.1",
-        "Where to listen; any other than this computer's own asks for a token.",
-        "ADDRESS",
+        "127.0.0.1", "Where to listen; any but this computer's own asks for a token.", "ADDRESS"
     ),
-    port: int = option(
-        8765, "Port; 0 takes a free one.", "N", parser=options.number(0, 65535, kind=int)
-    ),
-    max_megabytes: float = option(
-        100, "The largest upload.", "N", parser=options.number(0.001, 1e5)
-    ),
-    max_megapixels: float = option(
-        100, "The largest photo.", "N", parser=options.number(0.001, 500)
-    ),
+    port: int = option(8765, "Port; 0 takes a free one.", "N", parser=number(0, 65535, kind=int)),
+    max_megabytes: float = option(100, "The largest upload.", "N", parser=number(0.001, 1e5)),
+    max_megapixels: float = option(100, "The largest photo.", "N", parser=number(0.001, 500)),
     weights: options.Weights = "default",
     compute: options.ComputeOptions,
 ) -> None:

@@ -126,12 +126,17 @@ def test_wrong_files_get_the_commands_line(
     large = make_photo(tmp_path / "large.png", size=(600, 400))
     about = server.upload("large.png", encoded(large))
     assert about["error"].startswith("large.png: 600x400 pixels are more than")
+    assert about["error"].endswith("; scale it down, or allow more with --max-megapixels")
+    half = server.upload("half.png", encoded(make_photo(tmp_path / "half.png"))[:-2000])
+    assert half["state"] == "failed"
+    assert half["error"].endswith("; get an intact copy")
 
 
 def test_limits_and_bad_requests(server: Server) -> None:
     code, body = server.ask("api/photos?name=big.jpg", bytes(600_000))
     assert code == 413
-    assert json.loads(body)["error"].startswith("big.jpg: larger than ")
+    assert json.loads(body)["error"].startswith("big.jpg: larger than 0.5 MB; ")
+    assert "--max-megabytes" in json.loads(body)["error"]
     for settings in ("strength=2", "strength=nan", "strength=x", "weights=/etc/passwd"):
         assert server.ask(f"api/photos?name=a&{settings}", b"x")[0] == 400
     # Pages of others, and names of others that lead here, are refused.
