@@ -4,8 +4,6 @@ Each prints as one line, ``SUBJECT: reason; what to do``. Anything that is not a
 bug of ours and keeps its traceback.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os

@@ -5,24 +5,18 @@ edges. How much it changes the gradients, relative to those that are there, tell
 better than how strong they are, which depends on the subject (measured in docs/command-line.md).
 """
 
-from __future__ import annotations
-
 import math
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from deblurcli.batch.plan import Job
-    from deblurcli.deblurrer import Deblurrer, Image
-    from deblurcli.io.options import ClipOptions
-
-Verdict = Literal["sharp", "slightly blurred", "blurred"]
+from deblurcli.batch.plan import Job
+from deblurcli.deblurrer import Deblurrer, Image
+from deblurcli.io.options import ClipOptions
 
 SLIGHT, BLURRED = 0.32, 0.40
 """Changes from which on a photo counts as slightly blurred, and as blurred."""
@@ -41,28 +35,31 @@ _BORDER_PX = 16  # near its edge a part shows the network too little
 
 @dataclass(frozen=True)
 class BlurEstimate:
-    """What the network says of a photo."""
+    """What the network says of a photo.
+
+    Attributes:
+        change: root mean square of what it changes in the gradients, relative to that of the
+            gradients; about 0.1 for sharp photos, 0.4 to 1.8 for blurred ones.
+        blur_px: the length of motion blur at which photos change so much; 8 is 8 or more.
+    """
 
     change: float
-    """Root mean square of what it changes in the gradients, relative to that of the gradients;
-    about 0.1 for sharp photos, 0.4 to 1.8 for blurred ones."""
     blur_px: float
-    """The length of motion blur in pixels at which photos change so much; 8 is 8 or more."""
 
     @property
-    def verdict(self) -> Verdict:
-        """In words. Restoring helps what is blurred; what is sharp is best left alone."""
-        if self.change >= BLURRED:
-            return "blurred"
-        return "slightly blurred" if self.change >= SLIGHT else "sharp"
+    def is_sharp(self) -> bool:
+        """Whether it is best left alone."""
+        return self.change < SLIGHT
+
+    @property
+    def verdict(self) -> str:
+        if self.is_sharp:
+            return "sharp"
+        return "slightly blurred" if self.change < BLURRED else "blurred"
 
     def to_json(self) -> dict[str, float | str]:
         numbers = {"change": round(self.change, 3), "blur_px": round(self.blur_px, 1)}
         return {"verdict": self.verdict, **numbers}
-
-    @property
-    def is_sharp(self) -> bool:
-        return self.verdict == "sharp"
 
 
 def estimate_blur(deblurrer: Deblurrer, image: Image) -> BlurEstimate:

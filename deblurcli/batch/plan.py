@@ -1,7 +1,5 @@
 """From what the user named to jobs: what could lose data, or fail after hours, is refused here."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence
@@ -18,11 +16,10 @@ from deblurcli.errors import (
     cannot_write,
 )
 from deblurcli.io import media, photos
-from deblurcli.io.files import is_empty, is_special
+from deblurcli.io.files import check_target, is_empty, is_special
 from deblurcli.io.options import ClipOptions
 
-PIPE = "-"
-"""How the user names standard input and standard output."""
+PIPE = "-"  # how the user names standard input and standard output
 
 
 @dataclass(frozen=True)
@@ -87,14 +84,10 @@ def plan(
         shard: (i, n) takes the i-th, the i+n-th and so on of all jobs, i from 1: machines that
             see the same folders share the work without talking to each other.
 
-    Raises:
-        UsageError: two jobs would write the same file, one would replace an input, or one
-            would replace an existing file and `overwrite` is false.
-        NothingToDoError: the folders hold nothing to process.
-        DeblurError: the folder of a single output is missing.
+    Raises UsageError where two jobs would write the same file, or one would replace an input or,
+    unless `overwrite`, a file; NothingToDoError where the folders hold nothing to process;
+    DeblurError where the folder of a single output is missing.
     """
-    if not all(inputs) or output == "":
-        raise UsageError("''", "an empty name", "check the variable that it comes from")
     output = PIPE if output == "/dev/stdout" else output
     is_pipe = PIPE in inputs or output == PIPE
     if is_pipe:
@@ -141,13 +134,11 @@ def _plan_pipe(inputs: Sequence[str], output: str | None, suffix: str | None) ->
     if output is None:
         raise UsageError(PIPE, "where to is not said", "add -o - or -o sharp.jpg")
     source, target = (None if name == PIPE else Path(name) for name in (inputs[0], output))
-    if source is not None and _is_folder(source):
-        raise UsageError(source, "a folder does not fit through a pipe", "give one photo")
-    if source is not None and media.kind_of(source) == "video":
-        raise UsageError(source, "a video does not fit through a pipe", "give a file with -o")
-    if target is not None and _is_folder(target):
-        raise UsageError(target, "is a folder", "give a file name: -o sharp.jpg")
+    if source is not None and (_is_folder(source) or media.kind_of(source) == "video"):
+        what = "a folder" if _is_folder(source) else "a video"
+        raise UsageError(source, f"{what} does not fit through a pipe", "give one photo, or -o")
     if target is not None:
+        check_target(target, overwrite=True)  # what is there is looked at later
         _check_file_target(target, "photo", suffix)
     return Job(source, target)
 
@@ -161,19 +152,10 @@ def _plan_files(
     suffix: str | None,
 ) -> list[Job]:
     """A job for each file that is named or lies in a folder that is."""
-    contents: dict[Path, list[Path]] = {}
-    for root in map(Path, inputs):
-        # Results of an earlier run may lie in a folder inside the input's: they are no inputs.
-        outputs = [] if output is None else [Path(output)]
-        contents[root] = _find(root, recursive, videos, outputs)
-        # A folder of numbered frames is one clip; but with -r, if there is more in the folders
-        # below it, it is not: cameras number their photos too.
-        frames = media.find_clip(root) if videos and _is_folder(root) else []
-        if frames and (not recursive or contents[root] == frames):
-            contents[root] = [root]
+    contents = find_inputs(inputs, output, recursive=recursive, videos=videos)
     first = Path(inputs[0])
     single = first if len(inputs) == 1 and contents[first] == [first] else None
-    into_folder = output is not None and _is_output_folder(output, single, to_frames, inputs)
+    into_folder = output is not None and _names_folder(output, single, to_frames, inputs)
     found: dict[Path, Job] = {}
     for root, paths in contents.items():
         for path in paths:
@@ -192,51 +174,47 @@ def _plan_files(
             else:
                 target = Path(output) / name if into_folder else Path(output)
             found[path] = Job(path, target, kind)
-    if not found:
-        raise _no_photos(inputs, recursive, videos)
     if output is not None and not into_folder:
         kind = next(iter(found.values())).kind
         _check_file_target(Path(output), kind, suffix, to_frames)
     return list(found.values())
 
 
-def find_photos(inputs: Sequence[str], *, recursive: bool) -> list[Path]:
-    """The photos that are named or lie in folders that are, each once; raises what `plan` does."""
-    found: dict[Path, None] = {}
-    for text in inputs:
-        if not text or text == PIPE:
-            raise UsageError(repr(text), "no file and no folder", "give photos or folders")
-        found.update(dict.fromkeys(_find(Path(text), recursive)))
-    if not found:
-        raise _no_photos(inputs, recursive)
-    return list(found)
+def find_inputs(
+    inputs: Sequence[str], output: str | None = None, *, recursive: bool, videos: bool = False
+) -> dict[Path, list[Path]]:
+    """What each input holds: a folder what `media.find` gives, all else itself.
 
-
-def _find(
-    root: Path, recursive: bool, videos: bool = False, leave_out: Sequence[Path] = ()
-) -> list[Path]:
-    """What lies in a folder, as `media.find` gives it; anything else by itself."""
-    if not _is_folder(root):
-        return [root]
-    try:
-        return media.find(root, recursive=recursive, videos=videos, leave_out=leave_out)
-    except OSError as error:
-        raise cannot_read(root, error) from error
-
-
-def _no_photos(inputs: Sequence[str], recursive: bool, videos: bool = False) -> NothingToDoError:
-    reason = "no photos and no videos there" if videos else "no photos there"
-    remedy = "give a photo" if recursive else "give a photo, or -r to look into sub-folders"
-    return NothingToDoError(", ".join(inputs), reason, remedy)
+    Raises NothingToDoError where that is nothing, DeblurError where a folder can't be read.
+    """
+    found = {}
+    for root in map(Path, inputs):
+        found[root] = [root]
+        if not _is_folder(root):
+            continue
+        # Results of an earlier run may lie in a folder inside the input's: they are no inputs.
+        results = [] if output is None else [Path(output)]
+        try:
+            there = media.find(root, recursive=recursive, videos=videos, leave_out=results)
+            frames = media.find_clip(root) if videos else []
+        except OSError as error:
+            raise cannot_read(root, error) from error
+        # A folder of numbered frames is one clip; but with -r, if there is more in the folders
+        # below it, it is not: cameras number their photos too.
+        if not frames or (recursive and there != frames):
+            found[root] = there
+    if not any(found.values()):
+        reason = "no photos and no videos there" if videos else "no photos there"
+        remedy = "give a photo" if recursive else "give a photo, or -r to look into sub-folders"
+        raise NothingToDoError(", ".join(inputs), reason, remedy)
+    return found
 
 
 def _is_folder(path: str | Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112  (Path.is_dir raises where permission is missing)
 
 
-def _is_output_folder(
-    output: str, single: Path | None, to_frames: bool, inputs: Sequence[str]
-) -> bool:
+def _names_folder(output: str, single: Path | None, to_frames: bool, inputs: Sequence[str]) -> bool:
     """Whether `output` means a folder that results lie in; `single` is the only input, if it is."""
     if single is not None and to_frames and _kind(single, False) == "video":
         # The folder is the result: -o frames/ then holds the frames themselves, or did so after an
@@ -313,13 +291,10 @@ def _check_file_target(
 
 def _check_clashes(jobs: Sequence[Job], overwrite: bool) -> None:
     """Refuses jobs that would write one file twice, or over an input."""
-    real_folder = cache(os.path.realpath)
 
     def key(path: Path) -> str:
         """The same for two names of one file, also where it does not exist yet."""
-        place = os.path.join(real_folder(path.parent), path.name)  # noqa: PTH118
-        linked = os.path.islink(place)  # noqa: PTH114  (never raises)
-        return os.path.normcase(os.path.realpath(place) if linked else place)
+        return os.path.normcase(os.path.realpath(path))
 
     sources = {key(job.source) for job in jobs if job.source is not None}
     targets: dict[str, Path] = {}

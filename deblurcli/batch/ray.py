@@ -5,8 +5,6 @@ gives the task of one that died (its machine was taken away, or its memory ran o
 an `ActorPool`, a task whose machine is gone waits for ever where no other has room for its actor.
 """
 
-from __future__ import annotations
-
 import glob
 import logging
 import os
@@ -14,15 +12,12 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
 
 from deblurcli.batch.plan import Job
 from deblurcli.batch.run import Outcome, RunOptions
 from deblurcli.batch.run import run as run_here
+from deblurcli.deblurrer import Deblurrer
 from deblurcli.errors import DeblurError, DeviceError, UsageError, not_installed
-
-if TYPE_CHECKING:
-    from deblurcli.deblurrer import Deblurrer
 
 MAX_ATTEMPTS = 3
 _CPUS_PER_TASK = 4
@@ -39,14 +34,13 @@ class NetworkChoice:
     tile: str | int = "auto"
     strength: float = 1.0
     ensemble: int = 1
+    offline: bool = True
 
 
 @cache
 def _load(network: NetworkChoice) -> Deblurrer:
     """The network, loaded once for each process."""
-    from deblurcli.deblurrer import Deblurrer
-
-    return Deblurrer.load(**asdict(network), offline=True)
+    return Deblurrer.load(**asdict(network))
 
 
 def restore_job(
@@ -70,14 +64,11 @@ def run(
     jobs: Sequence[Job], options: RunOptions, network: NetworkChoice, workers: int | None = None
 ) -> Generator[Outcome, None, None]:
     """Does `jobs` on the cluster that ``RAY_ADDRESS`` names, else on a local one, and yields what
-    became of each, in the order in which they end.
+    became of each, in the order in which they end; `workers` at once, by default one for each GPU,
+    or for every 4 CPUs.
 
-    Args:
-        workers: how many at once; by default one for each GPU, or for every 4 CPUs.
-
-    Raises:
-        UsageError: Ray is missing, or a job uses a pipe.
-        WeightsError, DeviceError: the workers can't load the network.
+    Raises UsageError where Ray is missing, or a job uses a pipe; WeightsError or DeviceError where
+    the workers can't load the network.
     """
     try:
         import ray

@@ -2,8 +2,6 @@
 and write the last ones: as many as their pixels allow, so that memory does not grow with the jobs.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time
@@ -14,12 +12,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from deblurcli import __version__
 from deblurcli.batch.estimate import estimate_blur
 from deblurcli.batch.plan import Job
 from deblurcli.batch.selection import Selection
+from deblurcli.deblurrer import Deblurrer, Image
 from deblurcli.errors import (
     DeblurError,
     DeviceError,
@@ -33,11 +32,6 @@ from deblurcli.io import media, photos
 from deblurcli.io.files import is_empty, make_folder_of
 from deblurcli.io.options import ClipOptions
 
-if TYPE_CHECKING:
-    from deblurcli.deblurrer import Deblurrer, Image
-
-Status = Literal["done", "skipped", "failed"]
-
 _THREADS = min(4, os.cpu_count() or 1)
 _MAX_AHEAD = 2 * _THREADS
 _PIXELS_ON_THE_WAY = 32_000_000
@@ -45,10 +39,10 @@ _PIXELS_ON_THE_WAY = 32_000_000
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one job; `seconds` are those in the network."""
+    """What became of one job, or will; `seconds` are those in the network."""
 
     job: Job
-    status: Status
+    status: Literal["planned", "done", "skipped", "failed"]
     error: DeblurError | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
@@ -60,14 +54,12 @@ class RunOptions:
     """What is read and how results are written."""
 
     overwrite: bool = False
-    strip: bool = False
-    """Leave private metadata out."""
+    strip: bool = False  # leave private metadata out
     format: str | None = None
     """As `photos.write` takes it, for targets whose names don't say it; None is the input's own."""
     clips: ClipOptions = ClipOptions()  # noqa: RUF009  (frozen)
     reading: photos.ReadOptions = photos.ReadOptions()  # noqa: RUF009  (frozen)
-    selection: Selection | None = None
-    """The part of each photo that is restored; None is all of it."""
+    selection: Selection | None = None  # the part of each photo that is restored; None is all of it
     skip_sharp: bool = False
     skip_existing: bool = False
     """Skip what another run wrote in the meantime; empty files are replaced."""
@@ -84,14 +76,11 @@ def run(
     Closing the iterator early, or an exception, stops the threads; what was being written is
     finished or removed, never left in halves.
 
+    Raises WeightsError, DeviceError and DiskFullError, as every job would fail.
+
     Args:
         progress: told after each frame of a clip and each tile of a photo: the job, how many
             are done, and how many there are if that is known.
-
-    Raises:
-        WeightsError: the weights are unusable, so every job would fail.
-        DeviceError: the device is unusable or its memory does not even hold the smallest tile.
-        DiskFullError: there is no room for the results.
     """
     for is_photo, alike in groupby(jobs, key=lambda job: job.kind == "photo"):
         if is_photo:
@@ -110,9 +99,8 @@ def _run_photos(
     readers = ThreadPoolExecutor(_THREADS, "deblur-read")
     writers = ThreadPoolExecutor(_THREADS, "deblur-write")
     reading: deque[tuple[Job, Future[photos.Photo] | None]] = deque()
-    writing: deque[tuple[Outcome, Future[None]]] = deque()
+    writing: deque[Future[Outcome]] = deque()
     ahead = 1
-
     try:
         while True:
             while len(reading) + len(writing) <= ahead and (job := next(jobs, None)):
@@ -127,7 +115,7 @@ def _run_photos(
             try:
                 photo = coming.result() if coming else read_photo(job, options)
             except Exception as error:
-                yield Outcome(job, "failed", failure_of(job, error))
+                yield Outcome(job, "failed", failure_of(job.source_name, error))
                 continue
             if options.skip_sharp and (estimate := estimate_blur(deblurrer, photo.pixels)).is_sharp:
                 note = f"left alone, as it is sharp already (change {estimate.change:.2f})"
@@ -158,44 +146,41 @@ def _run_photos(
             )
             seconds = (time.perf_counter() - start) / len(together)
             for (job, photo), pixels in zip(together, restored, strict=True):
-                outcome = Outcome(job, "done", None, seconds, photo.notes)
-                future = writers.submit(write_photo, job, photo, pixels, options)
-                writing.append((outcome, future))
+                writing.append(writers.submit(_finish, job, photo, pixels, seconds, options))
             del coming, photo, together, blurred, restored, pixels  # before the next ones come
-            while writing and (len(writing) > ahead // 2 or writing[0][1].done()):
-                yield _written(*writing.popleft(), options)
+            while writing and (len(writing) > ahead // 2 or writing[0].done()):
+                yield writing.popleft().result()
         while writing:
-            yield _written(*writing.popleft(), options)
+            yield writing.popleft().result()
     finally:
         for executor in (readers, writers):
             executor.shutdown(wait=True, cancel_futures=True)
 
 
-def _written(outcome: Outcome, future: Future[None], options: RunOptions) -> Outcome:
+def _finish(
+    job: Job, photo: photos.Photo, restored: Image, seconds: float, options: RunOptions
+) -> Outcome:
     try:
-        future.result()
+        write_photo(job, photo, restored, options)
     except DiskFullError:
         raise  # the next photo would meet the same
     except DeblurError as error:
-        target = outcome.job.target
-        if options.skip_existing and target is not None and os.path.lexists(target):
-            return Outcome(outcome.job, "skipped")  # another run was faster
-        return Outcome(outcome.job, "failed", error, outcome.seconds)
-    return outcome
+        if options.skip_existing and job.target is not None and os.path.lexists(job.target):
+            return Outcome(job, "skipped")  # another run was faster
+        return Outcome(job, "failed", error, seconds)
+    return Outcome(job, "done", None, seconds, photo.notes)
 
 
-def failure_of(job: Job, error: Exception) -> DeblurError:
+def failure_of(name: str, error: Exception) -> DeblurError:
     """What to tell of any failure of one input; a bug's traceback goes to the log, as the other
     inputs must not suffer from it."""
     if isinstance(error, DeblurError):
         if not error.subject.startswith("--"):
             return error
-        return DeblurError(job.source_name, f"{error.subject}: {error.reason}", error.remedy)
+        return DeblurError(name, f"{error.subject}: {error.reason}", error.remedy)
     what = " ".join(f"{type(error).__name__}: {error}".split())
-    logger.error(
-        "%s: a bug in deblur or in a library that it uses", job.source_name, exc_info=error
-    )
-    return DeblurError(job.source_name, f"failed unexpectedly ({what})", "please report it")
+    logger.error("%s: a bug in deblur or in a library that it uses", name, exc_info=error)
+    return DeblurError(name, f"failed unexpectedly ({what})", "please report it")
 
 
 def read_photo(job: Job, options: RunOptions) -> photos.Photo:
@@ -234,8 +219,7 @@ def _run_clip(
     """Restores a video, an animated picture, or a folder of numbered frames."""
     from deblurcli.io import videos  # takes its time, and most runs hold none
 
-    if job.source is None or job.target is None:
-        raise UsageError(job.source_name, "a video does not fit through a pipe", "give files")
+    assert job.source is not None and job.target is not None  # `plan` puts photos through pipes
     seconds = 0.0
 
     def restore(pixels: Image) -> Image:
@@ -281,7 +265,7 @@ def _run_clip(
     except Exception as error:
         if isinstance(error, UsageError) and error.subject.startswith("--"):
             raise  # no file can be done so
-        return Outcome(job, "failed", failure_of(job, error), seconds)
+        return Outcome(job, "failed", failure_of(job.source_name, error), seconds)
     if not result.damage:
         return Outcome(job, "done", None, seconds, result.notes)
     damage = DeblurError(

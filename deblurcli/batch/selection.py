@@ -1,22 +1,16 @@
 """Restoring a part of a photo only: what ``--mask`` and ``--region`` select."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deblurcli.deblurrer import Deblurrer, Image
 from deblurcli.errors import DeblurError, sizes_differ
 from deblurcli.io import photos
 
-if TYPE_CHECKING:
-    from deblurcli.deblurrer import Deblurrer, Image
-
-FEATHER_PX = 16
-"""How wide the soft edge is, inside of what is selected."""
+FEATHER_PX = 16  # how wide the soft edge is, inside of what is selected
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +26,11 @@ class Selection:
     @staticmethod
     def read(
         mask: Path | None = None, region: tuple[int, int, int, int] | None = None
-    ) -> Selection:
+    ) -> "Selection":
         """Reads a mask from a picture: white is restored, black is not, grey partly."""
         if mask is None:
             return Selection(region)
-        pixels = photos.read(mask).pixels
-        grey = pixels.mean(axis=2, dtype=np.float32) * (255 / np.iinfo(pixels.dtype).max)
+        grey = photos.to_uint8(photos.read(mask).pixels).mean(axis=2, dtype=np.float32)
         return Selection(region, np.rint(grey).astype(np.uint8), str(mask))
 
     def check(self, name: str, pixels: Image) -> None:

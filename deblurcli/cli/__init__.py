@@ -5,18 +5,16 @@ command decides which of the two parsers gets the words. Modules that need torch
 inside the commands' functions, so that ``deblur --help`` answers at once.
 """
 
-from __future__ import annotations
-
 import ctypes
 import difflib
 import io
 import os
 import re
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, redirect_stdout, suppress
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
@@ -37,7 +35,7 @@ from deblurcli.cli import (
     watch,
     weights,
 )
-from deblurcli.cli.help import SETTINGS, Command, man_page, width_of_help, write_help
+from deblurcli.cli.help import SETTINGS, Command, man_page, write_help
 from deblurcli.errors import DeblurError, UsageError
 
 if TYPE_CHECKING:  # no part of Typer's interface, so never imported
@@ -52,9 +50,14 @@ class DefaultCommandGroup(TyperGroup):
     allow_interspersed_args = True
 
     def make_context(
-        self, info_name: str | None, args: list[str], parent: Context | None = None, **extra: object
-    ) -> Context:
-        extra["terminal_width"] = width_of_help()
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: "Context | None" = None,
+        **extra: object,
+    ) -> "Context":
+        # As wide as the terminal, but not so wide that lines are hard to follow.
+        extra["terminal_width"] = max(20, min(shutil.get_terminal_size().columns, 110) - 2)
         if args[:1] == ["help"] and "--man" in args:
             print(man_page(self), end="")
             raise typer.Exit
@@ -93,7 +96,7 @@ class DefaultCommandGroup(TyperGroup):
                     hint = f"for the command '{near[0]}', write: deblur {near[0]} ..."
                     raise UsageError(word, reason, hint)
 
-    def invoke(self, ctx: Context) -> object:
+    def invoke(self, ctx: "Context") -> object:
         if ctx.command is not self:
             return ctx.command.invoke(ctx)
         return super().invoke(ctx)
@@ -155,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.say(f"deblur: {wrong.reason}; {wrong.remedy}")
         code, document["error"] = error.exit_code, wrong.to_json()
     except DeblurError as error:
-        console.say_error(error)
+        console.say_errors(error)
         code, document["error"] = error.exit_code, error.to_json()
     except (KeyboardInterrupt, typer.Abort):
         code = console.EXIT_INTERRUPTED
@@ -184,6 +187,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def prepare_process() -> None:
     """Sets what holds for a whole process: its streams, signals, threads and memory."""
+
+    def stop(signal_number: int, _: object) -> None:
+        """Lets ``kill`` remove half-written files, as Ctrl-C does."""
+        sys.exit(128 + signal_number)
+
     # What our caller closed is opened: files would take the places of the streams otherwise.
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -229,12 +237,6 @@ def run(words: Sequence[str]) -> int:
         console.silence_stdout()
         raise DeblurError("standard output", "the disk is full", "free some space") from error
     return result if isinstance(result, int) else 0
-
-
-def stop(signal_number: int, frame: FrameType | None) -> None:
-    """Lets ``kill`` remove half-written files, as Ctrl-C does."""
-    del frame
-    raise SystemExit(128 + signal_number)
 
 
 def sentence(error: typer.TyperException) -> str:

@@ -4,15 +4,12 @@ Progress bars show only on a terminal, so that logs and pipes stay clean. How mu
 level of the package's `logger`.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
@@ -25,15 +22,12 @@ if TYPE_CHECKING:
 
     ProgressBar = tqdm[NoReturn]
 
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""What writing to a full disk fails with."""
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what writing to a full disk fails with
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class StderrHandler(logging.Handler):
-    """Says what is logged."""
-
     def emit(self, record: logging.LogRecord) -> None:
         say(f"deblur: {self.format(record)}")
 
@@ -87,20 +81,14 @@ def note(text: str) -> None:
         say(text)
 
 
-def say_error(error: DeblurError) -> None:
-    say(f"deblur: {error}")
-
-
-def say_failures(failures: Iterable[DeblurError]) -> int:
+def say_errors(*errors: DeblurError) -> int:
     """Says what failed; gives the exit code."""
-    lines = [f"deblur: {error}" for error in failures]
-    for line in lines:
-        say(line)
-    return EXIT_FAILED if lines else 0
+    for error in errors:
+        say(f"deblur: {error}")
+    return EXIT_FAILED if errors else 0
 
 
-json_is_printed = False
-"""Whether the one document of ``--json`` is out."""
+json_is_printed = False  # whether the one document of ``--json`` is out
 
 
 def print_json(document: object) -> None:
@@ -131,7 +119,7 @@ def progress(
     description: str = "",
     unit_scale: bool = False,
     hidden: bool = False,
-) -> ProgressBar:
+) -> "ProgressBar":
     """Makes a progress bar on stderr; it shows on a terminal only, and never with ``-q``."""
     from tqdm import tqdm
 
@@ -150,7 +138,7 @@ def progress(
     )
 
 
-def show_download(size_bytes: int) -> ProgressBar:
+def show_download(size_bytes: int) -> "ProgressBar":
     """Shows a download of weights: by a bar on a terminal, else by a line."""
     if not sys.stderr.isatty():
         note(f"downloading weights, {size_bytes / 1e6:.1f} MB")

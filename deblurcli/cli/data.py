@@ -1,7 +1,5 @@
 """``deblur data``: pairs of blurred and sharp pictures, from fast video or from sharp photos."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,11 +30,11 @@ class DataSetOptions:
         entries = [{"source": str(source), "output": target} for source, target in pairs]
         document = {"version": __version__, "planned": entries}
         console.print_result(lines, document, json=self.json)
-        return console.say_failures(failures)
+        return console.say_errors(*failures)
 
     def say_end(self, made: int, failures: Sequence[DeblurError], **about: object) -> int:
         """What was made and what failed; gives the exit code."""
-        code = console.say_failures(failures)
+        code = console.say_errors(*failures)
         if self.json:
             head = {"version": __version__, "output": str(self.output), "made": made}
             errors = [error.to_json() for error in failures]
@@ -49,9 +47,7 @@ class DataSetOptions:
 @options.command(app, "frames")
 def make_from_frames(
     *,
-    sources: list[Path] = argument(
-        "SOURCE", "Videos of 120 frames per second or more, folders of frames, or folders of such."
-    ),
+    sources: list[Path] = argument("SOURCE", "Videos of 120 fps or more, frames, folders of such."),
     frames: str = option(
         "7..13",
         "How many successive frames are averaged: odd numbers are drawn from this range.",
@@ -63,18 +59,10 @@ def make_from_frames(
         "Average frames as they are (GOPRO's blur), through the gamma curve (blur_gamma), or both.",
     ),
     gamma: float = option(2.2, "The camera's gamma curve.", "N", parser=options.number(1.0, 4.0)),
-    every: int | None = option(
-        None,
-        "Begin a pair every so many frames; else after the last of the pair before.",
-        "FRAMES",
-        parser=options.number(1, kind=int),
-    ),
+    every: int | None = whole_number(None, "Begin a pair every N frames; else after the last.", 1),
     split: Literal["train", "test", "val"] = option("train", "The part of the data set."),
     fps: float | None = option(
-        None,
-        "Frames per second when it was recorded, for slow motion and folders of frames.",
-        "N",
-        parser=options.number(0.1),
+        None, "Frames per second when it was recorded.", "N", parser=options.number(0.1)
     ),
     existing: options.ExistingOptions,
     target: DataSetOptions,
@@ -135,9 +123,8 @@ def make_from_frames(
                 failures.append(DeblurError(clip.source, reason, remedy))
             made += len(pairs)
             facts = {"name": clip.name, "source": str(clip.source), "folder": str(folder.root)}
-            report.append(
-                {**facts, "fps": None if clip.fps is None else float(clip.fps), "pairs": pairs}
-            )
+            fps_of_clip = None if clip.fps is None else float(clip.fps)
+            report.append({**facts, "fps": fps_of_clip, "pairs": pairs})
     return target.say_end(made, failures, clips=report)
 
 

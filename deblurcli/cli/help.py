@@ -4,11 +4,8 @@ Typer can do the headings too, but only through rich, which takes longer to load
 of ``deblur --help`` and draws boxes into pipes.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
-import shutil
 from typing import TYPE_CHECKING, TypeAlias
 
 from typer.core import TyperCommand, TyperGroup
@@ -18,11 +15,9 @@ from deblurcli import __version__
 if TYPE_CHECKING:  # no part of Typer's interface, so never imported
     from typer._click import Context, HelpFormatter
 
-Sections: TypeAlias = dict[str, list[tuple[str, str]]]
-"""Rows of a term and its text, by heading."""
+Sections: TypeAlias = dict[str, list[tuple[str, str]]]  # rows of a term and its text, by heading
 
-SETTINGS = {"help_option_names": ["-h", "--help"]}
-"""What the context of every command is made with."""
+SETTINGS = {"help_option_names": ["-h", "--help"]}  # what the context of every command is made with
 
 EXIT_CODES = {
     0: "all done, or skipped as already done",
@@ -35,12 +30,9 @@ EXIT_CODES = {
 }
 
 
-def width_of_help() -> int:
-    """As wide as the terminal, but not so wide that lines are hard to follow."""
-    return max(20, min(shutil.get_terminal_size().columns, 110) - 2)
-
-
-def write_help(command: TyperCommand | TyperGroup, ctx: Context, formatter: HelpFormatter) -> None:
+def write_help(
+    command: TyperCommand | TyperGroup, ctx: "Context", formatter: "HelpFormatter"
+) -> None:
     """Writes what follows the summary: options under their headings, commands, examples."""
 
     def write(found: Sections, max_column: int) -> None:
@@ -59,11 +51,11 @@ class Command(TyperCommand):
 
     format_options = write_help
 
-    def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
+    def format_epilog(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Writes nothing: `write_help` did."""
 
 
-def sections(command: TyperCommand | TyperGroup, context: Context) -> Sections:
+def sections(command: TyperCommand | TyperGroup, context: "Context") -> Sections:
     """Arguments and options of a command as (name, text), under the headings that they name."""
     found: Sections = {"Arguments": [], "Options": []}
     last: list[tuple[str, str]] = []
@@ -99,7 +91,7 @@ def man_page(group: TyperGroup) -> str:
     lines = [f'.TH DEBLUR 1 "" "deblur {__version__}"', ".SH NAME"]
     lines += [_roff("deblur - remove motion blur from photos and videos")]
 
-    def describe(command: TyperCommand | TyperGroup, name: str, parent: Context | None) -> None:
+    def describe(command: TyperCommand | TyperGroup, name: str, parent: "Context | None") -> None:
         context = command.make_context(name, [], parent=parent, resilient_parsing=True)
         lines.append(f".SH {'SYNOPSIS' if parent is None else _roff(name).upper()}")
         lines.append(_roff(f"{name} {' '.join(command.collect_usage_pieces(context))}"))

@@ -1,7 +1,5 @@
 """``deblur info``: what people paste into bug reports."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re
@@ -17,9 +15,8 @@ from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.weights import hub
 
-Fact: TypeAlias = str | int | bool | None
-Facts: TypeAlias = Mapping[str, Fact]
-Part: TypeAlias = Fact | Facts | Sequence[Facts]
+Facts: TypeAlias = Mapping[str, str | int | bool | None]
+Part: TypeAlias = str | Facts | Sequence[Facts]
 """One part of the document: a fact, several by name, or several of each of a few things."""
 
 LIBRARIES = (
@@ -47,8 +44,7 @@ def info(
     lines = []
     for title, part in document.items():
         heading = title.replace("_", " ")
-        things = part if isinstance(part, list) else [part]
-        for thing in things or ["none"]:
+        for thing in (part if isinstance(part, list) else [part]) or ["none"]:
             lines.append(f"{heading:<16} {as_text(thing)}".rstrip())
             heading = ""
     text = "\n".join(lines)
@@ -84,10 +80,12 @@ def gather(device: str = "auto", precision: str = "auto") -> dict[str, Part]:
         "installed_in": str(Path(deblurcli.__file__).parent),
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": platform.platform(),
+        "processor": {
+            "machine": platform.machine(),
+            "cores": os.cpu_count(),
+            "usable_cores": len(affinity(0)) if affinity else None,
+        },
     }
-    usable_cores = len(affinity(0)) if affinity else None
-    cores = {"cores": os.cpu_count(), "usable_cores": usable_cores}
-    document["processor"] = {"machine": platform.machine(), **cores}
 
     @contextmanager
     def guard(title: str) -> Iterator[None]:

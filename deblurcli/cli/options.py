@@ -4,8 +4,6 @@ A parameter of a command, or a field of a dataclass of options that belong toget
 `option` or `argument` in the place of its default. Options of several commands are types.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import inspect
@@ -26,29 +24,32 @@ from deblurcli.errors import UsageError, logger
 if TYPE_CHECKING:
     from deblurcli.deblurrer import Deblurrer
 
-MIN_TILE_PX = 128
-"""As in `deblurcli.deblurrer`, which takes seconds to import."""
-
 INPUT, OUTPUT, VIDEO, NETWORK, RUN = "Input", "Output", "Video", "Network", "Run"
 """The headings that help puts options under."""
-REQUIRED: Any = dataclasses.MISSING
-"""The default of what has to be given."""
+REQUIRED: Any = dataclasses.MISSING  # the default of what has to be given
 
 T = TypeVar("T")
 
 # --- from functions to commands ------------------------------------------------------------
 
 
-def option(default: T, text: str, metavar: str | None = None, *names: str, **details: Any) -> T:
-    """The default of a parameter that is an option, and what Typer is told of it.
+def about(heading: str | None, text: str, metavar: str | None, *names: str, **details: Any) -> Any:
+    """What Typer is told of an option.
 
     Args:
+        heading: what help puts it under; None is that of its group.
         text: for help.
         metavar: what help calls the value, if there is one.
         names: a short one, such as ``-o``; and the long one, where it is not the parameter's.
         details: as of `typer.Option`.
     """
-    info = typer.Option(..., *names, help=text, metavar=metavar, **details)
+    details |= {"help": text, "metavar": metavar, "rich_help_panel": heading}
+    return typer.Option(..., *names, **details)
+
+
+def option(default: T, text: str, metavar: str | None = None, *names: str, **details: Any) -> T:
+    """The default of a parameter that is an option; the rest as in `about`."""
+    info = about(None, text, metavar, *names, **details)
     return dataclasses.field(default=default, metadata={"info": info})
 
 
@@ -69,41 +70,37 @@ def command(
 def spread(function: Callable[..., T]) -> Callable[..., T]:
     """Makes of a function one that Typer understands.
 
-    Its parameters of a dataclass's type are spread over the fields, which become options under
-    the dataclass's ``heading``. Every command takes ``-q`` and ``-v``.
+    Parameters of a dataclass's type become its fields, which are options under the dataclass's
+    ``heading``. Every command takes ``-q`` and ``-v``.
     """
     groups: dict[str, type] = {}
     parameters: list[inspect.Parameter] = []
 
     def add(name: str, hint: object, default: object, heading: str | None = None) -> None:
-        info = None
-        if typing.get_origin(hint) is Annotated:
-            hint, info = typing.get_args(hint)
+        hint, *found = typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
         if isinstance(default, dataclasses.Field):
-            info = default.metadata.get("info", info)
-            default = default.default
-            default = inspect.Parameter.empty if default is dataclasses.MISSING else default
-        info = copy.copy(info)
+            found, default = [*found, *default.metadata.values()], default.default
+        if default is REQUIRED:
+            default = inspect.Parameter.empty
+        info = copy.copy(found[-1])
         if isinstance(info, OptionInfo):
             if not any(word.startswith("--") for word in info.param_decls or ()):
                 info.param_decls = (f"--{name.replace('_', '-')}", *(info.param_decls or ()))
             info.rich_help_panel = info.rich_help_panel or heading
-        hint = Annotated[hint, info]
-        kind = inspect.Parameter.KEYWORD_ONLY
-        parameters.append(inspect.Parameter(name, kind, default=default, annotation=hint))
+        annotation, kind = Annotated[hint, info], inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
 
-    # Not get_type_hints: before Python 3.11 it hides the annotation of a default of None.
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         group = parameter.annotation
         if isinstance(group, type) and dataclasses.is_dataclass(group):
             groups[name] = group
-            hints = typing.get_type_hints(group, include_extras=True)
             for field in dataclasses.fields(group):
-                add(field.name, hints[field.name], field, getattr(group, "heading", None))
+                add(field.name, field.type, field, getattr(group, "heading", None))
         else:
             add(name, group, parameter.default)
-    add("quiet", Quiet, False)
-    add("verbose", Verbose, 0)
+    add("quiet", bool, option(False, "Say only what went wrong.", None, "-q"), RUN)
+    details = {"count": True, "show_default": False}
+    add("verbose", int, option(0, "Say more; -vv says all.", None, "-v", **details), RUN)
 
     @wraps(function)
     def run(*, quiet: bool, verbose: int, **values: object) -> T:
@@ -174,8 +171,11 @@ def matching(pattern: str, expected: str) -> Callable[[str], str]:
 
 def parse_tile(text: str) -> str:
     matching(r"auto|\d+", "auto, 0 or a number of pixels")(text)
-    if text != "auto" and 0 < int(text) < MIN_TILE_PX:
-        raise typer.BadParameter(f"{text} is less than {MIN_TILE_PX}, the smallest tile")
+    if text not in ("auto", "0"):
+        from deblurcli.deblurrer import MIN_TILE_PX
+
+        if 0 < int(text) < MIN_TILE_PX:
+            raise typer.BadParameter(f"{text} is less than {MIN_TILE_PX}, the smallest tile")
     return text
 
 
@@ -206,7 +206,7 @@ class Shard(NamedTuple):
     total: int
 
     @staticmethod
-    def parse(text: str) -> Shard:
+    def parse(text: str) -> "Shard":
         """Reads ``2/8``."""
         numbers = re.fullmatch(r"(\d+)/(\d+)", text)
         shard = Shard(*map(int, numbers.groups())) if numbers else Shard(0, 0)
@@ -224,7 +224,7 @@ class Region(NamedTuple):
     height: int
 
     @staticmethod
-    def parse(text: str) -> Region:
+    def parse(text: str) -> "Region":
         """Reads ``X,Y,W,H``."""
         matching(r"\d+( *, *\d+){3}", "X,Y,W,H: four whole numbers of pixels")(text)
         region = Region(*map(int, text.split(",")))
@@ -247,24 +247,23 @@ def complete_weights(incomplete: str) -> list[str]:
 
 # --- what several commands take ------------------------------------------------------------
 
-Blur = Literal["linear", "gamma", "both"]
-"""GOPRO's two kinds."""
+Blur = Literal["linear", "gamma", "both"]  # GOPRO's two kinds
 Weights = Annotated[
     str,
-    typer.Option(
-        help="Weights to use: a name from 'deblur weights list', or a file.",
-        metavar="NAME|FILE",
-        rich_help_panel=NETWORK,
+    about(
+        NETWORK,
+        "Weights to use: a name from 'deblur weights list', or a file.",
+        "NAME|FILE",
         envvar="DEBLUR_WEIGHTS",
         autocompletion=complete_weights,
     ),
 ]
 Device = Annotated[
     str,
-    typer.Option(
-        help="Where to compute.",
-        metavar="auto|cpu|cuda|cuda:N|mps",
-        rich_help_panel=NETWORK,
+    about(
+        NETWORK,
+        "Where to compute.",
+        "auto|cpu|cuda|cuda:N|mps",
         envvar="DEBLUR_DEVICE",
         parser=matching(r"auto|cpu|mps|cuda(:\d+)?", "one of auto, cpu, cuda, cuda:1, mps"),
         autocompletion=complete("auto", "cpu", "cuda", "mps"),
@@ -272,55 +271,29 @@ Device = Annotated[
 ]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16", "fp16", "int8"],
-    typer.Option(help="Number format of the computation.", rich_help_panel=NETWORK),
+    about(NETWORK, "Number format of the computation.", None),
 ]
-Offline = Annotated[bool, typer.Option(help="Never download anything.", rich_help_panel=NETWORK)]
-Recursive = Annotated[
-    bool, typer.Option(..., "-r", help="Look into sub-folders too.", rich_help_panel=INPUT)
-]
-Overwrite = Annotated[
-    bool, typer.Option(help="Replace outputs that exist.", rich_help_panel=OUTPUT)
-]
+Offline = Annotated[bool, about(NETWORK, "Never download anything.", None)]
+Recursive = Annotated[bool, about(INPUT, "Look into sub-folders too.", None, "-r")]
+Overwrite = Annotated[bool, about(OUTPUT, "Replace outputs that exist.", None)]
 Format = Annotated[
     str | None,
-    typer.Option(
-        help="Format of the output photos; else by the name of -o, or the input's own.",
-        metavar="jpg|png|...",
-        rich_help_panel=OUTPUT,
+    about(
+        OUTPUT,
+        "Format of the output photos; else by the name of -o, or the input's own.",
+        "jpg|png|...",
         parser=parse_format,
         autocompletion=complete("avif", "bmp", "gif", "heic", "jpg", "png", "tif", "webp"),
     ),
 ]
 """An ending with its dot."""
-Strip = Annotated[
-    bool,
-    typer.Option(help="Leave out private metadata: place, camera, dates.", rich_help_panel=OUTPUT),
-]
+Strip = Annotated[bool, about(OUTPUT, "Leave out private metadata: place, camera, dates.", None)]
 Damaged = Annotated[
     Literal["refuse", "keep"],
-    typer.Option(
-        help="What becomes of damaged JPEG and PNG photos; keep restores what is left.",
-        rich_help_panel=OUTPUT,
-    ),
+    about(OUTPUT, "What to do with damaged JPEG and PNG photos; keep restores what is left.", None),
 ]
-DryRun = Annotated[bool, typer.Option(help="Only list what would be written.", rich_help_panel=RUN)]
-Json = Annotated[
-    bool, typer.Option(help="Print the result as one JSON document.", rich_help_panel=RUN)
-]
-Quiet = Annotated[
-    bool, typer.Option(..., "-q", help="Say only what went wrong.", rich_help_panel=RUN)
-]
-Verbose = Annotated[
-    int,
-    typer.Option(
-        ...,
-        "-v",
-        help="Say more; -vv says all.",
-        rich_help_panel=RUN,
-        count=True,
-        show_default=False,
-    ),
-]
+DryRun = Annotated[bool, about(RUN, "Only list what would be written.", None)]
+Json = Annotated[bool, about(RUN, "Print the result as one JSON document.", None)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,7 +324,7 @@ class ComputeOptions:
     )
     offline: Offline = False
 
-    def load(self, weights: str) -> Deblurrer:
+    def load(self, weights: str) -> "Deblurrer":
         """Loads a network, or raises as `Deblurrer.load`; a download shows its progress."""
         from deblurcli.deblurrer import Deblurrer
 

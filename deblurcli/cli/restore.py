@@ -1,14 +1,12 @@
 """``deblur photo.jpg -o sharp.jpg``: the default command."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Callable, Mapping
+from collections import ChainMap
 from contextlib import closing, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import typer
 
@@ -17,9 +15,6 @@ from deblurcli.cli import console, options
 from deblurcli.cli.compare import check_page, report_page, show_progress
 from deblurcli.cli.options import Region, Shard, argument, complete, option, whole_number
 from deblurcli.errors import UsageError
-
-if TYPE_CHECKING:
-    from deblurcli.deblurrer import Deblurrer
 
 EPILOG = """Examples
 deblur photo.jpg                     writes photo-sharp.jpg beside it
@@ -38,18 +33,11 @@ class InputOptions:
 
     heading: ClassVar[str] = options.INPUT
     recursive: options.Recursive = False
-    mask: Path | None = option(
-        None, "A picture of a photo's size: only what is white in it is restored.", "FILE"
-    )
+    mask: Path | None = option(None, "Restore only what is white in this picture.", "FILE")
     region: Region | None = option(
-        None,
-        "Only this part of each photo is restored: left, top, width and height in pixels.",
-        "X,Y,W,H",
-        parser=Region.parse,
+        None, "Restore only this part of each photo, in pixels.", "X,Y,W,H", parser=Region.parse
     )
-    skip_sharp: bool = option(
-        False, "Leave photos alone that are sharp already; with --dry-run, tell which."
-    )
+    skip_sharp: bool = option(False, "Leave sharp photos alone; with --dry-run, tell which.")
 
 
 @dataclass(frozen=True)
@@ -57,9 +45,7 @@ class OutputOptions:
     """Where results go and in which form, and which photos are accepted."""
 
     heading: ClassVar[str] = options.OUTPUT
-    output: str | None = option(
-        None, "File or folder to write; - is standard output.", "PATH", "-o"
-    )
+    output: str | None = option(None, "File or folder; - is standard output.", "PATH", "-o")
     format: options.Format = None
     strip: options.Strip = False
     damaged: options.Damaged = "refuse"
@@ -73,15 +59,9 @@ class VideoOptions:
     """Whether videos, animations and numbered frames are restored, and what they become."""
 
     heading: ClassVar[str] = options.VIDEO
-    video: bool = option(
-        False, "Also the videos in folders, animated pictures, and a folder of numbered frames."
-    )
-    frames: bool = option(
-        False, "Write a folder of frames for each video: PNG, or JPEG with --format jpg."
-    )
-    preview: int | None = whole_number(
-        None, "Only N frames of a video, spread over it, before and after in one page.", 1
-    )
+    video: bool = option(False, "Also videos in folders, animations and folders of frames.")
+    frames: bool = option(False, "Videos become folders of frames: PNG, or JPEG with --format jpg.")
+    preview: int | None = whole_number(None, "Only N frames of a video, compared in a page.", 1)
 
 
 @dataclass(frozen=True)
@@ -90,32 +70,21 @@ class ClipWishes:
 
     heading: ClassVar[str] = options.VIDEO
     fps: float | None = option(
-        None,
-        "Frames a second of a folder of numbered frames; else 30.",
-        "N",
-        parser=options.parse_fps,
+        None, "Frames a second of numbered frames; else 30.", "N", parser=options.parse_fps
     )
     start: float | None = option(
         None, "Where to begin in a video: seconds, or 1:30.", "TIME", parser=options.parse_seconds
     )
-    end: float | None = option(
-        None, "Where to end in a video.", "TIME", parser=options.parse_seconds
-    )
-    side_by_side: bool = option(
-        False, "A video twice as wide: on the left as it was, on the right restored."
-    )
+    end: float | None = option(None, "Where to end.", "TIME", parser=options.parse_seconds)
+    side_by_side: bool = option(False, "Twice as wide: left as it was, right restored.")
     codec: str | None = option(
         None,
         "Video codec; else what suits the container and the input.",
         "h264|hevc|vp9|av1|...",
         autocompletion=complete("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "ffv1"),
     )
-    crf: int | None = whole_number(
-        None, "Quality on the codec's own scale, smaller is better; H.264: 16.", 0
-    )
-    preset: str | None = option(
-        None, "Speed against size, by the codec's own names; H.264: medium.", "NAME"
-    )
+    crf: int | None = whole_number(None, "Quality: less is better, by codec; H.264: 16.", 0)
+    preset: str | None = option(None, "Speed against size, by codec; H.264: medium.", "NAME")
 
 
 @dataclass(frozen=True)
@@ -125,17 +94,10 @@ class BatchOptions:
     heading: ClassVar[str] = options.RUN
     dry_run: options.DryRun = False
     shard: Shard | None = option(
-        None,
-        "Do only the I-th of N parts of the batch: one for each machine.",
-        "I/N",
-        parser=Shard.parse,
+        None, "Do only the I-th of N parts, one for each machine.", "I/N", parser=Shard.parse
     )
-    engine: Literal["local", "ray"] = option(
-        "local", "Where the batch runs: here, or on a Ray cluster (RAY_ADDRESS names it)."
-    )
-    workers: int | None = whole_number(
-        None, "Workers for --engine ray; else one for each GPU or for every 4 CPUs.", 1
-    )
+    engine: Literal["local", "ray"] = option("local", "Where: here, or on Ray (at RAY_ADDRESS).")
+    workers: int | None = whole_number(None, "Ray's workers; else one for each GPU or 4 CPUs.", 1)
 
 
 def complete_word(context: typer.Context, incomplete: str) -> list[str]:
@@ -144,20 +106,10 @@ def complete_word(context: typer.Context, incomplete: str) -> list[str]:
     return complete(*commands)(incomplete)
 
 
-def print_version(wanted: bool) -> None:
-    """What ``--version`` does."""
-    if wanted:
-        print(f"deblur {__version__}")
-        raise typer.Exit
-
-
 def restore(  # noqa: PLR0912 - one page, from the options to the exit code
     *,
     paths: list[str] | None = argument(
-        "PATH",
-        "Photos, videos and folders; - is standard input.",
-        None,
-        autocompletion=complete_word,
+        "PATH", "Photos, videos, folders; - is standard input.", None, autocompletion=complete_word
     ),
     inputs: InputOptions,
     targets: OutputOptions,
@@ -168,17 +120,12 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
     compute: options.ComputeOptions,
     batch: BatchOptions,
     json: options.Json = False,
-    version: bool = option(
-        False,
-        "Show the version and exit.",
-        None,
-        "--version",
-        is_eager=True,
-        callback=print_version,
-    ),
+    version: bool = option(False, "Show the version and exit.", is_eager=True),
 ) -> int:
     """Remove motion blur from photos and videos: PATHs are restored, or a COMMAND is run."""
-    del version
+    if version:
+        print(f"deblur {__version__}")
+        return 0
     if not paths:
         raise UsageError("PATH", "missing", "name a photo or a folder, see 'deblur --help'")
     if batch.workers is not None and batch.engine == "local":
@@ -187,9 +134,8 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
         if json:
             raise UsageError("--json", "standard output carries the photo", "give another -o")
         if sys.stdout.isatty():
-            raise UsageError(
-                "-o -", "would fill the terminal with bytes", "send it on: -o - > sharp.jpg"
-            )
+            reason = "would fill the terminal with bytes"
+            raise UsageError("-o -", reason, "send it on: -o - > sharp.jpg")
 
     from deblurcli.batch.plan import check_options_apply, plan
     from deblurcli.batch.run import RunOptions, run
@@ -199,9 +145,8 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
     from deblurcli.io.photos import ReadOptions
 
     if clips.preview is not None:
-        given = {**vars(clips), **vars(encoding), **vars(batch), **vars(inputs)}
-        load = partial(compute.load, weights)
-        return preview(paths, targets.output, given, load, existing.overwrite, json=json)
+        groups = map(vars, (inputs, targets, existing, clips, encoding, batch))
+        return preview(paths, dict(ChainMap(*groups)), compute, weights, json=json)
     planned = plan(
         paths,
         targets.output,
@@ -236,37 +181,35 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
         **vars(existing),
     )
     with report:
+        if not planned.jobs:
+            return console.EXIT_FAILED if report.errors else 0
         if batch.engine == "ray":
             from deblurcli.batch import ray
             from deblurcli.weights import hub
 
             path = hub.find(weights, offline=compute.offline, show_progress=console.show_download)
-            fields = {name: value for name, value in vars(compute).items() if name != "offline"}
-            choice = ray.NetworkChoice(str(path.absolute()), **fields)
+            choice = ray.NetworkChoice(str(path.absolute()), **vars(compute))
             running = ray.run(planned.jobs, run_options, choice, workers=batch.workers)
-        elif planned.jobs:
+        else:
             report.deblurrer = compute.load(weights)
             running = run(planned.jobs, report.deblurrer, run_options, report.show_frame)
-        else:
-            return report.exit_code
         # Ray prints on standard output what befalls its workers; that is for results.
         aside = redirect_stdout(sys.stderr) if batch.engine == "ray" else nullcontext()
         with closing(running), aside:
             for outcome in running:
                 report.add(outcome)
-    return report.exit_code
+    return console.EXIT_FAILED if report.errors else 0
 
 
 def preview(
     paths: list[str],
-    output: str | None,
-    given: Mapping[str, Any],
-    load: Callable[[], Deblurrer],
-    overwrite: bool,
+    given: dict[str, Any],
+    compute: options.ComputeOptions,
+    weights: str,
     *,
     json: bool,
 ) -> int:
-    """Does ``--preview``; `given` are all options of video, input and batch."""
+    """Does ``--preview``; `given` are the options by name."""
     idle = "side_by_side frames codec crf preset fps dry_run shard mask region skip_sharp"
     for name in idle.split():
         if given[name] not in (None, False):
@@ -278,17 +221,17 @@ def preview(
     source = Path(paths[0])
     if len(paths) > 1 or source.is_dir() or kind_of(source) != "video":
         raise UsageError("--preview", "is for one video", "name one, without folders")
-    page = Path(output or source.with_name(f"{source.stem}-preview.html"))
-    check_page(page, overwrite=overwrite)
+    page = Path(given["output"] or source.with_name(f"{source.stem}-preview.html"))
+    check_page(page)
     with console.progress(given["preview"], "frame") as bar:
         written = write_preview(
             page,
             source,
-            load().restore,
+            compute.load(weights).restore,
             given["preview"],
             start=given["start"],
             end=given["end"],
-            overwrite=overwrite,
+            overwrite=given["overwrite"],
             on_progress=partial(show_progress, bar),
         )
     report_page(written, json=json)

@@ -1,28 +1,22 @@
 """What the user sees of a run: progress, notes, what failed and why, and the JSON document."""
 
-from __future__ import annotations
-
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from deblurcli import __version__
 from deblurcli.batch.estimate import estimate_blur, estimate_clip
+from deblurcli.batch.plan import Job, Plan
 from deblurcli.batch.run import Outcome
 from deblurcli.cli import console
+from deblurcli.deblurrer import Deblurrer
 from deblurcli.errors import DeblurError, one_line
 from deblurcli.io import photos
+from deblurcli.io.options import ClipOptions
 
-if TYPE_CHECKING:
-    from deblurcli.batch.plan import Job, Plan
-    from deblurcli.deblurrer import Deblurrer
-    from deblurcli.io.options import ClipOptions
-
-
-SECONDS_OF_A_LINE = 60.0
-"""How often a log hears of a clip; on a terminal there is a bar."""
+SECONDS_OF_A_LINE = 60.0  # how often a log hears of a clip; on a terminal there is a bar
 BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 """Of files, with the tiles of a large photo as parts of one."""
 
@@ -51,7 +45,7 @@ class RunReport:
         self._frames: console.ProgressBar | None = None  # of the clip that is being restored
         self._clip_start = self._last_line = self.start
 
-    def __enter__(self) -> RunReport:
+    def __enter__(self) -> "RunReport":
         self._ticking.start()
         return self
 
@@ -68,11 +62,10 @@ class RunReport:
         self._ticking.join()
         self._close_bar_of_frames()
         self._bar.close()
-        console.say_failures(o.error for o in self.outcomes if o.error)
+        console.say_errors(*self.errors)
         seconds = time.perf_counter() - self.start
         counts = {"done": 0, "skipped": 0, "failed": 0}
-        for outcome in self.outcomes:
-            counts[outcome.status] += 1
+        counts |= Counter(outcome.status for outcome in self.outcomes)
         if len(self.outcomes) > 1:
             said = ", ".join(f"{count} {status}" for status, count in counts.items())
             console.note(f"deblur: {said} in {seconds:.1f} s")
@@ -82,22 +75,21 @@ class RunReport:
             return
         document: dict[str, object] = {"version": __version__, "seconds": round(seconds, 3)}
         document |= {"counts": counts, "jobs": [to_json(outcome) for outcome in self.outcomes]}
-        if self.deblurrer is not None:
-            document["weights"] = str(self.deblurrer.weights_path)
-            document["device"] = str(self.deblurrer.device)
+        if (used := self.deblurrer) is not None:
+            document |= {"weights": str(used.weights_path), "device": str(used.device)}
         if stopped is not None:
             ended = isinstance(stopped, SystemExit | KeyboardInterrupt)
             document["stopped"] = "interrupted" if ended else str(stopped) or repr(stopped)
         console.print_json(document)
 
     @property
-    def exit_code(self) -> int:
-        return console.EXIT_FAILED if any(outcome.error for outcome in self.outcomes) else 0
+    def errors(self) -> list[DeblurError]:
+        return [outcome.error for outcome in self.outcomes if outcome.error]
 
     def show_frame(self, job: Job, done: int, total: int | None) -> None:
         """A frame of a clip or a tile of a photo is done."""
         if job.kind == "photo":
-            self._move_bar(self._restored + done / (total or 1))
+            self._bar.update(self._restored + done / (total or 1) - self._bar.n)
             self._restored += done == total
             return
         if self._frames is None:
@@ -122,7 +114,7 @@ class RunReport:
         self._added += 1
         if outcome.status != "done" or outcome.job.kind != "photo":
             self._restored += 1
-        self._move_bar(self._added)
+        self._bar.update(max(0, self._added - self._bar.n))  # photos are restored before
         for note in outcome.notes:
             console.note(f"deblur: {outcome.job.source_name}: {note}")
 
@@ -131,7 +123,7 @@ class RunReport:
         photo is, too."""
         planned = []
         for job in self.plan.jobs:
-            document = name_of(job) | {"status": "planned"}
+            document = to_json(Outcome(job, "planned"))
             line = f"{job.source_name} -> {job.target_name}"
             try:
                 if deblurrer is None or job.source is None:
@@ -154,10 +146,7 @@ class RunReport:
                 print(one_line(line), flush=True)
         if self.json:
             console.print_json({"jobs": planned + [to_json(o) for o in self.outcomes]})
-        return console.say_failures(o.error for o in self.outcomes if o.error)
-
-    def _move_bar(self, files: float) -> None:
-        self._bar.update(max(0, files - self._bar.n))  # photos are restored before they are added
+        return console.say_errors(*self.errors)
 
     def _close_bar_of_frames(self) -> None:
         if self._frames is not None:
@@ -165,18 +154,12 @@ class RunReport:
             self._frames = None
 
 
-def name_of(job: Job) -> dict[str, object]:
-    """Which job it is, for programs."""
-    return {
-        "source": None if job.source is None else str(job.source),
-        "target": None if job.target is None else str(job.target),
-        "kind": job.kind,
-    }
-
-
 def to_json(outcome: Outcome) -> dict[str, object]:
     """What became of a job, for programs."""
-    document = name_of(outcome.job) | {"status": outcome.status}
+    job = outcome.job
+    source, target = (None if path is None else str(path) for path in (job.source, job.target))
+    document: dict[str, object] = {"source": source, "target": target, "kind": job.kind}
+    document["status"] = outcome.status
     if outcome.status == "done":
         document["seconds"] = round(outcome.seconds, 3)
     if outcome.status == "done" or outcome.notes:

@@ -1,9 +1,8 @@
 """``deblur score``: which photos are blurred, by how much, and whether restoring helps."""
 
-from __future__ import annotations
-
 import csv as csv_module
 import sys
+from itertools import chain
 
 from deblurcli import __version__
 from deblurcli.cli import console, options
@@ -36,10 +35,10 @@ def score(
         raise UsageError("--csv", "contradicts --json", "give one of them")
 
     from deblurcli.batch.estimate import estimate_blur
-    from deblurcli.batch.plan import find_photos
+    from deblurcli.batch.plan import find_inputs
     from deblurcli.io import photos
 
-    found = find_photos(paths, recursive=recursive)
+    found = dict.fromkeys(chain(*find_inputs(paths, recursive=recursive).values()))
     deblurrer = options.ComputeOptions(device, precision, offline=offline).load(weights)
     rows: list[dict[str, float | str]] = []
     errors: list[DeblurError] = []
@@ -58,7 +57,7 @@ def score(
                 if error.exit_code != console.EXIT_FAILED:
                     raise  # the next photo would fail the same way
                 errors.append(error)
-                console.say_error(error)
+                console.say_errors(error)
             else:
                 rows.append({"path": str(path), **estimate.to_json()})
                 if not (json or csv or sort):

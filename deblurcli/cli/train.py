@@ -1,7 +1,5 @@
 """``deblur train``: the paper's training, or our own, on any data and any number of devices."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence
@@ -49,7 +47,7 @@ class RunOptions:
     data: list[str] | None = option(None, "Train on this; repeatable. [required]", "DIR[=WEIGHT]")
     validation: list[Path] | None = option(
         None,
-        "Pairs to measure on; repeatable. [default: every tenth scene of --data, held out]",
+        "Pairs to measure on; repeatable. [default: each tenth scene held out]",
         "DIR",
         "--val",
     )
@@ -71,7 +69,7 @@ class RunOptions:
     device: options.Device = "auto"
     precision: options.Precision = "auto"
 
-    def apply(self, config: RunConfig) -> RunConfig:
+    def apply(self, config: "RunConfig") -> "RunConfig":
         """`config` with what was given; folders by their whole paths, for runs to go on from
         anywhere."""
         from deblurcli.data.dataset import parse_source
@@ -109,9 +107,7 @@ def train(
     from deblurcli.config import RunConfig, change_recipe, load_recipe
 
     changes = [*(settings or []), *([f"blur={blur}"] if blur else [])]
-    stored = RunConfig()
-    if resume:
-        stored = RunConfig.load(output / "config.json")
+    stored = RunConfig.load(output / "config.json") if resume else RunConfig()
     begun = stored.recipe if recipe is None else load_recipe(recipe)
     config = run.apply(replace(stored, recipe=change_recipe(begun, changes)))
     if show_recipe:
@@ -120,19 +116,20 @@ def train(
     if not config.data:
         raise UsageError("train", "nothing to train on", "give --data DIR")
     if resume and (changed := stored.differences(config)):
-        words = {name: (spell(before), spell(now)) for name, (before, now) in changed.items()}
-        for name, (then, now) in words.items():
+        told = []
+        for name, values in changed.items():
+            then, now = map(spell, values)
             if name not in MAY_CHANGE:
                 reason = f"the run was begun with {then}, not {now}"
                 remedy = f"leave it out, or start anew with --weights {output / 'last.safetensors'}"
                 raise UsageError(f"--resume: {name}", reason, remedy)
-        told = ", ".join(f"{name} {now} instead of {then}" for name, (then, now) in words.items())
-        console.note(f"deblur: goes on with {told}")
+            told.append(f"{name} {now} instead of {then}")
+        console.note(f"deblur: goes on with {', '.join(told)}")
     train_as(config, changes, output, resume=resume, json=json)
 
 
 def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
-    config: RunConfig, changes: Sequence[str], output: Path, *, resume: bool, json: bool
+    config: "RunConfig", changes: Sequence[str], output: Path, *, resume: bool, json: bool
 ) -> None:
     """Trains, and shows and says how it goes; `changes` are what was asked of the network."""
     try:
@@ -161,7 +158,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
         raise UsageError("--track wandb", "needs the package wandb", "pip install wandb")
     if wanted == "int8":
         raise UsageError("--precision int8", "restores only", "train in auto, fp32, bf16 or fp16")
-    number_format = choose_precision(wanted, place)
+    precision = choose_precision(wanted, place).name
     sources, pairs, notes = find_data(config)
     folder = RunFolder(output)
     initial = None
@@ -176,7 +173,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
         config,
         sources,
         folder,
-        precision=number_format.name,
+        precision=precision,
         initial=initial,
         resume=resume,
         training_data=notes,
@@ -196,7 +193,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
         validate = Validation(pairs, limit=limit, device=device, precision=config.precision)
     with console.progress(100, "%", description="training") as bar:
 
-        def report(status: TrainingStatus) -> None:
+        def report(status: "TrainingStatus") -> None:
             bar.update(round(100 * status.progress, 2) - bar.n)
             bar.set_postfix_str(describe(status))
             logger.info("%s", describe(status))
@@ -229,19 +226,13 @@ def spell(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-def find_data(config: RunConfig) -> tuple[list[Source], list[Pair], tuple[str, ...]]:
+def find_data(config: "RunConfig") -> "tuple[list[Source], list[Pair], tuple[str, ...]]":
     """What to train on, the pairs to validate on, and what the model card says of the data.
 
     Says what each folder was understood as. No picture is both trained on and validated on.
     """
+    from deblurcli.data import layouts
     from deblurcli.data.dataset import Source, parse_source
-    from deblurcli.data.layouts import (
-        check_pairs,
-        find_pairs,
-        find_pictures,
-        hold_out_scenes,
-        keep_blur,
-    )
     from deblurcli.data.pictures import keep_large
     from deblurcli.data.synthesis import margin_px
     from deblurcli.evaluation.metrics import SSIM_MIN_PX
@@ -249,29 +240,29 @@ def find_data(config: RunConfig) -> tuple[list[Source], list[Pair], tuple[str, .
     recipe, sources, held, notes = config.recipe, [], [], []
     patch_px = max(side_px for _, side_px in recipe.stages)
 
-    def count(pairs: Sequence[Pair]) -> str:
+    def count(pairs: "Sequence[Pair]") -> str:
         return f"{len(pairs)} pairs ({', '.join(sorted({pair.kind for pair in pairs}))})"
 
     for text in config.data:
         folder, weight = parse_source(text)
         try:
-            pairs = keep_blur(find_pairs(folder, "train"), recipe.blur, folder)
+            pairs = layouts.keep_blur(layouts.find_pairs(folder, "train"), recipe.blur, folder)
             said = note = f"{count(pairs)} of {Path(folder).name}"
             if not config.validation:
-                pairs, validating = hold_out_scenes(pairs)
+                pairs, validating = layouts.hold_out_scenes(pairs)
                 held += validating
                 said += f", {len(validating)} of them held out to validate on"
-            check_pairs(pairs, patch_px)
+            layouts.check_pairs(pairs, patch_px)
             sources.append(Source(pairs=tuple(pairs), weight=weight))
         except NothingToDoError:
-            photos = find_pictures(folder)
+            photos = layouts.find_pictures(folder)
             large = keep_large(photos, patch_px + 2 * margin_px(recipe.motion))
             sources.append(Source(photos=tuple(large), weight=weight))
             said = note = f"{len(large)} sharp photos of {Path(folder).name}, blur synthesised"
         notes.append(note)
         console.note(f"deblur: {folder}: {said}")
     for path in config.validation:
-        pairs = keep_blur(find_pairs(path, "test"), recipe.blur, path)
+        pairs = layouts.keep_blur(layouts.find_pairs(path, "test"), recipe.blur, path)
         held += pairs
         console.note(f"deblur: {path}: {count(pairs)} to validate on")
     sharp = (p for s in sources for p in (*s.photos, *(pair.sharp for pair in s.pairs)))
@@ -280,13 +271,13 @@ def find_data(config: RunConfig) -> tuple[list[Source], list[Pair], tuple[str, .
         if pair.sharp.resolve() in trained:
             remedy = "give --data the training part only, or another --val"
             raise UsageError(pair.sharp, "is both trained on and validated on", remedy)
-    check_pairs(held, SSIM_MIN_PX, "give larger pictures")
+    layouts.check_pairs(held, SSIM_MIN_PX, "give larger pictures")
     if not held:
         logger.warning("nothing to validate on: no best weights will be chosen; give --val")
     return sources, held, tuple(notes)
 
 
-def describe(status: TrainingStatus) -> str:
+def describe(status: "TrainingStatus") -> str:
     """One line of a training's figures."""
     left = status.seconds_left
     scores = " ".join(f"{name} {db:.2f} dB" for name, db in status.scores.items())

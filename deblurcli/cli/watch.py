@@ -1,13 +1,14 @@
 """``deblur watch IN/ -o OUT/``: restores what arrives in a folder."""
 
-from __future__ import annotations
-
+import math
+import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from deblurcli.cli import console, options
-from deblurcli.cli.options import REQUIRED, argument, option
-from deblurcli.errors import UsageError
+from deblurcli.cli.options import REQUIRED, argument, number, option
+from deblurcli.errors import NothingToDoError, UsageError
 
 
 def watch(
@@ -20,10 +21,7 @@ def watch(
     strip: options.Strip = False,
     damaged: options.Damaged = "refuse",
     settle: float = option(
-        2.0,
-        "A file is complete when it has not changed for so long.",
-        "SECONDS",
-        parser=options.number(0.1, 3600),
+        2.0, "A file is complete when unchanged so long.", "SECONDS", parser=number(0.1, 3600)
     ),
     weights: options.Weights = "default",
     compute: options.ComputeOptions,
@@ -34,25 +32,50 @@ def watch(
     restored first. Ctrl-C ends it; started again, it goes on with what arrived in between.
     """
     if not Path(folder).is_dir():
-        raise UsageError(folder or "''", "no such folder", "give the folder where files arrive")
+        raise UsageError(folder, "no such folder", "give the folder where files arrive")
 
+    from deblurcli.batch.plan import Job, plan
     from deblurcli.batch.run import RunOptions, run
-    from deblurcli.batch.watch import arrivals
     from deblurcli.io.photos import ReadOptions
 
     deblurrer = compute.load(weights)
     reading = ReadOptions(keep_damaged=damaged == "keep")
     run_options = RunOptions(strip=strip, format=format, reading=reading)
     console.note(f"deblur: watching {folder}; Ctrl-C ends it")
-    for jobs in arrivals(
-        folder, output, recursive=recursive, videos=video, suffix=format, settle_seconds=settle
-    ):
+    look = partial(
+        plan, [folder], output, recursive=recursive, videos=video, suffix=format, skip_existing=True
+    )
+    # Of each file its size and time of change, which change while it is being written, and since
+    # when they are what they are. Looking works on every file system, network disks included, where
+    # notices of changes don't.
+    seen: dict[Path | None, tuple[tuple[int, int], float]] = {}
+
+    def is_complete(job: Job) -> bool:
+        """Whether a file has not changed for so long; True once, and again after a change."""
+        try:
+            status = Path(job.source_name).stat()
+        except OSError:  # gone again
+            return False
+        stamp, now = (status.st_size, status.st_mtime_ns), time.monotonic()
+        if job.source not in seen or seen[job.source][0] != stamp:
+            seen[job.source] = stamp, now
+        if not status.st_size or now - seen[job.source][1] < settle:
+            return False
+        seen[job.source] = stamp, math.inf
+        return True
+
+    while True:
+        try:
+            jobs = list(filter(is_complete, look().jobs))
+        except NothingToDoError:
+            jobs = []
         with closing(run(jobs, deblurrer, run_options)) as running:
             for outcome in running:
                 if outcome.error is not None:
-                    console.say_error(outcome.error)
+                    console.say_errors(outcome.error)
                     continue
                 seconds = f"{outcome.seconds:.1f} s"
                 console.note(f"deblur: wrote {outcome.job.target_name} in {seconds}")
                 for note in outcome.notes:
                     console.note(f"deblur: {outcome.job.source_name}: {note}")
+        time.sleep(min(1.0, settle / 2))

@@ -19,8 +19,7 @@ from video_clips import COUNTER, ffmpeg, needs_ffmpeg
 
 from deblurcli import __version__
 from deblurcli.cli import main
-from deblurcli.cli.options import MIN_TILE_PX
-from deblurcli.deblurrer import MIN_TILE_PX as NETWORKS_MIN_TILE_PX
+from deblurcli.deblurrer import MIN_TILE_PX
 
 MakePhoto = Callable[..., Path]
 Deblur = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -179,10 +178,6 @@ def test_strength_in_percent(here: Path, tiny_weights: Path) -> None:
         words = ["photo.jpg", "-o", target, "--strength", strength, "--weights", str(tiny_weights)]
         assert main(words) == 0
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
-
-
-def test_smallest_tile_is_the_networks() -> None:
-    assert MIN_TILE_PX == NETWORKS_MIN_TILE_PX
 
 
 COMMANDS = ["", "train", "eval", "compare", "info", "data", "data frames", "data synth", "weights"]
