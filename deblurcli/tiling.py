@@ -40,12 +40,9 @@ def plan_spans(length_px: int, tile_px: int, overlap_px: int, alignment_px: int 
 
 
 def blend_weights(spans: list[slice]) -> list[Values]:
-    """How much each span counts at each of its pixels, where the weights of all sum to 1.
-
-    Of what two neighbours share, the outer quarters belong to one of them alone, because a
-    network errs most where its input ends; over the half between, one fades into the other
-    linearly.
-    """
+    """How much each span counts at each of its pixels, where the weights of all sum to 1. Of what
+    two neighbours share, the outer quarters belong to one of them alone, because a network errs
+    most where its input ends; over the half between, one fades into the other linearly."""
     total = np.zeros(max(span.stop for span in spans), np.float32)
     ramps: list[Values] = []
     for i, span in enumerate(spans):

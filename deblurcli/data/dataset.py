@@ -199,11 +199,9 @@ class Augmentation:
 
 @dataclass
 class Sample:
-    """All that is random about one patch of a step.
-
-    Its parts are blurred and sharp of a real pair; or scene, and filling of moving objects, to
-    synthesise blur from; or none, where the slot's last pair is used again.
-    """
+    """All that is random about one patch of a step. Its parts are blurred and sharp of a real pair;
+    or scene, and filling of moving objects, to synthesise blur from; or none, where the slot's last
+    pair is used again."""
 
     slot: int  # its number in the whole batch
     parts: tuple[Crop | int, ...]  # yet to be cut, or lying in `StepData.pixels` from here on
@@ -338,14 +336,6 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
             yield data
 
 
-def choose_workers(wanted: int | None, device: torch.device, processes: int) -> int:
-    """How many processes prepare data for each training process, by default."""
-    if wanted is not None or device.type == "cpu":
-        return wanted or 0  # beside a CPU none: the training itself needs its cores
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(16, (cores or 1) // processes - 1))
-
-
 def _leave_signals(worker: int) -> None:
     """Ctrl-C and SIGTERM go to all processes of a run: the main one decides when to end."""
     del worker
@@ -367,10 +357,8 @@ class BatchRenderer:
 
     @torch.no_grad()
     def render(self, data: StepData) -> tuple[Tensor, Tensor]:
-        """Blurred and sharp, each (N, 3, P, P) float32 in [0, 1] on the device.
-
-        Pairs that are reused come from the steps before, so steps are to be rendered in turn.
-        """
+        """Blurred and sharp, each (N, 3, P, P) float32 in [0, 1] on the device. Pairs that are
+        reused come from the steps before, so steps are to be rendered in turn."""
         pixels = data.pixels.to(self.device, non_blocking=True)
 
         def fetch(part: Crop | int, side_px: int) -> Tensor:

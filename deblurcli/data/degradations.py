@@ -38,11 +38,9 @@ def draw_degradation(
     jpeg: float,
     kind: Literal["sensor", "gaussian"] = "sensor",
 ) -> Degradation:
-    """Draws noise with probability `noise` and compression with probability `jpeg`.
-
-    Noise is read and shot noise; or ``"gaussian"``, whose standard deviation is drawn from
-    N(0, (2/255)²) (Nah et al., CVPR 2017, section 3).
-    """
+    """Draws noise with probability `noise` and compression with probability `jpeg`. Noise is read
+    and shot noise; or ``"gaussian"``, whose standard deviation is drawn from N(0, (2/255)²) (Nah et
+    al., CVPR 2017, section 3)."""
     noisy, compressed = rng.random(2) < (noise, jpeg)
     read_noise, shot_noise = 0.0, 0.0
     if noisy and kind == "gaussian":
@@ -60,10 +58,8 @@ def draw_degradation(
 
 def degrade(images: Tensor, degradations: Sequence[Degradation], *, rounded: bool = True) -> Tensor:
     """Adds noise and JPEG artefacts to (N, 3, H, W) float32 images in [0, 1], one degradation each.
-
-    Where `rounded`, the results are multiples of 1/255 in [0, 1], as files are; else noise stays
-    as it was drawn.
-    """
+    Where `rounded`, the results are multiples of 1/255 in [0, 1], as files are; else noise stays as
+    it was drawn."""
     images, device = images.clone(), images.device
     for n, d in enumerate(degradations):
         if d.read_noise or d.shot_noise:

@@ -81,10 +81,8 @@ def find_pairs(root: str | os.PathLike[str], split: str | None = None) -> list[P
     With a `split`, ``"train"``, ``"test"`` or ``"val"``, only that part of the sets below `root`
     that have parts (one without a test part gives its val part, and the reverse).
 
-    Raises:
-        DeblurError: no folder, or a picture or folder without its partner (which is named).
-        NothingToDoError: no pairs in any known layout.
-        UsageError: there are pairs, but none of that part.
+    Raises DeblurError for no folder, or a picture or folder without its partner (which is named),
+    NothingToDoError for no pairs in any known layout, UsageError for none of that part.
     """
     root = Path(root)
     if not root.is_dir():
@@ -133,11 +131,9 @@ def find_pictures(root: str | os.PathLike[str]) -> list[Path]:
 def check_pairs(
     pairs: Sequence[Pair], min_px: int = 1, remedy: str = "use smaller patches"
 ) -> None:
-    """Reads the headers of all files, so that hours of training don't end at a bad one.
-
-    Raises DeblurError for the first file that is no picture, differs in size from its partner or
-    has a side below `min_px`; `remedy` is what can be done about that beside leaving it out.
-    """
+    """Reads the headers of all files, so that hours of training don't end at a bad one. Raises
+    DeblurError for the first file that is no picture, differs in size from its partner or has a
+    side below `min_px`; `remedy` is what can be done about that beside leaving it out."""
     sizes = read_sizes(path for pair in pairs for path in (pair.blurred, pair.sharp))  # in turn
     for pair, size, partner in zip(pairs, sizes, sizes, strict=True):
         if size != partner:
@@ -158,11 +154,9 @@ def keep_blur(pairs: Sequence[Pair], blur: str, root: str | os.PathLike[str]) ->
 
 
 def hold_out_scenes(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
-    """Divides pairs into those to train on and those to validate on.
-
-    Every tenth scene (folder) is held out, or at least one. Of a single scene it is the last tenth
-    of its pictures, as neighbours resemble each other; of fewer than ten nothing is.
-    """
+    """Divides pairs into those to train on and those to validate on. Every tenth scene (folder) is
+    held out, or at least one. Of a single scene it is the last tenth of its pictures, as neighbours
+    resemble each other; of fewer than ten nothing is."""
     scenes = dict.fromkeys(pair.sharp.parent for pair in pairs)
     if len(scenes) > 1:
         held = {scene for n, scene in enumerate(scenes) if n % 10 == min(5, len(scenes) - 1)}
@@ -258,10 +252,8 @@ def _pictures_by_name(top: Path) -> dict[str, Path]:
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """`root` and the folders below it, in order of name, each with its pictures; no hidden ones.
-
-    Links are followed: data sets are large and often lie elsewhere. One that leads back to a
-    folder above it is not.
-    """
+    Links are followed: data sets are large and often lie elsewhere. One that leads back to a folder
+    above it is not."""
     for here, children, files in os.walk(root, followlinks=True):
         folder = Path(here)
         for name in list(children):

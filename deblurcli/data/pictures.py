@@ -57,10 +57,8 @@ def read_sizes(paths: Iterable[Path]) -> Iterator[tuple[int, int]]:
 
 
 def keep_large(paths: Sequence[Path], min_px: int) -> list[Path]:
-    """Those pictures whose sides have `min_px` or more; what is left out is logged.
-
-    Raises DeblurError for a file that is no picture, or where all are too small.
-    """
+    """Those pictures whose sides have `min_px` or more; what is left out is logged. Raises
+    DeblurError for a file that is no picture, or where all are too small."""
     sizes = dict(zip(paths, read_sizes(paths), strict=True))
     large = [path for path, size in sizes.items() if min(size) >= min_px]
     small = [path for path, size in sizes.items() if min(size) < min_px]

@@ -40,11 +40,9 @@ _FRAMES_AT_ONCE = 32  # warped frames that are held: bounds memory on a CPU, fil
 
 @dataclass(frozen=True)
 class Exposure:
-    """Everything random about one blurred picture.
-
-    Paths are (T, 4) float32: x and y shift in px, rotation in radians, log zoom at each time step,
-    relative to the pose in the middle of the exposure.
-    """
+    """Everything random about one blurred picture. Paths are (T, 4) float32: x and y shift in px,
+    rotation in radians, log zoom at each time step, relative to the pose in the middle of the
+    exposure."""
 
     camera: NDArray[np.float32]  # its path
     objects: tuple[NDArray[np.float32], ...] = ()  # the path of each that moves
@@ -59,11 +57,6 @@ class Exposure:
     @property
     def steps(self) -> int:
         return len(self.camera)
-
-    @property
-    def is_still(self) -> bool:
-        """Whether nothing moves at all."""
-        return not any(path.any() for path in (self.camera, *self.objects))
 
 
 def margin_px(motion: MotionRange) -> int:
@@ -240,7 +233,8 @@ def render(
             sharp_light = scene[inside]
             for layer in layers[1:]:
                 sharp_light = sharp_light * (1 - layer[inside][3:]) + layer[inside][:3]
-        blurred.append(sharp_light if exposure.is_still else light / exposure.steps)
+        moves = any(path.any() for path in (exposure.camera, *exposure.objects))
+        blurred.append(light / exposure.steps if moves else sharp_light)
         sharp.append(sharp_light)
     return _from_light(torch.stack(blurred), gammas), _from_light(torch.stack(sharp), gammas)
 

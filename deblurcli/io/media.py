@@ -58,16 +58,12 @@ def find_clip(folder: Path) -> list[Path]:
 def find(
     folder: Path, *, recursive: bool = False, videos: bool = False, leave_out: Iterable[Path] = ()
 ) -> list[Path]:
-    """The photos in `folder`, in natural order (2.jpg before 10.jpg), folder by folder.
+    """The photos in `folder`, in natural order (2.jpg before 10.jpg), folder by folder; with
+    `videos` also these, with `recursive` also of the folders below, but for those to leave out.
 
     Hidden files and folders and our own outputs are left out. Links to files are followed,
     links to folders are not (they may lead in a circle). Raises OSError where `folder` itself can't
     be read; unreadable folders below it are passed over with a warning.
-
-    Args:
-        recursive: also look into the folders below.
-        videos: also give the videos.
-        leave_out: folders not to look into, such as the one that the results go to.
     """
     wanted = SUFFIXES if videos else PHOTO_SUFFIXES
     closed = {os.path.realpath(path) for path in leave_out}
@@ -98,10 +94,8 @@ def find(
 
 
 def frame_numbers(photos: Sequence[Path]) -> list[int]:
-    """The number of each frame of one clip, as in ``frame_0001.png``, ``frame_0002.png``.
-
-    Empty where the photos are no such frames: at least two, whose names differ only in one number.
-    """
+    """The number of each frame of one clip, as in ``frame_0001.png``, ``frame_0002.png``. Empty
+    where the photos are no such frames: at least two, whose names differ only in one number."""
     if len(photos) < 2 or len({path.suffix.lower() for path in photos}) > 1:
         return []
     parts = [re.split(r"(\d+)", path.stem) for path in photos]

@@ -5,17 +5,14 @@ times an adversarial loss on the finest scale (Nah et al., CVPR 2017, sections 3
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from deblurcli.config import Recipe
 from deblurcli.models.discriminator import Discriminator
 from deblurcli.training.optimizers import set_learning_rate
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 CONTENT_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     # Mean of √(difference² + ε²), ε = 1e-3: smooth at 0, linear further out.
@@ -45,7 +42,7 @@ def multi_scale_loss(
 class AdversarialLoss:
     """A discriminator with its optimizer, as the recipe has them."""
 
-    def __init__(self, recipe: Recipe, accelerator: "Accelerator") -> None:
+    def __init__(self, recipe: Recipe, accelerator: Accelerator) -> None:
         self._accelerator = accelerator
         self.discriminator = Discriminator(recipe.discriminator).to(accelerator.device)
         parameters = self.discriminator.parameters()

@@ -49,11 +49,9 @@ class TrainingStatus:
 def draw_curves(
     rows: Sequence[Mapping[str, float]], target: Path, blurred: Mapping[str, float]
 ) -> None:
-    """Plots loss and validation PSNR over training time, from what `TrainingStatus.row` gave, as
-    a PNG; the PSNR in dB of each set's blurred pictures is a dashed line.
-
-    Raises ImportError where matplotlib is not installed (extra ``train``).
-    """
+    """Plots loss and validation PSNR over training time, from what `TrainingStatus.row` gave, as a
+    PNG; the PSNR in dB of each set's blurred pictures is a dashed line. Raises ImportError where
+    matplotlib is not installed (extra ``train``)."""
     # Not through pyplot: no window system is needed and nothing global is touched.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

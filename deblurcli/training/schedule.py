@@ -8,11 +8,9 @@ from deblurcli.config import Recipe
 
 @dataclass(frozen=True)
 class Schedule:
-    """Everything that depends on how much of the training is done.
-
-    It ends after so many steps or minutes, whichever comes first. With neither it has no end: the
-    rate stays, and patches are those of the last stage.
-    """
+    """Everything that depends on how much of the training is done. It ends after so many steps or
+    minutes, whichever comes first. With neither it has no end: the rate stays, and patches are
+    those of the last stage."""
 
     recipe: Recipe
     steps: int | None = None

@@ -80,10 +80,8 @@ class TrainedNetworks:
         except ValueError as error:
             raise UsageError("--set", str(error), "change channels, blocks or depths") from error
         self.generator.requires_grad_(True).train()
-        # mypy: torch's stubs know no Module.to(memory_format=…)
-        self.generator.to(accelerator.device).to(
-            memory_format=torch.channels_last  # type: ignore[call-overload]
-        )
+        device, layout = accelerator.device, torch.channels_last
+        self.generator.to(device, memory_format=layout)  # type: ignore[call-overload]
         self.ema_model = self.generator
         if recipe.ema:
             self.ema_model = copy.deepcopy(self.generator).requires_grad_(False)

@@ -5,6 +5,7 @@ A step: `data.dataset` draws it in worker processes and makes its pictures on th
 """
 
 import math
+import os
 import signal
 import statistics
 import threading
@@ -23,14 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli.config import RunConfig
-from deblurcli.data.dataset import (
-    BatchRenderer,
-    PictureStore,
-    Source,
-    StepData,
-    TrainingDataset,
-    choose_workers,
-)
+from deblurcli.data.dataset import BatchRenderer, PictureStore, Source, StepData, TrainingDataset
 from deblurcli.errors import DeblurError, DeviceMemoryError, UsageError, WeightsError
 from deblurcli.models.network import RestorationNetwork
 from deblurcli.training.checkpoint import RunFolder
@@ -128,7 +122,11 @@ class Trainer:
         if self.processes > 1:
             self._group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
 
-        self.workers = choose_workers(config.workers, device, self.processes)
+        self.workers = config.workers or 0
+        if config.workers is None and device.type != "cpu":  # which itself needs all cores
+            has_affinity = hasattr(os, "sched_getaffinity")
+            cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+            self.workers = max(1, min(16, cores // self.processes - 1))
         paths = (path for source in sources for path in source.paths)
         store, is_resident = PictureStore(paths, shared=self.workers > 0), False
         if device.type == "cuda":

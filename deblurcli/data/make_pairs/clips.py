@@ -88,11 +88,9 @@ def find_clips(
     sources: Sequence[Path], leave_out: Iterable[Path] = ()
 ) -> tuple[list[Clip], list[DeblurError]]:
     """The clips that the user named, and why some of them can't be used: videos, folders of
-    numbered frames, or those in folders at any depth, but for the ones to leave out.
-
-    Raises NothingToDoError where nothing is found and nothing failed, UsageError where two clips
-    would have the same name.
-    """
+    numbered frames, or those in folders at any depth, but for the ones to leave out. Raises
+    NothingToDoError where nothing is found and nothing failed, UsageError where two clips would
+    have the same name."""
     clips: list[Clip] = []
     failures: list[DeblurError] = []
     for source in sources:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from deblurcli.data.make_pairs.clips import Clip, Frame
 from deblurcli.data.make_pairs.pair_folder import PairFolder, Pixels
 from deblurcli.errors import DeblurError, UsageError
+from deblurcli.io.photos import to_uint8
 
 LINEAR, GAMMA, SHARP = "blur", "blur_gamma", "sharp"
 
@@ -81,9 +82,9 @@ def average_frames(
     number, next_first = 0, 0
     tables: dict[str, NDArray[np.float32]] = {}  # what each value adds to the sum, by kind
     for index, frame in enumerate(frames):
-        pixels, largest = frame.pixels, np.iinfo(frame.pixels.dtype).max
+        pixels = frame.pixels
         if not tables or not frame.follows:  # frames may have other depths from here on
-            values = np.linspace(0, 1, largest + 1)
+            values = np.linspace(0, 1, np.iinfo(pixels.dtype).max + 1)
             curves = {LINEAR: values, GAMMA: values**averaging.gamma}
             tables = {kind: curves[kind].astype(np.float32) for kind in averaging.kinds}
         if not frame.follows:
@@ -102,8 +103,7 @@ def average_frames(
                 window.sums[kind] += light
         for window in windows.copy():
             if index == window.first_frame + window.frame_count // 2:
-                sharp = pixels if largest == 255 else np.rint(pixels / (largest / 255))
-                window.pictures[SHARP] = sharp.astype(np.uint8)
+                window.pictures[SHARP] = to_uint8(pixels)
             if index == window.first_frame + window.frame_count - 1:
                 windows.remove(window)
                 for kind in averaging.kinds:
@@ -118,11 +118,9 @@ def write_pairs(
     clip: Clip, averaging: Averaging, folder: PairFolder, on_frame: Callable[[], object]
 ) -> Iterator[Average | DeblurError]:
     """Makes and writes the pairs of one clip that `folder` doesn't hold; files are encoded while
-    the next are computed. `on_frame` is called once for every frame read.
-
-    Gives each pair when it is written and, at the end, an error if the clip could not be read to
-    its end. Raises DeblurError where nothing can be written.
-    """
+    the next are computed. `on_frame` is called once for every frame read. Gives each pair when it
+    is written and, at the end, an error if the clip could not be read to its end. Raises
+    DeblurError where nothing can be written."""
     failures: list[DeblurError] = []
 
     def read() -> Iterator[Frame]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,54 +16,43 @@ from deblurcli.io.files import atomic_output
 Pixels = NDArray[np.uint8]
 
 
+@dataclass(frozen=True)
 class PairFolder:
-    """Pairs in folders beside each other, such as ``blur/NAME.png`` and ``sharp/NAME.png``.
+    """Pairs in folders beside each other, such as ``blur/NAME.png`` and ``sharp/NAME.png``."""
 
-    `kinds` are the names of these folders, `settings` all that decides what the pairs are. They
-    are kept in ``made.json``, so that nothing made with other settings gets mixed in.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        kinds: tuple[str, ...],
-        settings: Mapping[str, object],
-        *,
-        overwrite: bool = False,
-        skip_existing: bool = False,
-    ) -> None:
-        self.root, self.kinds, self._made = root, kinds, root / "made.json"
-        self._settings = json.loads(json.dumps(settings))
-        self._overwrite, self._skip_existing = overwrite, skip_existing
+    root: Path
+    kinds: tuple[str, ...]  # the names of these folders
+    # All that decides what the pairs are: kept in ``made.json``, so that nothing made with other
+    # settings gets mixed in.
+    settings: Mapping[str, object]
+    overwrite: bool = False
+    skip_existing: bool = False
 
     def check(self, inputs: Iterable[Path] = ()) -> None:
-        """Finds out before any work whether pairs may be written; touches nothing.
-
-        Raises UsageError where one of the inputs lies where pairs are written, and would be
-        deleted as an older pair; where there are pairs already, and neither overwrite nor
-        skip_existing is set; or where they were made with other settings.
-        """
+        """Finds out before any work whether pairs may be written; touches nothing. Raises
+        UsageError where one of the inputs lies where pairs are written, and would be deleted as an
+        older pair; where there are pairs already, and neither overwrite nor skip_existing is set;
+        or where they were made with other settings."""
         there = {path.resolve(): path for path in self._present()}
         own = next((path for path in inputs if path.resolve() in there), None)
         if own is not None:
             raise UsageError(own, "lies where the pairs are to be written", "give another -o")
-        if self._overwrite:
+        if self.overwrite:
             return
-        if there and not self._skip_existing:
+        if there and not self.skip_existing:
             remedy = "give another -o, --overwrite to replace or --skip-existing to go on"
             raise already_exists(next(iter(there.values())), remedy)
-        kept: object = None
+        made, kept = self.root / "made.json", None
         with suppress(OSError, ValueError):
-            kept = json.loads(self._made.read_text("utf-8"))
-        if (there or kept) and kept != self._settings:
+            kept = json.loads(made.read_text("utf-8"))
+        if (there or kept) and kept != json.loads(json.dumps(self.settings)):
             remedy = "give the same settings and sources, another -o, or --overwrite"
-            reason = "the pairs there were made with other settings"
-            raise UsageError(self._made, reason, remedy)
+            raise UsageError(made, "the pairs there were made with other settings", remedy)
 
     def begin(self) -> None:
         """Makes the folders and notes the settings; with overwrite, clears what is there."""
         try:
-            if self._overwrite:
+            if self.overwrite:
                 # A left over blurred picture would be paired with a new sharp one.
                 for path in self._present():
                     path.unlink()
@@ -70,8 +60,8 @@ class PairFolder:
                 (self.root / kind).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(self.root, error) from error
-        with atomic_output(self._made, overwrite=True) as part:
-            part.write_text(json.dumps(self._settings, indent=2) + "\n", "utf-8")
+        with atomic_output(self.root / "made.json", overwrite=True) as part:
+            part.write_text(json.dumps(self.settings, indent=2) + "\n", "utf-8")
 
     def holds(self, name: str) -> bool:
         """Whether the pair is complete."""

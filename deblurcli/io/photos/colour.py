@@ -19,10 +19,8 @@ _SAME_WITHIN = 2  # of 255: profiles this near to sRGB are sRGB, in one of its m
 
 
 class ColourSpace:
-    """A photo's colour space: here sRGB, or one channel with its tone curve.
-
-    Both methods take bands of rows.
-    """
+    """A photo's colour space: here sRGB, or one channel with its tone curve. Both methods take
+    bands of rows."""
 
     def to_srgb(self, native: Samples) -> Samples:
         """Samples as ``(H, W, 3)`` sRGB of the same dtype."""
@@ -48,11 +46,10 @@ class Icc(ColourSpace):
     Relative colorimetric with black point compensation, as photo software does by default.
 
     A CMYK profile turns a change of colour into changes of all four inks by its own black
-    generation. Where the photo splits black otherwise (text in black ink only, say), inks hit
-    0 or 255 and the change falls short; carrying over what is still missing, from where the
-    inks now are, closes the gap after a few rounds. The photo's own split is kept as far as
-    the colour allows.
-    Raises ValueError where littlecms can't use the profile for this many channels.
+    generation. Where the photo splits black otherwise (text in black ink only, say), inks hit 0 or
+    255 and the change falls short; carrying over what is still missing, from where the inks now
+    are, closes the gap after a few rounds. The photo's own split is kept as far as the colour
+    allows. Raises ValueError where littlecms can't use the profile for this many channels.
     """
 
     _CMYK_ROUNDS = 4
@@ -101,10 +98,8 @@ class Icc(ColourSpace):
 
 
 class PlainCmyk(ColourSpace):
-    """CMYK without a profile: each channel of RGB is what its ink and the black let through.
-
-    The share of black ink in a pixel's darkness stays as it is.
-    """
+    """CMYK without a profile: each channel of RGB is what its ink and the black let through. The
+    share of black ink in a pixel's darkness stays as it is."""
 
     def to_srgb(self, native: Samples) -> Samples:
         top = int(np.iinfo(native.dtype).max)

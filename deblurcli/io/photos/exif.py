@@ -78,11 +78,9 @@ class Tags:
 
 
 def read_tags(file: BinaryIO) -> Tags:
-    """Reads the first directory of a TIFF file or of EXIF data, and those below it.
-
-    Damaged fields and directories below are left out. Raises ValueError where there is no whole
-    first directory.
-    """
+    """Reads the first directory of a TIFF file or of EXIF data, and those below it. Damaged fields
+    and directories below are left out. Raises ValueError where there is no whole first
+    directory."""
     file.seek(0)
     header = file.read(8)
     orders: dict[bytes, ByteOrder] = {b"II*\0": "<", b"MM\0*": ">"}
@@ -175,10 +173,8 @@ def read_exif(data: bytes | None) -> Tags:
 
 def make_upright(data: bytes) -> tuple[bytes, int]:
     """Readable EXIF data that call the pixels upright, and the orientation (1 to 8) until now.
-
     Where that swaps the sides, width and height are swapped, too. The thumbnail, which shows the
-    blurred picture, is no longer pointed to.
-    """
+    blurred picture, is no longer pointed to."""
     tags, result = read_tags(io.BytesIO(data)), bytearray(data)
     # Some files lack that pointer: there the first field's content lies.
     places = {item.place for item in tags.fields.values()}

@@ -18,15 +18,7 @@ import numpy as np
 
 from deblurcli.io.photos.colour import with_cicp
 from deblurcli.io.photos.metadata import Metadata
-from deblurcli.io.photos.photo import (
-    ANIMATED,
-    Encoding,
-    PhotoError,
-    Picture,
-    ReadOptions,
-    bands,
-    channels_of,
-)
+from deblurcli.io.photos.photo import ANIMATED, Encoding, PhotoError, Picture, ReadOptions, bands
 from deblurcli.io.photos.pillow import opened, to_array
 
 if TYPE_CHECKING:
@@ -50,8 +42,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     pixel_bytes = _HEIC_BYTES if info["bit_depth"] == 8 else _DEEP_HEIC_BYTES
     options.check_size(*image.size, len(data), pixel_bytes=pixel_bytes)
     samples = np.array(image)[:, : image.size[0]]
-    picture = Picture("HEIF", *channels_of(samples), orientation=1)
-    return _described(picture, container, data)
+    return _described(Picture.of("HEIF", samples), container, data)
 
 
 def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
@@ -77,8 +68,7 @@ def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
         samples = np.rot90(samples, turn[1][0])
     if mirror := _MIRROR.search(data):
         samples = np.flip(samples, mirror[1][0])
-    picture = Picture("AVIF", *channels_of(samples), orientation=1)
-    picture = _described(picture, container, data)
+    picture = _described(Picture.of("AVIF", samples), container, data)
     return picture.noted(ANIMATED) if animated else picture
 
 
@@ -115,7 +105,7 @@ def _described(picture: Picture, container: "HeifFile", data: bytes) -> Picture:
     metadata = Metadata(info.get("exif"), info.get("xmp") or None).with_upright_xmp()
     encoding = Encoding(chroma=str(info.get("chroma", 420)), bits=info["bit_depth"])
     icc = info.get("icc_profile") or None
-    picture = replace(picture, icc=icc, metadata=metadata, encoding=encoding)
+    picture = replace(picture, icc=icc, metadata=metadata, encoding=encoding, orientation=1)
     if nclx := info.get("nclx_profile"):
         cicp = nclx["color_primaries"], nclx["transfer_characteristics"]
         picture = with_cicp(picture, cicp)

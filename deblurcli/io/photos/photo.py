@@ -15,34 +15,28 @@ if TYPE_CHECKING:
 Samples = npt.NDArray[Any]
 """``(H, W, C)`` uint8 or uint16, C = 1 (grey), 3 (RGB) or 4 (CMYK, 0 = no ink)."""
 
-Buffer = bytes | bytearray | memoryview
-"""A piece of a file to write."""
-
 MAX_PIXELS = 500_000_000
 """Pictures with more are refused: no camera makes them, and decoding takes gigabytes."""
 
 DAMAGED = "damaged: only what could be read is restored"
 ANIMATED = "animated: only the first frame is restored"
 
-PIXEL_BYTES, DEEP_PIXEL_BYTES = 12, 24
-"""The memory that a pixel of 8 bits a channel takes at most, and one of 16."""
-
+# The memory that a pixel of 8 bits a channel takes at most, and one of 16.
+_PIXEL_BYTES, _DEEP_PIXEL_BYTES = 12, 24
 _METADATA_BYTES = 256 << 20
 _ALLOW_MORE = "scale it down, or allow more with --max-pixels"
 
 
 class PhotoError(Exception):
-    """The reason why a file can't be read or written as a photo, and what the user can do.
-
-    `read` and `write`, which know the file's name, turn it into a `DeblurError`.
-    """
+    """The reason why a file can't be read or written as a photo, and what the user can do. `read`
+    and `write`, which know the file's name, turn it into a `DeblurError`."""
 
 
 @dataclass(frozen=True)
 class ReadOptions:
     """Which photos are accepted. What is refused is refused before it is decoded."""
 
-    max_pixels: int = MAX_PIXELS  # fewer where one takes more memory than `PIXEL_BYTES`
+    max_pixels: int = MAX_PIXELS  # of 8 bits; fewer where one takes more memory
     keep_damaged: bool = False  # restore what is left of damaged JPEG and PNG files
 
     def check_file_size(self, file_bytes: int) -> None:
@@ -52,20 +46,28 @@ class ReadOptions:
             raise PhotoError(f"more than the {max_bytes / 1e6:.0f} MB allowed", _ALLOW_MORE)
 
     def check_size(
-        self, width: int, height: int, held_bytes: int = 0, *, pixel_bytes: int = PIXEL_BYTES
+        self,
+        width: int,
+        height: int,
+        held_bytes: int = 0,
+        *,
+        deep: bool = False,
+        pixel_bytes: int | None = None,
     ) -> None:
         """Raises PhotoError for a picture that is too large.
 
         Args:
             held_bytes: what its encoded or decoded pixels take in memory at once. No codec needs
                 many times what it encodes; only bombs do.
+            deep: it has more than 8 bits a channel.
             pixel_bytes: the memory that one pixel of its kind takes until it is written again.
         """
+        pixel_bytes = pixel_bytes or (_DEEP_PIXEL_BYTES if deep else _PIXEL_BYTES)
         pixels, what = width * height, f"{width}x{height} pixels"
         million, remedy = f"{self.max_pixels / 1e6:.3g} million", _ALLOW_MORE
         if pixels > self.max_pixels:
             reason = f"{what} are more than the {million} allowed"
-        elif pixel_bytes * pixels > PIXEL_BYTES * self.max_pixels + _METADATA_BYTES:
+        elif pixel_bytes * pixels > _PIXEL_BYTES * self.max_pixels + _METADATA_BYTES:
             taken = f"{pixel_bytes * pixels / 1e9:.1f} GB"
             reason = f"{what} of this kind take {taken} of memory, more than {million} of 8 bits"
         elif held_bytes > 0.6 * pixel_bytes * pixels + _METADATA_BYTES:
@@ -106,6 +108,12 @@ class Picture:
     cicp: tuple[int, int] | None = None
     orientation: int | None = None  # 1 to 8 as in EXIF; None where the EXIF data say it
     notes: tuple[str, ...] = ()  # what the user should know
+
+    @classmethod
+    def of(cls, format_: str, values: Samples) -> "Picture":
+        """A picture of ``(H, W)`` or ``(H, W, C)`` values; the last of 2 or 4 is alpha."""
+        values = values.reshape(*values.shape[:2], -1)
+        return cls(format_, np.ascontiguousarray(values), values.shape[2] % 2 == 0)
 
     @property
     def samples(self) -> Samples:
@@ -164,12 +172,6 @@ class Photo:
     def notes(self) -> tuple[str, ...]:
         """What the user should know: "animated: only the first frame is restored", say."""
         return self.picture.notes
-
-
-def channels_of(values: Samples) -> tuple[Samples, bool]:
-    """The channels of ``(H, W)`` or ``(H, W, 1 to 4)`` values, and whether one is alpha."""
-    values = values.reshape(*values.shape[:2], -1)
-    return np.ascontiguousarray(values), values.shape[2] % 2 == 0
 
 
 def to_uint8(values: Samples) -> npt.NDArray[np.uint8]:

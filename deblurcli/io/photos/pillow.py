@@ -5,22 +5,15 @@ import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from deblurcli.io.photos.metadata import Metadata
-from deblurcli.io.photos.photo import (
-    ANIMATED,
-    Encoding,
-    PhotoError,
-    Picture,
-    ReadOptions,
-    Samples,
-    bands,
-    channels_of,
-)
+from deblurcli.io.photos.photo import ANIMATED, Encoding, PhotoError, Picture, ReadOptions, bands
 
 _AVIF_QUALITY = 90
 _WEBP_QUALITY = 95
@@ -30,10 +23,8 @@ _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr
 
 @contextmanager
 def opened(file: BinaryIO, format_: str, options: ReadOptions) -> Iterator[Image.Image]:
-    """Opens a file of a known format, if it is not too large.
-
-    Not by `Image.open`: its limit of size is a global of 179 megapixels.
-    """
+    """Opens a file of a known format, if it is not too large. Not by `Image.open`: its limit of
+    size is a global of 179 megapixels."""
     if format_ not in Image.OPEN:
         Image.init()
     make, _ = Image.OPEN[format_]
@@ -80,15 +71,15 @@ def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
             values = imagecodecs.webp_decode(file.read())
         else:
             values = to_array(image)
-    channels, has_alpha = channels_of(values)
     comment = info.get("comment")
     comment = comment.encode() if isinstance(comment, str) else comment or None
     metadata = Metadata(info.get("exif"), info.get("xmp") or None, None, comment, info.get("dpi"))
     icc, encoding = icc or info.get("icc_profile") or None, Encoding(lossless=lossless)
-    return Picture(format_, channels, has_alpha, icc, metadata, encoding, notes=notes)
+    picture = Picture.of(format_, values)
+    return replace(picture, icc=icc, metadata=metadata, encoding=encoding, notes=notes)
 
 
-def to_array(image: Image.Image) -> Samples:
+def to_array(image: Image.Image) -> NDArray[np.uint8]:
     """The pixels as ``(H, W, C)`` uint8: grey, with or without alpha, RGB, RGBA or CMYK. They are
     copied in bands to save memory."""
     mode = image.mode

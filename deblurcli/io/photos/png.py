@@ -17,16 +17,7 @@ import numpy as np
 from deblurcli.io.photos.colour import SRGB_PRIMARIES, are_srgb_primaries, make_profile, with_cicp
 from deblurcli.io.photos.exif import readable_exif
 from deblurcli.io.photos.metadata import Metadata, iptc_of, photoshop_from_iptc
-from deblurcli.io.photos.photo import (
-    ANIMATED,
-    DAMAGED,
-    DEEP_PIXEL_BYTES,
-    PIXEL_BYTES,
-    Buffer,
-    Picture,
-    ReadOptions,
-    channels_of,
-)
+from deblurcli.io.photos.photo import ANIMATED, DAMAGED, Picture, ReadOptions
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -46,8 +37,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
 
     file.seek(len(SIGNATURE) + 8)
     width, height, depth, colour = struct.unpack(">IIBB", file.read(10))
-    pixel_bytes = PIXEL_BYTES if depth <= 8 else DEEP_PIXEL_BYTES
-    options.check_size(width, height, pixel_bytes=pixel_bytes)
+    options.check_size(width, height, deep=depth > 8)
     file.seek(len(SIGNATURE))
     encoded, critical = bytearray(SIGNATURE), list[tuple[bytes, slice]]()
     chunks: list[Chunk] = []
@@ -55,7 +45,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     while len(head := file.read(8)) == 8 and kind != b"IEND":
         length, kind = struct.unpack(">I4s", head)
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-            options.check_size(width, height, len(encoded) + length, pixel_bytes=pixel_bytes)
+            options.check_size(width, height, len(encoded) + length, deep=depth > 8)
             encoded += head
             critical.append((kind, slice(len(encoded), len(encoded) + length)))
             while piece := file.read(min(1 << 20, critical[-1][1].stop + 4 - len(encoded))):
@@ -77,16 +67,15 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
         decoded = imagecodecs.png_decode(encoded)
         notes.append(DAMAGED)
     del encoded  # it may be as large as the picture
-    channels, has_alpha = channels_of(decoded)
-    if transparent and (not has_alpha or colour in (4, 6)):
+    picture = Picture.of("PNG", decoded)
+    if transparent and (not picture.has_alpha or colour in (4, 6)):
         notes.append("its transparent colour is damaged: left out")
     elif len(transparent) > 1:
         notes.append("its transparent colour is given twice: one is left out")
     icc = None
     with suppress(zlib.error):
         icc = _decompress(by_kind.get(b"iCCP", b"").partition(b"\0")[2][1:]) or None
-    metadata = _read_metadata(chunks)
-    picture = Picture("PNG", channels, has_alpha, icc, metadata, notes=tuple(notes))
+    picture = replace(picture, icc=icc, metadata=_read_metadata(chunks), notes=tuple(notes))
     return _with_colours(picture, by_kind)
 
 
@@ -181,7 +170,7 @@ def _read_text(kind: bytes, data: bytes) -> tuple[bytes, bytes]:
     return b"", b""
 
 
-def encode(picture: Picture) -> list[Buffer]:
+def encode(picture: Picture) -> list[bytes | memoryview]:
     """The pieces of a PNG file."""
     import imagecodecs
 
@@ -193,7 +182,7 @@ def encode(picture: Picture) -> list[Buffer]:
     values = channels.ravel().reshape(channels.shape)
     encoded = memoryview(imagecodecs.png_encode(values, level=6, out=room))  # type: ignore[arg-type]
     header = len(SIGNATURE) + 8 + 13 + 4
-    pieces: list[Buffer] = [encoded[:header], *(metadata.parts or ())]
+    pieces: list[bytes | memoryview] = [encoded[:header], *(metadata.parts or ())]
     if metadata.parts is None:
         if picture.cicp is not None:
             pieces.append(chunk_bytes(b"cICP", bytes([*picture.cicp, 0, 1])))
@@ -218,7 +207,7 @@ def encode(picture: Picture) -> list[Buffer]:
     return [*pieces, encoded[header:]]
 
 
-def chunk_bytes(kind: bytes, data: Buffer) -> bytes:
+def chunk_bytes(kind: bytes, data: bytes | bytearray) -> bytes:
     """A chunk as it lies in a file."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 

@@ -14,17 +14,7 @@ from deblurcli.io.photos import exif, jpeg
 from deblurcli.io.photos.colour import are_srgb_primaries, make_profile
 from deblurcli.io.photos.exif import Field, Tags, directory_bytes, exif_bytes
 from deblurcli.io.photos.metadata import Metadata, iptc_of, photoshop_from_iptc
-from deblurcli.io.photos.photo import (
-    DEEP_PIXEL_BYTES,
-    PIXEL_BYTES,
-    Buffer,
-    Encoding,
-    PhotoError,
-    Picture,
-    ReadOptions,
-    Samples,
-    bands,
-)
+from deblurcli.io.photos.photo import Encoding, PhotoError, Picture, ReadOptions, Samples, bands
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
@@ -65,8 +55,7 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     bits, sample_format = tags.integer(_BITS, 1), tags.integer(_SAMPLE_FORMAT, 1)
     pieces = tags.integers(_STRIP_BYTES) + tags.integers(_TILE_BYTES)
     raw_bytes = width * height * tags.integer(_SAMPLES_PER_PIXEL, 1) * bits // 8
-    pixel_bytes = PIXEL_BYTES if bits <= 8 else DEEP_PIXEL_BYTES
-    options.check_size(width, height, max(sum(pieces), raw_bytes), pixel_bytes=pixel_bytes)
+    options.check_size(width, height, max(sum(pieces), raw_bytes), deep=bits > 8)
     if 0 in pieces:  # which would come out black
         raise ValueError("a part of its pixels is missing")
     tile_pixels = tags.integer(_TILE_WIDTH, 0) * tags.integer(_TILE_HEIGHT, 0)
@@ -162,7 +151,7 @@ def _read_pixels(page: "TiffPage", tags: Tags) -> tuple[Samples, bool]:
     return channels, has_alpha
 
 
-def encode(picture: Picture) -> list[Buffer]:
+def encode(picture: Picture) -> list[bytes | memoryview]:
     """The pieces of a TIFF file, in the byte order of the EXIF data, compressed with deflate if the
     input was compressed. Raises PhotoError for a picture too large for the format."""
     metadata, samples = picture.metadata, picture.channels
@@ -171,7 +160,7 @@ def encode(picture: Picture) -> list[Buffer]:
     height, width, count = samples.shape
     method = NONE if picture.encoding.compression == NONE else DEFLATE
     rows = max(1, _STRIP_BYTES_RAW // (width * count * samples.itemsize))
-    strips: list[Buffer] = []
+    strips: list[bytes | memoryview] = []
     for start in range(0, height, rows):
         strip = samples[start : start + rows]
         if method == DEFLATE:

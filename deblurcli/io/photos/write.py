@@ -13,16 +13,7 @@ from deblurcli.io.files import atomic_output
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import Grey
 from deblurcli.io.photos.metadata import Metadata
-from deblurcli.io.photos.photo import (
-    Buffer,
-    Encoding,
-    Photo,
-    PhotoError,
-    Picture,
-    Samples,
-    bands,
-    to_uint8,
-)
+from deblurcli.io.photos.photo import Encoding, Photo, PhotoError, Picture, Samples, bands, to_uint8
 
 
 @dataclass(frozen=True)
@@ -54,7 +45,7 @@ FORMATS = {
     "AVIF": Format("AVIF", (".avif",), grey_alpha=False, max_px=65536),
 }
 
-_ENCODERS: dict[str, Callable[[Picture], Iterable[Buffer]]] = {
+_ENCODERS: dict[str, Callable[[Picture], Iterable[bytes | memoryview]]] = {
     "PNG": png.encode,
     "TIFF": tiff.encode,
     "HEIF": heif.encode,
@@ -97,13 +88,11 @@ def write(
         format: a name as in `Photo.format` or a suffix; by default that of `target`, or the
             input's where there is none.
         strip: leave out all metadata but the colour profile and the resolution.
-        overwrite: whether an existing file may be replaced.
         use_up: the photo is no longer needed: its memory may be changed, and its pixels may have
             been restored in place. Else its channels are copied.
 
-    Raises:
-        UsageError: the format is unknown, or the file exists and `overwrite` is false.
-        DeblurError: the file can't be written, or the format can't hold a picture that large.
+    Raises UsageError where the format is unknown, or the file exists and `overwrite` is false,
+    DeblurError where it can't be written, or the format can't hold a picture that large.
     """
     if restored.shape != photo.pixels.shape or restored.dtype != photo.pixels.dtype:
         wanted = f"{photo.pixels.shape} {photo.pixels.dtype}"
@@ -130,7 +119,7 @@ def write(
 
 def _encode(
     photo: Photo, restored: Samples, name: str, strip: bool, subject: Path
-) -> Iterable[Buffer]:
+) -> Iterable[bytes | memoryview]:
     def warn(text: str) -> None:
         logger.warning("%s: %s", subject, text)
 

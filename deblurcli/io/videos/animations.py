@@ -49,11 +49,9 @@ def restore_animation(  # noqa: PLR0912, PLR0915 - one page, from file to file
     options: ClipOptions | None = None,
     **changes: Any,
 ) -> VideoResult:
-    """Restores every frame of an animated GIF, WebP, PNG or AVIF and writes one of these.
-
-    `restore` gets frames of (H, W, 3) uint8; transparency is kept beside them. All else is as in
-    `restore_video`; of the options `strip`, `overwrite` and `progress` apply.
-    """
+    """Restores every frame of an animated GIF, WebP, PNG or AVIF and writes one of these. `restore`
+    gets frames of (H, W, 3) uint8; transparency is kept beside them. All else is as in
+    `restore_video`; of the options `strip`, `overwrite` and `progress` apply."""
     source, target = Path(source), Path(target)
     options = replace(options or ClipOptions(), **changes)
     output_format = ANIMATION_FORMATS.get(target.suffix.lower())
@@ -128,11 +126,9 @@ def restore_animation(  # noqa: PLR0912, PLR0915 - one page, from file to file
 
 
 class StillPalettes:
-    """Reduces pictures to 256 colours so that what stands still does not flicker.
-
-    A frame takes the palette of the one before it as long as that fits; and colours between two
-    of the palette are mixed by a fixed pattern, which does not crawl as error diffusion does.
-    """
+    """Reduces pictures to 256 colours so that what stands still does not flicker. A frame takes the
+    palette of the one before it as long as that fits; and colours between two of the palette are
+    mixed by a fixed pattern, which does not crawl as error diffusion does."""
 
     def __init__(self) -> None:
         self._palette: Image.Image | None = None

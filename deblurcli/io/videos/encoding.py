@@ -5,8 +5,8 @@ import struct
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from av.codec.codec import Codec, UnknownCodecError, find_best_pix_fmt_of_list
-from av.video.format import VideoFormat
+from av import Codec, VideoFormat
+from av.codec.codec import UnknownCodecError, find_best_pix_fmt_of_list
 
 from deblurcli.errors import DeblurError, UsageError
 from deblurcli.io.options import ClipOptions

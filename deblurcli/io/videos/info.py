@@ -9,9 +9,9 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+from av import VideoStream
 from av.container import InputContainer
 from av.stream import Disposition, Stream
-from av.video.stream import VideoStream
 from PIL import Image, ImageSequence
 
 from deblurcli.errors import AnyPath, DeblurError, cannot_read
@@ -23,6 +23,7 @@ CONTAINERS = {
 }
 """Containers that are written, by the ending of the output."""
 
+ENCRYPTED = ("is encrypted against copying", "give a copy that is not")
 _MICROSECONDS = 1_000_000
 
 
@@ -56,10 +57,8 @@ def describe(container: InputContainer, stream: VideoStream) -> VideoInfo:
 
 
 def open_video(source: AnyPath) -> InputContainer:
-    """Opens `source` for reading; the caller closes it.
-
-    Raises DeblurError where it is missing, not readable, no video, or damaged in its header.
-    """
+    """Opens `source` for reading; the caller closes it. Raises DeblurError where it is missing, not
+    readable, no video, or damaged in its header."""
     path = Path(source)
     # The full path keeps a name such as "a:b.mp4" from being taken for a network address.
     name = os.fspath(path.absolute())
@@ -88,10 +87,8 @@ def open_video(source: AnyPath) -> InputContainer:
 
 
 def video_stream(container: InputContainer, source: AnyPath) -> VideoStream:
-    """The stream to restore: the first video that is not merely a cover picture.
-
-    Raises DeblurError where there is none, or its codec is unknown.
-    """
+    """The stream to restore: the first video that is not merely a cover picture. Raises DeblurError
+    where there is none, or its codec is unknown."""
     streams = [s for s in container.streams.video if not is_cover(s)]
     if not streams:
         kinds = sorted({s.type for s in container.streams if s.type != "video"})
@@ -103,14 +100,10 @@ def video_stream(container: InputContainer, source: AnyPath) -> VideoStream:
     if not stream.width or not stream.height or stream.format is None:
         with suppress(av.FFmpegError, StopIteration):
             if next(container.demux(stream)).has_sidedata("encryption_info"):
-                raise encrypted(source)
+                raise DeblurError(source, *ENCRYPTED)
         reason = "its video can't be decoded: no picture size in it"
         raise DeblurError(source, reason, "copy it again")
     return stream
-
-
-def encrypted(source: AnyPath) -> DeblurError:
-    return DeblurError(source, "is encrypted against copying", "give a copy that is not")
 
 
 def is_cover(stream: Stream) -> bool:

@@ -13,10 +13,8 @@ T = TypeVar("T")
 
 
 def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Yields `items`, which a thread produces up to `depth` ahead; closing ends the thread.
-
-    An exception of `items` is raised here, after the items before it.
-    """
+    """Yields `items`, which a thread produces up to `depth` ahead; closing ends the thread. An
+    exception of `items` is raised here, after the items before it."""
     source, end = iter(items), object()
     thread = ThreadPoolExecutor(1, "deblur-decode")
     ahead: deque[Future[T | object]] = deque()
@@ -34,11 +32,9 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
 
 @contextmanager
 def write_behind(write: Callable[[T], None], depth: int) -> Iterator[Callable[[T], None]]:
-    """Gives a function that hands items to `write` in a thread, in order.
-
-    It waits while `depth` of them are waiting, and raises what `write` raised. On leaving, all is
-    written; what waits is thrown away if the body raised.
-    """
+    """Gives a function that hands items to `write` in a thread, in order. It waits while `depth` of
+    them are waiting, and raises what `write` raised. On leaving, all is written; what waits is
+    thrown away if the body raised."""
     thread = ThreadPoolExecutor(1, "deblur-encode")
     waiting: deque[Future[None]] = deque()
 

@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
+from av import VideoFrame, VideoStream
 from av.buffer import Buffer
-from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
-from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 Pixels = NDArray[Any]
@@ -68,9 +67,7 @@ class Colour:
 
 def to_rgb(frame: VideoFrame, bits: int, reformatter: VideoReformatter) -> VideoFrame:
     """The frame in RGB of 8 or 16 bits, the caller's own; time stamps and side data come along.
-
-    `reformatter` is for one thread, and quick where frames are alike.
-    """
+    `reformatter` is for one thread, and quick where frames are alike."""
     matrix = matrix_of(frame.colorspace, frame.width, frame.height)
     rgb = reformatter.reformat(
         frame,
@@ -85,10 +82,8 @@ def to_rgb(frame: VideoFrame, bits: int, reformatter: VideoReformatter) -> Video
 
 
 class PixelWriter:
-    """Turns RGB frames into those of an encoder, of its size and format. For one thread.
-
-    `colour` are the tags of the output; the unspecified ones are guessed as on reading.
-    """
+    """Turns RGB frames into those of an encoder, of its size and format. For one thread. `colour`
+    are the tags of the output; the unspecified ones are guessed as on reading."""
 
     def __init__(self, width: int, height: int, pixel_format: str, colour: Colour) -> None:
         self._width, self._height, self._format = width, height, pixel_format
@@ -96,11 +91,9 @@ class PixelWriter:
         self._matrix = matrix_of(colour.matrix, width, height)
 
     def from_rgb(self, frame: VideoFrame, original: VideoFrame | None = None) -> VideoFrame:
-        """The restored RGB `frame` as the encoder takes it.
-
-        What RGB could not hold of the `original`, as it was decoded, is added again; not where the
-        output has another size or range.
-        """
+        """The restored RGB `frame` as the encoder takes it. What RGB could not hold of the
+        `original`, as it was decoded, is added again; not where the output has another size or
+        range."""
         converted = self._convert(frame)
         if (
             original is not None

@@ -1,7 +1,5 @@
 """Decoding a video: its frames in RGB, the packets beside them, and what is damaged."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -9,9 +7,8 @@ from fractions import Fraction
 from math import inf
 
 import av
-from av.packet import Packet
+from av import Packet, VideoFrame
 from av.stream import Stream
-from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from deblurcli.errors import AnyPath, DeblurError, UsageError
@@ -33,7 +30,7 @@ class Step:
     with their times in the output; and the frame as it was decoded, where RGB can't hold all."""
 
     frame: VideoFrame | None
-    packets: list[Packet[Stream]] = field(default_factory=list)
+    packets: "list[Packet[Stream]]" = field(default_factory=list)
     original: VideoFrame | None = None
 
 
@@ -117,10 +114,8 @@ class VideoReader:
 
     def steps(self, copied: Collection[int] = ()) -> Iterator[Step]:
         """Yields the frames in the order of their times, and a last step without one; beside them
-        the packets of the streams with the `copied` indices.
-
-        Raises DeblurError where not one frame can be decoded, or the file is encrypted.
-        """
+        the packets of the streams with the `copied` indices. Raises DeblurError where not one frame
+        can be decoded, or the file is encrypted."""
         # Decoding several frames at once would lose good frames beside a damaged one.
         self.stream.thread_type = "SLICE"
         bits = max((component.bits for component in self.stream.format.components), default=8)
@@ -206,7 +201,7 @@ class VideoReader:
         else:
             self.container.seek(int(self.origin * 1_000_000))
 
-    def _decode(self, copied: Collection[int]) -> Iterator[Packet[Stream] | VideoFrame]:
+    def _decode(self, copied: Collection[int]) -> "Iterator[Packet[Stream] | VideoFrame]":
         """The frames from here to the end of the part, with a time each, and the packets of the
         copied streams between them."""
         video, tick = self.stream, self.tick
@@ -241,7 +236,7 @@ class VideoReader:
                 last_pts = frame.pts
                 yield frame
 
-    def _demux(self, copied: Collection[int]) -> Iterator[Packet[Stream]]:
+    def _demux(self, copied: Collection[int]) -> "Iterator[Packet[Stream]]":
         """The packets up to the end of the part, and at the end one that empties the decoder."""
         wanted = [s for s in self.container.streams if s.index in copied]
         running = {self.stream.index, *copied}
@@ -257,7 +252,7 @@ class VideoReader:
                 self._is_finished = True
                 return
             if packet.has_sidedata("encryption_info"):
-                raise info.encrypted(self._source)
+                raise DeblurError(self._source, *info.ENCRYPTED)
             # An empty packet's own index is 0, whatever stream it ends.
             index = packet.stream.index
             self._seen_packets += index == self.stream.index and packet.size > 0

@@ -27,12 +27,7 @@ from deblurcli.io.videos.info import container_of
 from deblurcli.io.videos.overlap import read_ahead, write_behind
 from deblurcli.io.videos.pixels import RGB16, Colour, Pixels, frame_like, frame_of, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.segments import (
-    SEGMENT_FRAMES,
-    SegmentStore,
-    open_segments,
-    part_folder_of,
-)
+from deblurcli.io.videos.segments import SEGMENT_FRAMES, SegmentStore, open_segments
 from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.streams import choose_copied_streams
 from deblurcli.io.videos.writing import Picture, open_writer
@@ -68,14 +63,12 @@ def restore_video(
     decode and encode; memory does not grow with the length of the video.
 
     Args:
-        source: a video file.
         target: the file to write; its ending says which container.
         restore: restores one frame; must not change what it is given.
         options: `ClipOptions`, which can also be given one by one, as ``crf=18``: `changes`.
 
-    Raises:
-        UsageError: `target` exists, or the options don't fit each other.
-        DeblurError: `source` holds no video that can be decoded, or `target` can't be written.
+    Raises UsageError where `target` exists, or the options don't fit each other, DeblurError where
+    `source` holds no video that can be decoded, or `target` can't be written.
     """
     source, target = Path(source), Path(target)
     options = replace(options or ClipOptions(), **changes)
@@ -111,10 +104,8 @@ def restore_frames(
     **changes: Any,
 ) -> VideoResult:
     """Restores numbered pictures, in order and all of one size, and writes them as one video.
-
     `read` gives the pixels of one of them. All else is as in `restore_video`; a picture that can't
-    be read or has another size raises DeblurError.
-    """
+    be read or has another size raises DeblurError."""
     target, options = Path(target), replace(options or ClipOptions(), **changes)
     container = container_of(target)
     fps = 30.0 if options.fps is None else options.fps
@@ -160,12 +151,10 @@ def restore_to_frames(
     options: ClipOptions | None = None,
     **changes: Any,
 ) -> VideoResult:
-    """Restores a video and writes its frames, upright, as pictures into `folder`.
-
-    They are called ``frame-000001.png`` and so on. 8 bits stay 8, more become 16 in PNG. Until all
-    are there, they lie in ``FOLDER.part``. A folder that may be overwritten is replaced if it holds
-    only such frames, else UsageError is raised. All else is as in `restore_video`.
-    """
+    """Restores a video and writes its frames, upright, as pictures into `folder`. They are called
+    ``frame-000001.png`` and so on. 8 bits stay 8, more become 16 in PNG. Until all are there, they
+    lie in ``FOLDER.part``. A folder that may be overwritten is replaced if it holds only such
+    frames, else UsageError is raised. All else is as in `restore_video`."""
     source, folder = Path(source), Path(folder)
     options = replace(options or ClipOptions(), **changes)
     suffix = options.suffix
@@ -202,7 +191,7 @@ def restore_to_frames(
             real, by = Path(os.path.realpath(folder)), options.restored_by
             output = [suffix, repr(reader.part)]
             with open_segments([source], folder, by, output, needs_folder=True) as segments:
-                unfinished = part_folder_of(folder) / "frames"
+                unfinished = segments.folder / "frames"
                 if not segments.count:
                     shutil.rmtree(unfinished, ignore_errors=True)
                 unfinished.mkdir(exist_ok=True)
@@ -217,11 +206,9 @@ def restore_to_frames(
 
 
 def encode_png(pixels: Pixels, colour: Colour | None = None) -> bytes:
-    """`pixels` (H, W, 3) uint8 or uint16 as a PNG file of as many bits.
-
-    With `colour` of a wide gamut or high dynamic range the file says so; other video colours
-    are what viewers take for granted.
-    """
+    """`pixels` (H, W, 3) uint8 or uint16 as a PNG file of as many bits. With `colour` of a wide
+    gamut or high dynamic range the file says so; other video colours are what viewers take for
+    granted."""
     png = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
     if colour is None or not (colour.primaries in _WIDE_GAMUTS or colour.transfer in _HDR):
         return png

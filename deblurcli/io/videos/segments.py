@@ -39,14 +39,12 @@ class EncodedPacket(NamedTuple):
 
 
 class SegmentStore:
-    """The finished segments of one output, in a folder beside it; without a folder none are kept.
+    """The finished segments of one output, in a folder beside it, if they are kept. `count` says
+    how many an earlier run has finished."""
 
-    `count` says how many an earlier run has finished.
-    """
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
-        self.count = len(list(folder.glob("segment-??????"))) if folder else 0
+    def __init__(self, folder: Path, *, is_kept: bool) -> None:
+        self.folder, self._is_kept = folder, is_kept
+        self.count = len(list(folder.glob("segment-??????"))) if is_kept else 0
 
     def has(self, frame_number: int) -> bool:
         """Whether that frame, counted from 0, lies in a segment of an earlier run."""
@@ -54,8 +52,7 @@ class SegmentStore:
 
     def load(self, number: int) -> list[EncodedPacket]:
         """The packets of a finished segment, in the order of the encoder."""
-        assert self._folder is not None
-        with np.load(self._folder / f"segment-{number:06}") as kept:
+        with np.load(self.folder / f"segment-{number:06}") as kept:
             heads, data = kept["heads"].tolist(), io.BytesIO(kept["data"])
         return [
             EncodedPacket(pts, dts, duration, bool(is_keyframe), data.read(size))
@@ -71,34 +68,27 @@ class SegmentStore:
     def save_state(self, number: int, state: Mapping[str, NDArray[np.float32]]) -> None:
         """Keeps what the frames after a segment need of those before; only of the last two."""
         self._write(f"state-{number:06}", state)
-        if self._folder is not None:
-            (self._folder / f"state-{number - 2:06}").unlink(missing_ok=True)
+        if self._is_kept:  # else the folder is another run's
+            (self.folder / f"state-{number - 2:06}").unlink(missing_ok=True)
 
     def load_state(self, number: int) -> dict[str, NDArray[np.float32]]:
         """What `save_state` kept; empty where it is gone."""
-        assert self._folder is not None
         try:
-            with np.load(self._folder / f"state-{number:06}") as kept:
+            with np.load(self.folder / f"state-{number:06}") as kept:
                 return dict(kept)
         except (OSError, ValueError, BadZipFile):
             return {}
 
     def _write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Writes a file that is on the disk before it gets its name."""
-        if self._folder is None:
+        if not self._is_kept:
             return
-        new = self._folder / f"new-{name}"  # packets and states are written by two threads
+        new = self.folder / f"new-{name}"  # packets and states are written by two threads
         with new.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
-        new.replace(self._folder / name)
-
-
-def part_folder_of(target: Path) -> Path:
-    """The folder beside `target`, or beside what that links to, in which unfinished work lies."""
-    real = Path(os.path.realpath(target))
-    return real.with_name(f"{real.name}.part")
+        new.replace(self.folder / name)
 
 
 @contextmanager
@@ -122,7 +112,8 @@ def open_segments(
         restored_by, output: name all that decides how the frames are restored and written; with
             None nothing is kept.
     """
-    folder = part_folder_of(target)
+    real = Path(os.path.realpath(target))
+    folder = real.with_name(f"{real.name}.part")
     lock, note = filelock.FileLock(folder / "lock"), folder / "description.json"
     try:
         folder.mkdir(exist_ok=True)
@@ -132,7 +123,7 @@ def open_segments(
             raise DeblurError(target, "is being written by another run", "wait for it") from error
         if needs_folder:
             raise cannot_write(target, OSError(*error.args)) from error
-        yield SegmentStore()
+        yield SegmentStore(folder, is_kept=False)
         return
     is_done = False
     try:
@@ -149,7 +140,7 @@ def open_segments(
         for path in (*stale, *folder.parent.glob(parts)):
             path.unlink(missing_ok=True)
         note.write_text(wanted, "utf-8")
-        store = SegmentStore(folder if restored_by is not None else None)
+        store = SegmentStore(folder, is_kept=restored_by is not None)
         if store.count:
             frames = store.count * SEGMENT_FRAMES
             logger.warning("%s: goes on after %d frames of an earlier run", target, frames)

@@ -13,20 +13,15 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import av
-from av.audio.stream import AudioStream
+from av import AudioStream, Packet, VideoStream
 from av.container import Container, InputContainer, OutputContainer
-from av.packet import Packet
 from av.stream import AttachmentStream, Stream
 from av.subtitles.stream import SubtitleStream
-from av.video.stream import VideoStream
 
 from deblurcli.io.videos.info import fraction_of, is_cover, open_video
-
-if TYPE_CHECKING:
-    from av.container.core import Chapter
 
 _STALE_TAGS = frozenset(
     {"major_brand", "minor_version", "compatible_brands", "encoder", "duration", "vendor_id"}
@@ -96,10 +91,8 @@ class CopiedStreams:
 def choose_copied_streams(
     container: InputContainer, video: VideoStream, container_format: str, *, strip: bool = False
 ) -> CopiedStreams:
-    """Decides which streams beside `video` a file of `container_format` can hold.
-
-    With `strip`, telemetry (places, mostly) and cover pictures stay behind.
-    """
+    """Decides which streams beside `video` a file of `container_format` can hold. With `strip`,
+    telemetry (places, mostly) and cover pictures stay behind."""
     copied = CopiedStreams()
     for stream in container.streams:
         codec, has_cover = _codec_of(stream), is_cover(stream)
@@ -248,7 +241,7 @@ def clean_tags(tags: Mapping[str, str], *, strip: bool = False) -> dict[str, str
 
 def copy_chapters(source: Container, output: Container, time_range: TimeRange) -> None:
     """Copies the chapters that lie within `time_range`, shortened at its ends."""
-    chapters: list[Chapter] = []
+    chapters = []
     for chapter in source.chapters():
         tick = fraction_of(chapter["time_base"]) or Fraction(1, 1_000_000)
         start = max(chapter["start"] * tick, time_range.start)

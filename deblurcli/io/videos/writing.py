@@ -1,7 +1,5 @@
 """Writing a restored video: encoding its frames, and everything else of the input beside them."""
 
-from __future__ import annotations
-
 import math
 import os
 import re
@@ -15,12 +13,9 @@ from pathlib import Path
 from typing import cast
 
 import av
-from av.codec.context import CodecContext
+from av import CodecContext, Packet, VideoCodecContext, VideoStream
 from av.container import OutputContainer
-from av.packet import Packet
 from av.stream import Stream
-from av.video.codeccontext import VideoCodecContext
-from av.video.stream import VideoStream
 
 from deblurcli.errors import DeblurError, UsageError, logger
 from deblurcli.io.files import atomic_output
@@ -56,13 +51,11 @@ def open_writer(
     picture: Picture,
     options: ClipOptions,
     part: streams.TimeRange | None = None,
-) -> Iterator[VideoWriter]:
+) -> "Iterator[VideoWriter]":
     """Gives the writer of `target`, a video that is made of `sources` or `part` of one; what an
-    earlier run of the same description has finished is taken over.
-
-    Raises UsageError where `target` exists and may not be overwritten, its container can't hold the
-    codec, or the encoder can't be used, DeblurError where `target` can't be written.
-    """
+    earlier run of the same description has finished is taken over. Raises UsageError where `target`
+    exists and may not be overwritten, its container can't hold the codec, or the encoder can't be
+    used, DeblurError where `target` can't be written."""
     output = [repr(encoding), repr(picture), *([] if part is None else [repr(part)])]
     with atomic_output(target, overwrite=options.overwrite) as path:
         try:
@@ -81,12 +74,10 @@ def open_writer(
 
 
 class VideoWriter:
-    """Writes one video file, for one thread at a time; `open_writer` makes it.
-
-    Packets of copied streams wait until the encoder has reached their time, so that the file is
-    well interleaved however far the encoder is behind. `segments` keeps what is finished, and has
-    what an earlier run finished.
-    """
+    """Writes one video file, for one thread at a time; `open_writer` makes it. Packets of copied
+    streams wait until the encoder has reached their time, so that the file is well interleaved
+    however far the encoder is behind. `segments` keeps what is finished, and has what an earlier
+    run finished."""
 
     def __init__(
         self, path: Path, encoding: Encoding, picture: Picture, segments: SegmentStore
@@ -200,7 +191,7 @@ class VideoWriter:
         frame.pts, frame.time_base = pts - self._first_pts, self._time_base
         self._take(self._encoder.encode(frame))
 
-    def _take(self, packets: Sequence[Packet[VideoStream]]) -> None:
+    def _take(self, packets: "Sequence[Packet[VideoStream]]") -> None:
         """Writes what the encoder gives, and remembers it for the segment."""
         for packet in packets:
             pts = self._first_pts + (packet.pts or 0)
