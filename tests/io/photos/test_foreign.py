@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from deblurcli.errors import DECODER_ERRORS, DeblurError
 from deblurcli.io import photos
-from deblurcli.io.photos import ReadOptions
+from deblurcli.io.photos import ReadOptions, heif
 
 KEEP = ReadOptions(keep_damaged=True)
 
@@ -190,6 +190,25 @@ def test_a_file_far_too_large_for_its_picture_is_not_read(kind: str, tmp_path: P
         with pytest.raises(DeblurError, match=r"572 MB are too much for 80x6[04] pixels"):
             photos.read(file)
         assert file.given < 100_000
+
+
+def test_a_large_heic_is_written_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one piece, what libx265 writes of large noisy photos is more than libde265 reads."""
+
+    def slice_sizes(data: bytes) -> list[int]:
+        place, sizes = data.index(b"mdat") + 4, []
+        while place < len(data):
+            sizes.append(int.from_bytes(data[place : place + 4], "big"))
+            place += 4 + sizes[-1]
+        return sizes
+
+    photo = read(saved(Image.fromarray(smooth(300, 200)), "HEIF").getvalue())
+    whole = written(photo, photo.pixels)
+    monkeypatch.setattr(heif, "_SLICE_PIXELS", 20_000)
+    sliced = written(photo, photo.pixels)
+    assert [len(slice_sizes(file.getvalue())) for file in (whole, sliced)] == [1, 3]
+    difference = read(sliced).pixels.astype(int) - read(whole).pixels
+    assert np.abs(difference).mean() < 0.5
 
 
 class Endless(io.RawIOBase):
