@@ -41,18 +41,12 @@ class Job:
 
 @dataclass
 class Plan:
-    """What a run will do, in natural order.
-
-    Attributes:
-        done: jobs whose target exists already, left out as ``--skip-existing`` asked.
-        failed: inputs that can't even be found.
-        kinds: of all that the inputs hold, other machines' shards included.
-    """
+    """What a run will do, in natural order."""
 
     jobs: list[Job] = field(default_factory=list)
-    done: list[Job] = field(default_factory=list)
-    failed: list[tuple[Job, DeblurError]] = field(default_factory=list)
-    kinds: set[media.Kind] = field(default_factory=set)
+    done: list[Job] = field(default_factory=list)  # left out, as their target exists already
+    failed: list[tuple[Job, DeblurError]] = field(default_factory=list)  # what can't be found
+    kinds: set[media.Kind] = field(default_factory=set)  # of all jobs, other shards included
 
 
 def plan(
@@ -84,9 +78,8 @@ def plan(
         shard: (i, n) takes the i-th, the i+n-th and so on of all jobs, i from 1: machines that
             see the same folders share the work without talking to each other.
 
-    Raises UsageError where two jobs would write the same file, or one would replace an input or,
-    unless `overwrite`, a file; NothingToDoError where the folders hold nothing to process;
-    DeblurError where the folder of a single output is missing.
+    Raises UsageError where two jobs would write one file, or a job replace an input or, unless
+    `overwrite`, a file; NothingToDoError for empty folders; DeblurError for a missing one.
     """
     output = PIPE if output == "/dev/stdout" else output
     is_pipe = PIPE in inputs or output == PIPE

@@ -65,11 +65,8 @@ def run(
 ) -> Generator[Outcome, None, None]:
     """Does `jobs` on the cluster that ``RAY_ADDRESS`` names, else on a local one, and yields what
     became of each, in the order in which they end; `workers` at once, by default one for each GPU,
-    or for every 4 CPUs.
-
-    Raises UsageError where Ray is missing, or a job uses a pipe; WeightsError or DeviceError where
-    the workers can't load the network.
-    """
+    or for every 4 CPUs. Raises UsageError where Ray is missing, or a job uses a pipe; WeightsError
+    or DeviceError where the workers can't load the network."""
     try:
         import ray
     except ImportError as error:

@@ -183,9 +183,6 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
             response.set_cookie("token", options.token, httponly=True, samesite="strict")
         return response
 
-    async def list_weights(_: Request) -> Response:
-        return JSONResponse({"weights": usable})
-
     async def add_photo(request: Request) -> Response:
         name = PurePath(request.query_params.get("name") or "photo").name
         weights = request.query_params.get("weights") or default
@@ -239,7 +236,7 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
 
     routes = [
         Route("/", show_page),
-        Route("/api/weights", list_weights),
+        Route("/api/weights", lambda _: JSONResponse({"weights": usable})),
         Route("/api/photos", add_photo, methods=["POST"]),
         Route("/api/photos/{id}", tell),
         Route("/api/photos/{id}", forget, methods=["DELETE"]),

@@ -135,12 +135,10 @@ app.add_typer(weights.app, name="weights", context_settings=SETTINGS)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line and gives its exit code; see the table in docs/command-line.md.
+    """Runs one command line, the words after ``deblur``, by default those of the process.
 
-    With ``--json`` standard output gets one document, whatever happens.
-
-    Args:
-        arguments: the words after ``deblur``; those of the process when None.
+    Gives the exit code, as in docs/command-line.md. With ``--json`` standard output gets one
+    document, whatever happens.
     """
     prepare_process()
     words = list(sys.argv[1:] if arguments is None else arguments)

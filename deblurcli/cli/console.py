@@ -33,11 +33,8 @@ class StderrHandler(logging.Handler):
 
 
 def start(*, quiet: bool, verbose: int) -> None:
-    """Sets how much is said: with ``-q`` errors only, with ``-v`` also the steps taken.
-
-    ``-vv`` shows the warnings of the libraries underneath as well. Of several processes that
-    torchrun started, the first one speaks.
-    """
+    """Sets how much is said: with ``-q`` errors only, with ``-v`` also the steps taken, with
+    ``-vv`` also warnings of the libraries underneath. Of torchrun's processes the first speaks."""
     quiet = quiet or os.environ.get("RANK", "0") != "0"
     logger.handlers = [StderrHandler()]
     logger.setLevel(logging.ERROR if quiet else logging.INFO if verbose else logging.WARNING)

@@ -34,15 +34,9 @@ T = TypeVar("T")
 
 
 def about(heading: str | None, text: str, metavar: str | None, *names: str, **details: Any) -> Any:
-    """What Typer is told of an option.
-
-    Args:
-        heading: what help puts it under; None is that of its group.
-        text: for help.
-        metavar: what help calls the value, if there is one.
-        names: a short one, such as ``-o``; and the long one, where it is not the parameter's.
-        details: as of `typer.Option`.
-    """
+    """What Typer is told of an option: the heading in help (None is that of its group), a text for
+    help, what that calls the value, a short name such as ``-o`` and the long one where it is not
+    the parameter's, and details as of `typer.Option`."""
     details |= {"help": text, "metavar": metavar, "rich_help_panel": heading}
     return typer.Option(..., *names, **details)
 

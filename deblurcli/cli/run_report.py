@@ -22,16 +22,11 @@ BAR = "{l_bar}{bar}| {n:.1f}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"
 
 
 class RunReport:
-    """Tells the user what happens and, when it is left, what failed and why.
-
-    Attributes:
-        deblurrer: what computes, for the JSON document.
-        outcomes: what became of each job so far.
-    """
+    """Tells the user what happens and, when it is left, what failed and why."""
 
     def __init__(self, plan: Plan, *, json: bool = False) -> None:
         self.plan, self.json = plan, json
-        self.deblurrer: Deblurrer | None = None
+        self.deblurrer: Deblurrer | None = None  # what computes, for the JSON document
         self.outcomes = [Outcome(job, "skipped") for job in plan.done]
         self.outcomes += [Outcome(job, "failed", error) for job, error in plan.failed]
         self.start = time.perf_counter()

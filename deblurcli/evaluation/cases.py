@@ -77,14 +77,10 @@ class Case:
 def find_cases(
     roots: Sequence[str | os.PathLike[str]], split: str | None = "test", blur: str = "both"
 ) -> list[Case]:
-    """The pictures of data sets: Köhler's, or any layout that `find_pairs` knows, which also says
-    what may be raised.
+    """The pictures of data sets, of Köhler's or any layout that `find_pairs` knows; takes and
+    raises what that and `keep_blur` do.
 
-    Args:
-        roots: the sets' folders. Where two hold the same kind, their sets are named after the
-            folders as well.
-        split: the part to take where a set has parts; None takes all.
-        blur: which of GOPRO's kinds to take: linear, gamma or both.
+    Where two `roots` hold the same kind, their sets are named after the folders as well.
     """
     found: dict[Path, list[Case]] = {}
     for root in map(Path, roots):

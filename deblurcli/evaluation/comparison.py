@@ -102,8 +102,8 @@ def write_comparison(
 
     Args:
         sharp: the ground truth, which PSNR and SSIM (with the extra ``eval``) are given against.
-        labels: other names than Before, After and Sharp; no figures are given then, because the
-            third need not be the truth.
+        labels: other names than Before, After and Sharp; without figures, as the third may be no
+            truth.
         one_file: never a folder; pictures are made smaller instead, which the page says.
         on_progress: is told how many of how many sliders are made.
 

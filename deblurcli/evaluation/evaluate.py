@@ -1,8 +1,6 @@
-"""How good a method is: pictures restored and held against their sharp ones.
+"""How good a method is: pictures, restored here or by something else, against their sharp ones.
 
-    for score in score_cases([BLURRED, method_of(deblurrer)], find_cases([Path("GOPRO")])): …
-
-So can pictures be that something else made (`results_of`).
+for score in score_cases([BLURRED, method_of(deblurrer)], find_cases([Path("GOPRO")])): …
 """
 
 import hashlib

@@ -24,7 +24,6 @@ from deblurcli.errors import UsageError, already_exists, cannot_write
 from deblurcli.io.files import atomic_output
 
 MAX_EMBEDDED_BYTES = 14 * 2**20  # what all pictures of one file may take; as base64 a third more
-
 TILE_PX = 1024
 MAX_WHOLE_PX = 2048  # pictures that are larger come in tiles, with an overview
 

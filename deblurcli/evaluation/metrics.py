@@ -45,11 +45,9 @@ class Metric(Column):
 def psnr(restored: Image, sharp: Image) -> float:
     """Peak signal-to-noise ratio in dB over all pixels and channels; inf where they are equal.
     Raises ValueError where the arrays are not uint8 RGB of one size."""
-    for image in (restored, sharp):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"(H, W, 3) uint8 wanted, not {image.shape} {image.dtype}")
-    if restored.shape != sharp.shape:
-        raise ValueError(f"images of one size wanted, not {restored.shape} and {sharp.shape}")
+    shapes, dtypes = {restored.shape, sharp.shape}, {restored.dtype, sharp.dtype}
+    if len(shapes) > 1 or restored.shape[2:] != (3,) or dtypes != {np.dtype(np.uint8)}:
+        raise ValueError(f"(H, W, 3) uint8 of one size wanted, not {shapes} of {dtypes}")
     difference = restored.astype(np.float64) - sharp
     return decibels(float(np.mean(np.square(difference))))
 

@@ -20,10 +20,9 @@ from deblurcli.io.files import atomic_output
 class Score:
     """One picture, restored by one method, against its sharp one.
 
-    Its figures are those of the metrics (`deblurcli.evaluation.metrics`), and, where they are
-    known, ``seconds`` (wall-clock time of restoring, without reading and writing), ``peak_mib``
-    (the most memory in use meanwhile), ``identity_psnr_db`` (the sharp picture, restored, against
-    itself) and what the data set's scorer adds.
+    Its figures are those of the metrics, and, where they are known, ``seconds`` (wall-clock time of
+    restoring, without reading and writing), ``peak_mib`` (the most memory in use meanwhile),
+    ``identity_psnr_db`` (the sharp picture, restored, against itself) and what a scorer adds.
     """
 
     set_name: str
