@@ -44,10 +44,6 @@ def start(*, quiet: bool, verbose: int) -> None:
         warnings.simplefilter("ignore")
 
 
-def is_quiet() -> bool:
-    return not logger.isEnabledFor(logging.WARNING)
-
-
 def make_group(text: str) -> typer.Typer:
     """Makes a group of commands; without one of them it shows its help, with exit code 2."""
     group = typer.Typer(help=text, rich_markup_mode=None, invoke_without_command=True)
@@ -74,7 +70,7 @@ def say(text: str) -> None:
 
 def note(text: str) -> None:
     """One line for the user that ``-q`` leaves out."""
-    if not is_quiet():
+    if logger.isEnabledFor(logging.WARNING):
         say(text)
 
 
@@ -121,7 +117,7 @@ def progress(
     from tqdm import tqdm
 
     # Without a total tqdm does not shorten its line to the terminal: there has to be room.
-    shown = not hidden and not is_quiet() and sys.stderr.isatty()
+    shown = not hidden and logger.isEnabledFor(logging.WARNING) and sys.stderr.isatty()
     room = os.get_terminal_size(sys.stderr.fileno()).columns - 40 if shown else 0
     return tqdm(
         total=total,

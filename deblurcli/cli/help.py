@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from deblurcli import __version__
 
 if TYPE_CHECKING:  # no part of Typer's interface, so never imported
+    from typer._click import Command as AnyCommand
     from typer._click import Context, HelpFormatter
 
 Sections: TypeAlias = dict[str, list[tuple[str, str]]]  # rows of a term and its text, by heading
@@ -30,9 +31,7 @@ EXIT_CODES = {
 }
 
 
-def write_help(
-    command: TyperCommand | TyperGroup, ctx: "Context", formatter: "HelpFormatter"
-) -> None:
+def write_help(command: "AnyCommand", ctx: "Context", formatter: "HelpFormatter") -> None:
     """Writes what follows the summary: options under their headings, commands, examples."""
 
     def write(found: Sections, max_column: int) -> None:
@@ -55,7 +54,7 @@ class Command(TyperCommand):
         """Writes nothing: `write_help` did."""
 
 
-def sections(command: TyperCommand | TyperGroup, context: "Context") -> Sections:
+def sections(command: "AnyCommand", context: "Context") -> Sections:
     """Arguments and options of a command as (name, text), under the headings that they name."""
     found: Sections = {"Arguments": [], "Options": []}
     last: list[tuple[str, str]] = []
@@ -76,7 +75,7 @@ def sections(command: TyperCommand | TyperGroup, context: "Context") -> Sections
     return {heading: rows for heading, rows in found.items() if rows}
 
 
-def examples(command: TyperCommand | TyperGroup) -> Sections:
+def examples(command: "AnyCommand") -> Sections:
     """What a command's epilog holds: blocks of a heading and lines ``term  text``."""
     found = {}
     for block in filter(None, (command.epilog or "").strip().split("\n\n")):
@@ -91,7 +90,7 @@ def man_page(group: TyperGroup) -> str:
     lines = [f'.TH DEBLUR 1 "" "deblur {__version__}"', ".SH NAME"]
     lines += [_roff("deblur - remove motion blur from photos and videos")]
 
-    def describe(command: TyperCommand | TyperGroup, name: str, parent: "Context | None") -> None:
+    def describe(command: "AnyCommand", name: str, parent: "Context | None") -> None:
         context = command.make_context(name, [], parent=parent, resilient_parsing=True)
         lines.append(f".SH {'SYNOPSIS' if parent is None else _roff(name).upper()}")
         lines.append(_roff(f"{name} {' '.join(command.collect_usage_pieces(context))}"))
