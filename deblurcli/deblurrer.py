@@ -62,10 +62,8 @@ class Deblurrer:
         strength: float = 1.0,
         ensemble: int = 1,
     ) -> None:
-        """Uses a network that is in memory already, and moves it to `device` in place.
-
-        Takes and raises what `load` does, which is the usual way.
-        """
+        """Uses a network that is in memory already, and moves it to `device` in place. Takes and
+        raises what `load` does, which is the usual way."""
         self.tile = _check_settings(tile, strength, ensemble)
         self.strength, self.ensemble = float(strength), ensemble
         if isinstance(network, OnnxBackend):

@@ -24,13 +24,9 @@ _OUT_OF_MEMORY = "DefaultCPUAllocator|not enough memory|out of memory|could not 
 
 
 class TorchBackend:
-    """A network, where and in what PyTorch computes it, and what its tiles have to be.
-
-    Attributes:
-        overlap_px: what neighbouring tiles share.
-        alignment_px: tiles start at multiples of it.
-        max_tile_px: the side of tiles that are cut unasked.
-    """
+    """A network, where and in what PyTorch computes it, and what its tiles have to be: neighbours
+    share `overlap_px`, start at multiples of `alignment_px`, and where they are cut unasked have
+    sides of `max_tile_px` at most."""
 
     def __init__(self, network: RestorationNetwork, device: str, precision: str) -> None:
         """Moves the network to the device in place; raises what `choose_device` and

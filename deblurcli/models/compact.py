@@ -26,11 +26,9 @@ def compact_config(
 
 
 class GatedBlock(nn.Module):
-    """Normalise, conv to twice the features, multiply the halves, 1×1 conv, add.
-
-    The gate of NAFNet (Chen et al., ECCV 2022, arXiv 2204.04676) with one dense convolution in
-    place of its depthwise pair: on CPUs dense ones compute several times faster.
-    """
+    """Normalise, conv to twice the features, multiply the halves, 1×1 conv, add: the gate of NAFNet
+    (Chen et al., ECCV 2022, arXiv 2204.04676) with one dense convolution in place of its depthwise
+    pair, because on CPUs dense ones compute several times faster."""
 
     def __init__(self, channels: int, kernel_px: int) -> None:
         super().__init__()
@@ -90,10 +88,8 @@ class Int8GatedBlock(nn.Module):
 
 
 class UNetLevel(nn.Module):
-    """One level of the compact network: a U-Net that predicts the change to its input.
-
-    What it hands to the next finer level are its last features, which hold more than the image.
-    """
+    """One level of the compact network: a U-Net that predicts the change to its input. It hands its
+    last features, which hold more than the image, to the next finer level."""
 
     pads_mirrored = True  # up to 31 px are added: better picture than streaks
 

@@ -20,10 +20,8 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class GeneratorConfig(NetworkConfig):
-    """All that is needed to rebuild a `MultiScaleGenerator` before loading its weights.
-
-    Only a ``unet`` has `decoder_blocks`, `unshuffle`, `block` and `depths`.
-    """
+    """All that is needed to rebuild a `MultiScaleGenerator` before loading its weights. Only a
+    ``unet`` has `decoder_blocks`, `unshuffle`, `block` and `depths`."""
 
     body: Literal["resnet", "unet"]
     scales: int  # levels of the pyramid, the paper's K

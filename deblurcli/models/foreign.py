@@ -72,15 +72,10 @@ def load_foreign(parameters: Mapping[str, Tensor]) -> ForeignNetwork:
 def build_nafnet(
     channels: tuple[int, ...], encoder_blocks: tuple[int, ...], decoder_blocks: tuple[int, ...]
 ) -> ForeignNetwork:
-    """NAFNet (Chen et al., ECCV 2022), untrained.
-
-    Args:
-        channels: one number, the features at full size; each depth has twice as many.
-        encoder_blocks: per depth, from full size down; empty: as its authors trained it on GOPRO.
-        decoder_blocks: on the way up, also from full size down, one number fewer; empty: 1 each.
-
-    Raises ValueError if they don't fit each other, ImportError if the extra is not installed.
-    """
+    """NAFNet (Chen et al., ECCV 2022), untrained. `channels` is one number, the features at full
+    size; each depth has twice as many. Blocks are per depth, from full size down, on the way up one
+    number fewer; empty: as its authors trained it on GOPRO, and 1 each on the way up. Raises
+    ValueError if they don't fit each other, ImportError if the extra is not installed."""
     import_spandrel()
     arch = importlib.import_module("spandrel.architectures.NAFNet")
     *down, middle = encoder_blocks or (1, 1, 1, 28, 1)

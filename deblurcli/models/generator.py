@@ -34,11 +34,8 @@ class MultiScaleGenerator(RestorationNetwork):
         return self.restore_scales(blurred)[0]
 
     def restore_scales(self, blurred: Tensor) -> list[Tensor]:
-        """The restored images of every pyramid level, finest first, as training needs them.
-
-        Level k is ``(N, 3, ceil(H / 2^k), ceil(W / 2^k))``, comparable with level k of
-        ``gaussian_pyramid(sharp, K)``.
-        """
+        """The restored images of every pyramid level, finest first, as training needs them: level k
+        is comparable with level k of ``gaussian_pyramid(sharp, K)``."""
         span = self.config.value_range
         # The images themselves stay exact under autocast; only features may be bf16 or fp16.
         with without_autocast(blurred.device.type):
@@ -77,12 +74,10 @@ def quantise(network: RestorationNetwork) -> None:
 
 
 def gaussian_pyramid(image: Tensor, levels: int) -> list[Tensor]:
-    """A Gaussian pyramid, finest first; level k is ``(N, C, ceil(H / 2^k), ceil(W / 2^k))``.
-
-    Each step smooths with σ = 2/3 px, truncated at 4 σ, mirrored at the edges (edge pixel
-    repeated), and halves with bilinear interpolation: what scikit-image's ``pyramid_gaussian``
-    computes, on which the authors' release was trained.
-    """
+    """A Gaussian pyramid, finest first; level k is ``(N, C, ceil(H / 2^k), ceil(W / 2^k))``. Each
+    step smooths with σ = 2/3 px, truncated at 4 σ, mirrored at the edges (edge pixel repeated), and
+    halves with bilinear interpolation: what scikit-image's ``pyramid_gaussian`` computes, on which
+    the authors' release was trained."""
     pyramid = [image]
     for _ in range(levels - 1):
         pyramid.append(_halve(_halve(pyramid[-1], 2), 3))
@@ -115,11 +110,8 @@ def _halve(image: Tensor, dim: int) -> Tensor:
 
 
 def extend(image: Tensor, dim: int, before: int, after: int, *, mirrored: bool = True) -> Tensor:
-    """`image` with `before` and `after` more rows (`dim` 2) or columns (3) around it.
-
-    They mirror the image, edge pixel repeated, as often as it takes; if not `mirrored`, they
-    repeat the edge.
-    """
+    """`image` with `before` and `after` more rows (`dim` 2) or columns (3) around it, mirrored, edge
+    pixel repeated, as often as it takes; if not `mirrored`, they repeat the edge."""
     length, device = image.shape[dim], image.device
 
     def outside(indices: Tensor) -> Tensor:

@@ -50,10 +50,8 @@ def kind_of(config: NetworkConfig) -> NetworkKind:
 
 def load_network(config: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> RestorationNetwork:
     """Rebuilds a network from its configuration, as files hold it, and parameters, on the CPU.
-
     Raises KeyError, TypeError or ValueError if the configuration is invalid, RuntimeError or
-    ValueError if the parameters don't fit it.
-    """
+    ValueError if the parameters don't fit it."""
     body = config["body"]
     if body in OWN_BODIES:
         with torch.device("meta"):  # allocate nothing, initialise nothing: the file has it all

@@ -54,11 +54,9 @@ def save_weights(
 
 def load_weights(path: AnyPath) -> tuple[RestorationNetwork, ModelCard]:
     """Rebuilds the network of a weights file, or of another network's checkpoint (``.pth``,
-    ``.ckpt``), on the CPU in float32, in evaluation mode.
-
-    Raises WeightsError if the file is missing, damaged, its parameters don't fit its network or
-    are not all finite, or the extra for networks of others is missing.
-    """
+    ``.ckpt``), on the CPU in float32, in evaluation mode. Raises WeightsError if the file is
+    missing, damaged, its parameters don't fit its network or are not all finite, or the extra for
+    networks of others is missing."""
     path = Path(path)
     if path.suffix in CHECKPOINT_SUFFIXES:
         check_zoo(path)

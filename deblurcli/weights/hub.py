@@ -56,11 +56,9 @@ def storage_folder() -> Path:
 
 
 def catalogue() -> Manifest:
-    """The manifests of all places as one. Where names clash, what deblurcli ships wins; the
-    default is that of the first place that names one.
-
-    Raises WeightsError if a manifest can't be understood, as all that look for weights do.
-    """
+    """The manifests of all places as one. Where names clash, what deblurcli ships wins; the default
+    is that of the first place that names one. Raises WeightsError if a manifest can't be
+    understood, as all that look for weights do."""
     found = {label: read_manifest(folder) for label, folder in places().items()}
     entries: dict[str, Entry] = {}
     for label in sorted(found, key=lambda label: label not in ("package", "checkout")):
@@ -145,11 +143,9 @@ def listings() -> tuple[Listing, ...]:
 
 
 def inspect(weights: AnyPath) -> Listing:
-    """What is known of weights, and the state of their file here, which is hashed.
-
-    Takes what `find` takes; a path's entry has that path as its name. What no manifest names says
-    of itself what it is.
-    """
+    """What is known of weights, named as for `find`, and the state of their file here, which is
+    hashed. A path's entry has that path as its name. What no manifest names says of itself what it
+    is."""
     listing = _look_up(weights)
     if listing.state != "unlisted" or listing.path is None:
         return listing

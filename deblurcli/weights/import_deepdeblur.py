@@ -33,12 +33,9 @@ _MODEL_IN_ZIP = re.compile(r"([^/]+/)?models/model-\d+\.pt")
 
 
 def read_published(source: AnyPath) -> RestorationNetwork:
-    """The network of a published checkpoint, on the CPU in float32, in evaluation mode.
-
-    `source` is a ``.pt`` file, or the published zip archive with ``models/model-N.pt`` in it, of
-    which the largest N is taken. Raises WeightsError if it is missing, damaged, or holds anything
-    else.
-    """
+    """The network of a published checkpoint, on the CPU in float32, in evaluation mode: of a
+    ``.pt`` file, or of the ``models/model-N.pt`` with the largest N in a published zip archive.
+    Raises WeightsError if it is missing, damaged, or holds anything else."""
     path = Path(source)
     document = read_pickled(path, _latest_model(path) if path.suffix == ".zip" else None)
     if isinstance(document, Mapping) and "G" in document and set(document) <= {"G", "D"}:

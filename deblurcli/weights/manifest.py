@@ -156,11 +156,9 @@ def register(
 ) -> Entry:
     """Writes what the manifest beside a weights file should say of it, now: `sources`, else those
     that an older entry of the same file has; the network's `gmacs`, where they were counted, as its
-    model card has those of others only; and whether it is the manifest's default.
-
-    Raises WeightsError or UsageError if `path` is no weights file or no manifest can hold its name,
-    DeblurError if the manifest can't be written.
-    """
+    model card has those of others only; and whether it is the manifest's default. Raises
+    WeightsError or UsageError if `path` is no weights file or no manifest can hold its name,
+    DeblurError if the manifest can't be written."""
     manifest, entry = read_manifest(path.parent), describe(path)
     check_name(entry.name)
     old = manifest.entry_of_file(path.name)
@@ -175,10 +173,8 @@ def register(
 
 def describe(path: Path) -> Entry:
     """What a manifest would say of a weights file: what the file says of itself, and its size and
-    hash. Its name is the file's without the suffix, be it one that no manifest may hold.
-
-    Raises WeightsError if `path` is missing or is not a weights file of deblurcli.
-    """
+    hash. Its name is the file's without the suffix, be it one that no manifest may hold. Raises
+    WeightsError if `path` is missing or is not a weights file of deblurcli."""
     config, card = read_header(path)
     try:
         with safe_open(path, framework="numpy") as file:
