@@ -110,8 +110,8 @@ def _halve(image: Tensor, dim: int) -> Tensor:
 
 
 def extend(image: Tensor, dim: int, before: int, after: int, *, mirrored: bool = True) -> Tensor:
-    """`image` with `before` and `after` more rows (`dim` 2) or columns (3) around it, mirrored, edge
-    pixel repeated, as often as it takes; if not `mirrored`, they repeat the edge."""
+    """`image` with `before` and `after` more rows (`dim` 2) or columns (3) around it: the image
+    mirrored, edge pixel repeated, as often as it takes, or, if not `mirrored`, its edge."""
     length, device = image.shape[dim], image.device
 
     def outside(indices: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
-"""Getting one file from the first source that has it intact, by `pooch.retrieve`.
-
-The file gets its name only when every byte is there and right. A lock makes processes that want
-the same file at the same time download it once.
-"""
+"""Getting one file from the first source that has it intact, by `pooch.retrieve`. It gets its name
+only when every byte is there and right. A lock makes processes that want the same file at the same
+time download it once."""
 
 import logging
 import random
@@ -38,14 +36,13 @@ def fetch(
 
     Every source is tried in turn; those that fail for a passing reason (no connection, a stall, a
     damaged file, a server error) are tried again in later rounds. Proxies are the environment's.
+    Raises WeightsError if no source gave it or it can't be written; nothing is left behind.
 
     Args:
         target: where it shall lie. A file there is replaced unless it has that sha256.
         sources: http(s) or file URLs, or paths, of the file itself.
         sha256: 64 hex digits; None takes whatever comes.
         size_bytes: of the file, 0 if unknown: what announces another size is not even read.
-
-    Raises WeightsError if no source gave it or it can't be written; nothing is left behind.
     """
     import filelock
     import pooch

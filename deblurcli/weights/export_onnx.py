@@ -36,7 +36,6 @@ def export_onnx(
     difference to PyTorch, in units of the full range, is returned. `card` goes into the metadata,
     with all that restoring in tiles has to know. `only_graph` is for `deblurcli.backends.onnx`:
     without the parameters, and without clamping to [0, 1], which comes after tiles are joined.
-
     Raises DeblurError if the extra is missing, the file exists or can't be written, or the exported
     model does not give what the network gives.
     """

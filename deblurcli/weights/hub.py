@@ -1,8 +1,6 @@
-"""Finding weights by name: here if they are here, else downloaded, and only if intact.
-
-Where they are looked for says docs/weights.md. Neither torch nor anything that talks to the network
-is imported until it has to be.
-"""
+"""Finding weights by name: here if they are here, else downloaded, and only if intact. Where they
+are looked for says docs/weights.md. Neither torch nor anything that talks to the network is
+imported until it has to be."""
 
 import os
 from dataclasses import dataclass, replace
@@ -72,16 +70,12 @@ def find(  # noqa: PLR0912 - from what is here to what has to be had
     offline: bool = False,
     show_progress: ShowProgress | None = None,
 ) -> Path:
-    """The path of an intact weights file, downloaded first if it has to be.
+    """The path of an intact weights file, downloaded first if it has to be, and never if `offline`.
 
-    Args:
-        weights: a name from ``deblur weights list``, "default", or a path: something that ends in
-            ``.safetensors`` or the like, or holds a path separator. A file that no manifest names,
-            one's own training result say, is given out unchecked.
-        offline: never download.
-        show_progress: gives the bar that shows a download.
-
-    Raises WeightsError if the name is unknown, or the file is missing, damaged, or can't be had.
+    `weights` is a name from ``deblur weights list``, "default", or a path: something that ends in
+    ``.safetensors`` or the like, or holds a path separator. A file that no manifest names, one's
+    own training result say, is given out unchecked. Raises WeightsError if the name is unknown, or
+    the file is missing, damaged, or can't be had.
     """
     listing = _look_up(weights)
     entry, path, name = listing.entry, listing.path, listing.entry.name
