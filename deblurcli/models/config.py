@@ -39,18 +39,17 @@ class GeneratorConfig(NetworkConfig):
     def __post_init__(self) -> None:
         """Raises ValueError if the configuration is invalid: it may come from any file."""
         depths = len(self.channels) if self.body == "unet" else 1
-        numbers = (self.scales, self.unshuffle, *self.channels, *self.encoder_blocks)
+        counts = (self.scales, self.unshuffle, self.kernel_px, *self.channels, *self.encoder_blocks)
         sensible = (
             self.body in OWN_BODIES
             and self.block in ("residual", "gated")
-            and all(type(n) is int and n >= 1 for n in numbers)
+            and all(type(n) is int and n >= 1 for n in counts)
             and self.scales <= 8
             and len(self.channels) == len(self.encoder_blocks) == depths >= 1
             and len(self.decoder_blocks) == depths - 1
             and (not self.depths or len(self.depths) == self.scales)
             and all(type(n) is int and 1 <= n <= depths for n in self.depths)
             and all(type(n) is int and n >= 0 for n in self.decoder_blocks)
-            and type(self.kernel_px) is int
             and self.kernel_px % 2 == 1
             and 0 < self.value_range < math.inf
             # A damaged file's numbers would keep us building for hours.
