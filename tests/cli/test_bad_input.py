@@ -28,6 +28,8 @@ from deblurcli.deblurrer import Deblurrer
 MakePhoto = Callable[..., Path]
 Deblur = Callable[..., "subprocess.CompletedProcess[str]"]
 
+PHOTOS = 24  # of a run that is interrupted when four are done
+
 posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX signals and permissions")
 
 
@@ -314,7 +316,7 @@ def halfway(
         if signal_number == signal.SIGHUP and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
             pytest.skip("the tests run under nohup")
         photo = make_photo(Path("in/0.png"), size=(320, 240)).read_bytes()
-        for number in range(40):
+        for number in range(PHOTOS):
             Path(f"in/{number}.png").write_bytes(photo)
         command = [sys.executable, "-m", "deblurcli", "in", "-o", "out"]
         process = subprocess.Popen(
@@ -360,7 +362,7 @@ def test_interrupted_run(
     assert run.returncode == exit_code
     out = Path("out")
     done = check_complete(out)
-    assert 4 <= done < 40
+    assert 4 <= done < PHOTOS
     if signal_number != signal.SIGKILL:
         summary, line = run.stderr.splitlines()
         assert line.startswith("deblur: interrupted; ")
@@ -370,7 +372,7 @@ def test_interrupted_run(
     else:
         resumed = deblur_here("in", "-o", "out", "--skip-existing")
         assert resumed.returncode == 0
-        assert check_complete(out) == 40
+        assert check_complete(out) == PHOTOS
 
 
 @posix_only

@@ -35,7 +35,7 @@ def _make(path: Path, *options: object, video: str = LONG[0], sound: bool = True
 
 def _numbers(frames: NDArray[np.uint8], among: NDArray[np.uint8]) -> list[int]:
     """Which of the frames `among` each is; -1 where it is none, being grey or damaged."""
-    few, whole = (clip[:, ::3, ::3].astype(np.int16) for clip in (frames, among))
+    few, whole = (clip[:, ::5, ::5].astype(np.int16) for clip in (frames, among))
     differences = np.stack([np.abs(whole - frame).mean((1, 2, 3)) for frame in few])
     return [int(d.argmin()) if d.min() < 5 else -1 for d in differences]
 
