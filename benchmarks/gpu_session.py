@@ -5,7 +5,7 @@
         --weights FILE --minutes 25
 
 ``pack`` writes photos and pairs as WebP at the best quality that fits into ``--mib``, and the
-packages that are needed beside torch, numpy, Pillow, safetensors and accelerate, and are
+packages that are needed beside torch, numpy, Pillow, imageio, safetensors and accelerate, and are
 pure Python. ``train`` runs ``deblur train`` with the settings of a large GPU (`SETTINGS`; what
 follows ``--`` comes last and wins), asks it to save and stop after ``--limit`` seconds, and copies
 weights, figures, samples and log to ``--out``, larger files in parts of 15 MiB (``cat NAME.part-*

@@ -20,7 +20,7 @@ Part: TypeAlias = str | Facts | Sequence[Facts]
 """One part of the document: a fact, several by name, or several of each of a few things."""
 
 LIBRARIES = (
-    *("torch", "numpy", "pillow", "pillow-heif", "tifffile", "av", "safetensors"),
+    *("torch", "numpy", "pillow", "pillow-heif", "imageio", "tifffile", "av", "safetensors"),
     *("typer", "pooch", "onnxruntime"),
 )
 VARIABLES = re.compile(

@@ -24,7 +24,7 @@ from deblurcli.io.photos.pillow import opened, to_array
 if TYPE_CHECKING:
     from pillow_heif import HeifFile, HeifImage
 
-_QUALITY, _SLICE_PIXELS = 90, 4_000_000
+_QUALITY, _MOST_HEIC_BYTES = 90, 1 << 24
 # The memory is mostly the encoders': x265 took 27 bytes a pixel and 43 for 10 bits, libaom 45 and
 # 51 where the picture has more than 8 bits.
 _HEIC_BYTES, _DEEP_HEIC_BYTES, _AVIF_BYTES = 28, 44, 54
@@ -127,10 +127,7 @@ def encode(picture: Picture) -> list[bytes]:
     samples = picture.channels
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[samples.shape[2]]
     # x265 is three times as slow by default, for one percent of the bytes.
-    encoder = {"preset": "fast"}
-    if (slices := samples.shape[0] * samples.shape[1] // _SLICE_PIXELS) > 1:
-        encoder["x265:slices"] = str(slices)  # libde265 reads none of more than 16 MB
-    options: dict[str, object] = {"quality": _QUALITY, "enc_params": encoder}
+    options: dict[str, object] = {"quality": _QUALITY, "enc_params": {"preset": "fast"}}
     if mode.startswith("RGB"):
         options["chroma"] = picture.encoding.chroma
         if picture.cicp is not None:
@@ -149,4 +146,7 @@ def encode(picture: Picture) -> list[bytes]:
         options["xmp"] = picture.metadata.with_upright_xmp().xmp
     file = io.BytesIO()
     pillow_heif.encode(mode, samples.shape[1::-1], samples.tobytes(), file, **options)
+    if file.tell() > _MOST_HEIC_BYTES:  # libde265 reads no slice that is larger
+        remedy = "write .png or .tif, or scale it down"
+        raise PhotoError("too large and noisy for a HEIC file that can be read again", remedy)
     return [file.getvalue()]
