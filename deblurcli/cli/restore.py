@@ -83,7 +83,7 @@ class ClipWishes:
         "h264|hevc|vp9|av1|...",
         autocompletion=complete("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg", "ffv1"),
     )
-    crf: int | None = whole_number(None, "Quality: less is better, by codec; H.264: 16.", 0)
+    crf: int | None = whole_number(None, "Quality by codec, smaller is better; H.264: 16.", 0)
     preset: str | None = option(None, "Speed against size, by codec; H.264: medium.", "NAME")
 
 
@@ -96,7 +96,7 @@ class BatchOptions:
     shard: Shard | None = option(
         None, "Do only the I-th of N parts, one for each machine.", "I/N", parser=Shard.parse
     )
-    engine: Literal["local", "ray"] = option("local", "Where: here, or on Ray (at RAY_ADDRESS).")
+    engine: Literal["local", "ray"] = option("local", "Run here, or on Ray (at RAY_ADDRESS).")
     workers: int | None = whole_number(None, "Ray's workers; else one for each GPU or 4 CPUs.", 1)
 
 
@@ -188,7 +188,7 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
             from deblurcli.weights import hub
 
             path = hub.find(weights, offline=compute.offline, show_progress=console.show_download)
-            choice = ray.NetworkChoice(str(path.absolute()), **vars(compute))
+            choice = ray.NetworkChoice(str(path.absolute()), **{**vars(compute), "offline": True})
             running = ray.run(planned.jobs, run_options, choice, workers=batch.workers)
         else:
             report.deblurrer = compute.load(weights)
