@@ -17,9 +17,9 @@ from deblurcli.errors import DeblurError, NothingToDoError, UsageError, cannot_r
 from deblurcli.io import media, photos
 from deblurcli.io.videos import probe
 from deblurcli.io.videos.info import fraction_of
-from deblurcli.io.videos.overlap import read_ahead
 from deblurcli.io.videos.pixels import pixels_of
 from deblurcli.io.videos.reading import VideoReader
+from deblurcli.io.videos.restoring import read_ahead
 
 _FRAMES_AHEAD = 4
 # A cut: the mean difference of two frames, as a share of the range, is at least this…

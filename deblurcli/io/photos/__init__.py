@@ -4,17 +4,14 @@
 network's change over to the picture's own samples. One module knows each format.
 """
 
-from deblurcli.io.photos.photo import MAX_PIXELS, Encoding, Photo, Picture, ReadOptions, to_uint8
+from deblurcli.io.photos.photo import Photo, ReadOptions, to_uint8
 from deblurcli.io.photos.read import format_of, read
 from deblurcli.io.photos.write import FORMATS, PHOTO_SUFFIXES, is_same_format, write
 
 __all__ = [
     "FORMATS",
-    "MAX_PIXELS",
     "PHOTO_SUFFIXES",
-    "Encoding",
     "Photo",
-    "Picture",
     "ReadOptions",
     "format_of",
     "is_same_format",

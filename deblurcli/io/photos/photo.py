@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 Samples = npt.NDArray[Any]
 """``(H, W, C)`` uint8 or uint16, C = 1 (grey), 3 (RGB) or 4 (CMYK, 0 = no ink)."""
 
-MAX_PIXELS = 500_000_000
-"""Pictures with more are refused: no camera makes them, and decoding takes gigabytes."""
-
 DAMAGED = "damaged: only what could be read is restored"
 ANIMATED = "animated: only the first frame is restored"
 
@@ -36,7 +33,8 @@ class PhotoError(Exception):
 class ReadOptions:
     """Which photos are accepted. What is refused is refused before it is decoded."""
 
-    max_pixels: int = MAX_PIXELS  # of 8 bits; fewer where one takes more memory
+    # Of 8 bits; fewer where one takes more memory. No camera makes more: decoding takes gigabytes.
+    max_pixels: int = 500_000_000
     keep_damaged: bool = False  # restore what is left of damaged JPEG and PNG files
 
     def check_file_size(self, file_bytes: int) -> None:

@@ -6,19 +6,12 @@ network: the caller gives a function that restores one frame.
 """
 
 from deblurcli.io.videos.animations import ANIMATION_FORMATS, restore_animation
-from deblurcli.io.videos.info import CONTAINERS, VideoInfo, probe
-from deblurcli.io.videos.restoring import (
-    VideoResult,
-    restore_frames,
-    restore_to_frames,
-    restore_video,
-)
+from deblurcli.io.videos.info import CONTAINERS, probe
+from deblurcli.io.videos.restoring import restore_frames, restore_to_frames, restore_video
 
 __all__ = [
     "ANIMATION_FORMATS",
     "CONTAINERS",
-    "VideoInfo",
-    "VideoResult",
     "probe",
     "restore_animation",
     "restore_frames",

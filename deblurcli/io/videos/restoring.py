@@ -1,6 +1,6 @@
 """Restoring a clip frame by frame: a video, or numbered pictures, into a video or into pictures.
 
-Decoding, computing and encoding go on at the same time.
+Decoding, computing and encoding go on at the same time, while no more than a few frames are held.
 """
 
 import itertools
@@ -8,12 +8,14 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import imagecodecs
 import numpy as np
@@ -24,7 +26,6 @@ from deblurcli.errors import AnyPath, UsageError, already_exists, cannot_write, 
 from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of
-from deblurcli.io.videos.overlap import read_ahead, write_behind
 from deblurcli.io.videos.pixels import RGB16, Colour, Pixels, frame_like, frame_of, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
 from deblurcli.io.videos.segments import SEGMENT_FRAMES, SegmentStore, open_segments
@@ -37,6 +38,8 @@ _ROTATION_HOLDERS = ("mp4", "mov", "matroska")
 # FFmpeg's numbers of BT.2020 and the P3 gamuts, and of the curves PQ and HLG.
 _WIDE_GAMUTS, _HDR = (9, 11, 12), (16, 18)
 _BT709 = Colour(matrix=1, range=1, transfer=1, primaries=1)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -251,3 +254,42 @@ def restore_steps(
                     options.progress(done, total)
             put(step)
     return done
+
+
+def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+    """Yields `items`, which a thread produces up to `depth` ahead; closing ends the thread. An
+    exception of `items` is raised here, after the items before it."""
+    source, end = iter(items), object()
+    thread = ThreadPoolExecutor(1, "deblur-decode")
+    ahead: deque[Future[T | object]] = deque()
+    try:
+        while True:
+            while len(ahead) <= depth:
+                ahead.append(thread.submit(next, source, end))
+            item = ahead.popleft().result()
+            if item is end:
+                return
+            yield cast(T, item)
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def write_behind(write: Callable[[T], None], depth: int) -> Iterator[Callable[[T], None]]:
+    """Gives a function that hands items to `write` in a thread, in order. It waits while `depth` of
+    them are waiting, and raises what `write` raised. On leaving, all is written; what waits is
+    thrown away if the body raised."""
+    thread = ThreadPoolExecutor(1, "deblur-encode")
+    waiting: deque[Future[None]] = deque()
+
+    def put(item: T) -> None:
+        while waiting and (len(waiting) > depth or waiting[0].done()):
+            waiting.popleft().result()
+        waiting.append(thread.submit(write, item))
+
+    try:
+        yield put
+        while waiting:
+            waiting.popleft().result()
+    finally:
+        thread.shutdown(cancel_futures=True)

@@ -23,9 +23,8 @@ from deblurcli.io.videos import (
     restore_to_frames,
     restore_video,
 )
-from deblurcli.io.videos.overlap import read_ahead, write_behind
 from deblurcli.io.videos.pixels import turn_upright
-from deblurcli.io.videos.restoring import encode_png, exact_rate
+from deblurcli.io.videos.restoring import encode_png, exact_rate, read_ahead, write_behind
 
 DURATIONS_MS = [40, 80, 120, 40, 200, 60]
 
