@@ -122,8 +122,8 @@ class Trainer:
         if self.processes > 1:
             self._group = torch.distributed.new_group(backend="gloo", timeout=timedelta(days=7))
 
-        self.workers = config.workers or 0
-        if config.workers is None and device.type != "cpu":  # which itself needs all cores
+        self.workers = config.workers or 0  # beside a CPU none: the training itself needs its cores
+        if config.workers is None and device.type != "cpu":
             has_affinity = hasattr(os, "sched_getaffinity")
             cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
             self.workers = max(1, min(16, cores // self.processes - 1))
