@@ -150,7 +150,7 @@ def test_frames_go_on_and_are_the_same(clip: Path, tmp_path: Path, suffix: str) 
     options: dict[str, Any] = {"suffix": suffix, "restored_by": "weights"}
     restore_to_frames(clip, tmp_path / "whole", Restorer(), **options)
     with pytest.raises(KeyboardInterrupt):
-        restore_to_frames(clip, tmp_path / "out", Restorer(86), **options)
+        restore_to_frames(clip, tmp_path / "out", Restorer(96), **options)
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "out.part"}
     restorer = Restorer()
     result = restore_to_frames(clip, tmp_path / "out", restorer, **options)
