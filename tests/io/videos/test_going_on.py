@@ -130,7 +130,7 @@ def test_numbered_frames_go_on_too(tmp_path: Path) -> None:
             200, size=(96, 128, 3), dtype=np.uint8
         )
 
-    for target, failing_at in (("whole", None), ("out", 86)):
+    for target, failing_at in (("whole", None), ("out", 91)):
         with suppress(KeyboardInterrupt):
             restore_frames(
                 sources,
