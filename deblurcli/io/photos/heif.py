@@ -11,6 +11,7 @@ import io
 import math
 import re
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,7 +25,8 @@ from deblurcli.io.photos.pillow import opened, to_array
 if TYPE_CHECKING:
     from pillow_heif import HeifFile, HeifImage
 
-_QUALITY, _MOST_HEIC_BYTES = 90, 1 << 24
+_QUALITIES = (90, 75, 50)
+_MOST_HEIC_BYTES = 1 << 24  # libde265 reads no slice that is larger, and libx265 writes one
 # The memory is mostly the encoders': x265 took 27 bytes a pixel and 43 for 10 bits, libaom 45 and
 # 51 where the picture has more than 8 bits.
 _HEIC_BYTES, _DEEP_HEIC_BYTES, _AVIF_BYTES = 28, 44, 54
@@ -120,14 +122,14 @@ def _described(picture: Picture, container: "HeifFile", data: bytes) -> Picture:
     return picture.without_extras(extras)
 
 
-def encode(picture: Picture) -> list[bytes]:
+def encode(picture: Picture, warn: Callable[[str], None]) -> list[bytes]:
     """The pieces of a HEIC file; 16-bit samples are written with 10 bits, or 12."""
     import pillow_heif
 
     samples = picture.channels
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[samples.shape[2]]
     # x265 is three times as slow by default, for one percent of the bytes.
-    options: dict[str, object] = {"quality": _QUALITY, "enc_params": {"preset": "fast"}}
+    options: dict[str, object] = {"enc_params": {"preset": "fast"}}
     if mode.startswith("RGB"):
         options["chroma"] = picture.encoding.chroma
         if picture.cicp is not None:
@@ -144,9 +146,13 @@ def encode(picture: Picture) -> list[bytes]:
         options["exif"] = b"Exif\0\0" + picture.metadata.exif
     if picture.metadata.xmp:  # what it says of the orientation would count for the pixels
         options["xmp"] = picture.metadata.with_upright_xmp().xmp
-    file = io.BytesIO()
-    pillow_heif.encode(mode, samples.shape[1::-1], samples.tobytes(), file, **options)
-    if file.tell() > _MOST_HEIC_BYTES:  # libde265 reads no slice that is larger
-        remedy = "write .png or .tif, or scale it down"
-        raise PhotoError("too large and noisy for a HEIC file that can be read again", remedy)
-    return [file.getvalue()]
+    pixels = samples.tobytes()
+    for quality in _QUALITIES:
+        file = io.BytesIO()
+        pillow_heif.encode(mode, samples.shape[1::-1], pixels, file, quality=quality, **options)
+        if file.tell() <= _MOST_HEIC_BYTES:
+            if quality != _QUALITIES[0]:
+                warn(f"HEIC files that can be read again have 16 MB at most: quality {quality}")
+            return [file.getvalue()]
+    remedy = "write .png or .tif, or scale it down"
+    raise PhotoError("too large and noisy for a HEIC file that can be read again", remedy)

@@ -103,6 +103,8 @@ def _check_page(page: "TiffPage") -> None:
     if page.photometric not in (0, 1, 2, 3, 5, 6):
         kind = getattr(page.photometric, "name", page.photometric)
         raise PhotoError(f"colours of kind {kind} are not supported", "convert it to RGB")
+    if page.compression in (22610, 34934):  # whose decoder fills in what is missing silently
+        raise PhotoError("JPEG XR is not supported", "save it with another compression")
     if page.compression == 7:  # JPEG, of which libjpeg greys what is missing silently
         tables = (bytes(page.jpegtables or b"") or b"\xff\xd8").removesuffix(b"\xff\xd9")
         for place, size in zip(page.dataoffsets, page.databytecounts, strict=True):

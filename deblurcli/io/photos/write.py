@@ -48,7 +48,6 @@ FORMATS = {
 _ENCODERS: dict[str, Callable[[Picture], Iterable[bytes | memoryview]]] = {
     "PNG": png.encode,
     "TIFF": tiff.encode,
-    "HEIF": heif.encode,
 }
 _FORMAT_BY_SUFFIX = {
     suffix: name for name, format_ in FORMATS.items() for suffix in format_.suffixes
@@ -155,6 +154,8 @@ def _encode(
     try:
         if name == "JPEG":
             return jpeg.encode(picture, warn)
+        if name == "HEIF":
+            return heif.encode(picture, warn)
         return _ENCODERS.get(name, pillow.encode)(picture)
     except PhotoError as error:
         raise DeblurError(subject, *error.args) from error

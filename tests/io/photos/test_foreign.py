@@ -193,10 +193,15 @@ def test_a_file_far_too_large_for_its_picture_is_not_read(kind: str, tmp_path: P
 
 
 def test_a_heic_that_could_not_be_read_again_is_not_written(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """libde265 reads no more than 16 MB in one piece, and libx265 writes one piece."""
     photo = read(saved(Image.fromarray(smooth()), "HEIF").getvalue())
+    whole = len(written(photo, photo.pixels).getvalue())
+    monkeypatch.setattr(heif, "_MOST_HEIC_BYTES", whole - 1)
+    smaller = written(photo, photo.pixels)
+    assert "can be read again have 16 MB at most: quality 75" in caplog.text
+    assert np.abs(read(smaller).pixels.astype(int) - photo.pixels).mean() < 3
     monkeypatch.setattr(heif, "_MOST_HEIC_BYTES", 500)
     with pytest.raises(DeblurError, match=r"can be read again; write \.png or \.tif"):
         photos.write(photo, photo.pixels, tmp_path / "sharp.heic")
@@ -392,11 +397,14 @@ def test_intact_files_of_other_kinds_are_not_damaged() -> None:
     tifffile.imwrite(volume, np.zeros((16, 16, 16), np.uint8), volumetric=True, tile=(16, 16, 16))
     tifffile.imwrite(lab, noise(), photometric="cielab")
     tifffile.imwrite(signed, noise().astype(np.int16), photometric="rgb")
+    jpeg_xr = io.BytesIO()
+    tifffile.imwrite(jpeg_xr, noise(), photometric="rgb", compression="jpegxr")
     fields = struct.pack("<IiiHHIIiiII", 124, 6, 4, 1, 16, 3, 48, 0, 0, 0, 0)
     masks = struct.pack("<IIII", 0xC000, 0x3F00, 0x00FF, 0) + b"BGRs" + bytes(64)
     header = struct.pack("<2sIHHI", b"BM", 14 + 124 + 48, 0, 0, 14 + 124)
     for data, text in (
         (lab.getvalue(), "colours of kind CIELAB are not supported; convert it to RGB"),
+        (jpeg_xr.getvalue(), "JPEG XR is not supported; save it with another compression"),
         (volume.getvalue(), "volumes are not supported; save a slice of it"),
         (signed.getvalue(), "signed 16-bit pixels are not supported; convert it to 16 bits"),
         (
