@@ -1,6 +1,6 @@
 """The checks, one command for each: what a developer runs, and what CI runs.
 
-nox                     # style, types, layers and tests, in the environment that is active
+nox                     # style, types, layers, size and tests, in the environment that is active
 nox -s tests -- -k gif  # one of them, with words for pytest
 nox -s newest lowest    # the tests in fresh environments: newest Python and libraries, lowest
 nox -s house            # how large and how readable the package is
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nox
 
-nox.options.sessions = ["style", "types", "layers", "tests"]
+nox.options.sessions = ["style", "types", "layers", "house", "tests"]
 nox.options.error_on_missing_interpreters = True
 
 

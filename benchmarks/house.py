@@ -11,6 +11,7 @@ in a variable: they are the way itself, the others chose, found or announced som
 
 import ast
 import collections
+import dataclasses
 import importlib
 import inspect
 import os
@@ -62,6 +63,8 @@ def trace(*words: str) -> dict[str, bool]:
     def holds_picture(value: object) -> bool:
         if type(value).__module__.startswith(("PIL.", "av.video.frame")):
             return True
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return any(holds_picture(field) for field in vars(value).values())
         shape = getattr(value, "shape", ())
         if not isinstance(shape, tuple) or len(shape) not in (3, 4):
             return False

@@ -261,14 +261,14 @@ def _convert(value: Any, kind: Any) -> Any:
         if type(value) is kind:
             return value
         raise ValueError("true or false" if kind is bool else "a word")
-    number, (least, most) = parts
+    number, (low, high) = parts
     if number is float and isinstance(value, int | str) and not isinstance(value, bool):
         with suppress(ValueError):
             value = float(value)  # YAML takes 5e-05 for a word
-    if type(value) is number and math.isfinite(value) and least <= value <= most:
+    if type(value) is number and math.isfinite(value) and low <= value <= high:
         return value
-    limits = f"{least:g} to {most:g}" if most < math.inf else f"{least:g} or more"
-    limits = "above 0" if least == math.ulp(0.0) else limits
+    limits = f"{low:g} to {high:g}" if high < math.inf else f"{low:g} or more"
+    limits = "above 0" if low == math.ulp(0.0) else limits
     raise ValueError(f"{'a whole number' if number is int else 'a number'}, {limits}")
 
 

@@ -73,18 +73,18 @@ def make_from_frames(
     sharp. The same seed gives the same files.
     """
     from deblurcli.data.make_pairs.clips import find_clips
-    from deblurcli.data.make_pairs.frame_averaging import LEAST_FPS, SHARP, Averaging, write_pairs
+    from deblurcli.data.make_pairs.frame_averaging import MIN_FPS, SHARP, Averaging, write_pairs
     from deblurcli.data.make_pairs.pair_folder import PairFolder
 
-    least, _, most = frames.partition("..")
-    averaging = Averaging(int(least), int(most or least), KINDS[blur], gamma, every, target.seed)
+    low, _, high = frames.partition("..")
+    averaging = Averaging(int(low), int(high or low), KINDS[blur], gamma, every, target.seed)
     clips, failures = find_clips(sources, leave_out=[target.output])
     folders = {}
     for clip in clips:
-        rate = fps or float(clip.fps or LEAST_FPS)
-        if rate < LEAST_FPS:
+        rate = fps or float(clip.fps or MIN_FPS)
+        if rate < MIN_FPS:
             logger.warning(
-                f"{clip.source}: {rate:g} frames per second, less than {LEAST_FPS}: moving things "
+                f"{clip.source}: {rate:g} frames per second, less than {MIN_FPS}: moving things "
                 "will show as copies instead of blur; 'deblur data synth' makes smooth blur from "
                 "sharp photos, --fps tells the true rate of slow motion"
             )

@@ -33,6 +33,8 @@ def score(
     """
     if csv and json:
         raise UsageError("--csv", "contradicts --json", "give one of them")
+    if "-" in paths:
+        raise UsageError("-", "photos through a pipe are not scored", "give photos or folders")
 
     from deblurcli.batch.estimate import estimate_blur
     from deblurcli.batch.plan import find_inputs

@@ -41,15 +41,15 @@ class RunFolder:
             part.write_text(config.to_json(), "utf-8")
 
     def save(
-        self, state: dict[str, Any], mean: RestorationNetwork, card: ModelCard, *, best: bool
+        self, state: dict[str, Any], ema_model: RestorationNetwork, card: ModelCard, *, best: bool
     ) -> None:
         """Saves the checkpoint: `state`, of tensors, numbers, strings, and lists and dicts of them,
         ``"metrics"`` among them, the rows of ``metrics.csv``; and the weights of the network to
         use, also as the best so far where they are. Where DeblurError is raised (a full disk, no
         permission), what was there before is intact."""
-        save_weights(self.path / "last.safetensors", mean, card, overwrite=True)
+        save_weights(self.path / "last.safetensors", ema_model, card, overwrite=True)
         if best:
-            save_weights(self.path / "best.safetensors", mean, card, overwrite=True)
+            save_weights(self.path / "best.safetensors", ema_model, card, overwrite=True)
         with atomic_output(self.checkpoint, overwrite=True) as part:
             try:
                 torch.save(state, part)
@@ -64,11 +64,11 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(rows)
 
-    def save_snapshot(self, step: int, mean: RestorationNetwork, card: ModelCard) -> None:
+    def save_snapshot(self, step: int, ema_model: RestorationNetwork, card: ModelCard) -> None:
         """Saves weights that are kept. Raises DeblurError where they can't be written."""
         folder = self.path / "snapshots"
         folder.mkdir(exist_ok=True)
-        save_weights(folder / f"step-{step:08d}.safetensors", mean, card, overwrite=True)
+        save_weights(folder / f"step-{step:08d}.safetensors", ema_model, card, overwrite=True)
 
     def load(self) -> tuple[RestorationNetwork, dict[str, Any]]:
         """The network that was trained and the whole checkpoint, on the CPU. It can hold nothing

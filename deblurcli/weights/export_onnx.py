@@ -17,7 +17,7 @@ from deblurcli.models.network import RestorationNetwork
 from deblurcli.models.registry import kind_of
 from deblurcli.weights.manifest import METADATA_KEY, ModelCard
 
-LARGEST_DIFFERENCE = 1e-3  # to PyTorch, in units of the full range
+MAX_DIFFERENCE = 1e-3  # to PyTorch, in units of the full range
 ONNX_MEMORY = 2.4  # times PyTorch's is ONNX Runtime's, measured on the default network
 _CHECKED_SIZES = ((1, 64, 96), (1, 45, 67), (2, 33, 30), (1, 1, 1))  # batch, height, width
 
@@ -93,7 +93,7 @@ def export_onnx(
             same_shape = got.shape == expected.shape
             seen = float(np.abs(got - expected).max()) if same_shape else float("inf")
             difference = max(difference, seen)
-        if not difference <= LARGEST_DIFFERENCE:
+        if not difference <= MAX_DIFFERENCE:
             reason = f"the exported model differs from PyTorch's by {difference:.2g} of the range"
             remedy = "try other versions of PyTorch, onnxscript and onnxruntime"
             raise DeblurError(target, reason, remedy)

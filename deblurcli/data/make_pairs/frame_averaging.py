@@ -22,7 +22,7 @@ from deblurcli.io.photos import to_uint8
 
 LINEAR, GAMMA, SHARP = "blur", "blur_gamma", "sharp"
 
-LEAST_FPS = 120
+MIN_FPS = 120
 """Below, successive frames lie so far apart that their mean shows copies instead of blur."""
 
 _WRITERS = 2

@@ -27,7 +27,7 @@ class ColourSpace:
         return native if native.shape[2] == 3 else np.repeat(native, 3, axis=2)
 
     def transfer(self, native: Samples, restored: Samples) -> Samples:
-        """`native` with the change from what `to_srgb` gives to `restored`, as a new array."""
+        """`native` with the change from what `to_srgb` gives to `restored`."""
         return restored
 
 

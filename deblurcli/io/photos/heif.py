@@ -19,19 +19,27 @@ import numpy as np
 
 from deblurcli.io.photos.colour import with_cicp
 from deblurcli.io.photos.metadata import Metadata
-from deblurcli.io.photos.photo import ANIMATED, Encoding, PhotoError, Picture, ReadOptions, bands
-from deblurcli.io.photos.pillow import opened, to_array
+from deblurcli.io.photos.photo import (
+    ANIMATED,
+    Encoding,
+    PhotoError,
+    Picture,
+    ReadOptions,
+    bands,
+    opened,
+    to_array,
+)
 
 if TYPE_CHECKING:
     from pillow_heif import HeifFile, HeifImage
 
 _QUALITIES = (90, 75, 50)
-_MOST_HEIC_BYTES = 1 << 24  # libde265 reads no slice that is larger, and libx265 writes one
+_MAX_HEIC_BYTES = 1 << 24  # libde265 reads no slice that is larger, and libx265 writes one
 # The memory is mostly the encoders': x265 took 27 bytes a pixel and 43 for 10 bits, libaom 45 and
 # 51 where the picture has more than 8 bits.
 _HEIC_BYTES, _DEEP_HEIC_BYTES, _AVIF_BYTES = 28, 44, 54
 _SIZE = re.compile(rb"\0\0\0\x14ispe\0{4}(.{8})", re.DOTALL)
-_MOST_BOXES, _MOST_BOX_BYTES = 1000, 1 << 28
+_MAX_BOXES, _MAX_BOX_BYTES = 1000, 1 << 28
 _TURN, _MIRROR = re.compile(rb"\0\0\0\x09irot([\0-\3])"), re.compile(rb"\0\0\0\x09imir([\0\1])")
 _GAIN_MAP_ITEM = re.compile(rb"infe.{8}(?:..)?tmap", re.DOTALL)
 
@@ -77,12 +85,12 @@ def read_avif(file: BinaryIO, options: ReadOptions) -> Picture:
 def _read_whole(file: BinaryIO, options: ReadOptions, pixel_bytes: int) -> bytes:
     """The file's bytes; PhotoError if a size in it is too large, or it is, for that size."""
     file_bytes, start, sizes = file.seek(0, io.SEEK_END), 0, {(0, 0)}
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         file.seek(start)
         length, kind, long_length = struct.unpack(">I4sQ", file.read(16).ljust(16, b"\0"))
         length = {0: file_bytes - start, 1: long_length}.get(length, length)
         if kind in (b"meta", b"moov"):
-            box = file.read(min(length, _MOST_BOX_BYTES))
+            box = file.read(min(length, _MAX_BOX_BYTES))
             sizes.update(struct.unpack(">II", match[1]) for match in _SIZE.finditer(box))
         start += max(length, 8)
         if start >= file_bytes:
@@ -150,7 +158,7 @@ def encode(picture: Picture, warn: Callable[[str], None]) -> list[bytes]:
     for quality in _QUALITIES:
         file = io.BytesIO()
         pillow_heif.encode(mode, samples.shape[1::-1], pixels, file, quality=quality, **options)
-        if file.tell() <= _MOST_HEIC_BYTES:
+        if file.tell() <= _MAX_HEIC_BYTES:
             if quality != _QUALITIES[0]:
                 warn(f"HEIC files that can be read again have 16 MB at most: quality {quality}")
             return [file.getvalue()]

@@ -16,8 +16,16 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile, get_sampling
 
 from deblurcli.io.photos.metadata import Metadata
-from deblurcli.io.photos.photo import DAMAGED, Encoding, PhotoError, Picture, ReadOptions
-from deblurcli.io.photos.pillow import opened, to_array, to_image
+from deblurcli.io.photos.photo import (
+    DAMAGED,
+    Encoding,
+    PhotoError,
+    Picture,
+    ReadOptions,
+    opened,
+    to_array,
+    to_image,
+)
 
 _MIN_QUALITY = 92
 _QUALITY_FROM_OTHER_FORMATS = 95

@@ -1,11 +1,13 @@
 """A photo: what its file holds, and what the network gets to see of it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from deblurcli.io.photos.metadata import Metadata
 
@@ -21,6 +23,7 @@ ANIMATED = "animated: only the first frame is restored"
 # The memory that a pixel of 8 bits a channel takes at most, and one of 16.
 _PIXEL_BYTES, _DEEP_PIXEL_BYTES = 12, 24
 _METADATA_BYTES = 256 << 20
+_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "CMYK"}
 _ALLOW_MORE = "scale it down, or allow more with --max-pixels"
 
 
@@ -139,7 +142,6 @@ class Picture:
         """A picture of this EXIF orientation turned upright."""
         if orientation == 1:
             return self
-
         channels, metadata = self.channels, self.metadata.with_upright_xmp()
         if orientation >= 5:
             channels = channels.swapaxes(0, 1)
@@ -186,3 +188,54 @@ def bands(values: Samples) -> list[slice]:
     """Rows to work on at a time, so that intermediate results stay small."""
     rows = max(1, (1 << 19) // max(1, values.shape[1]))
     return [slice(start, start + rows) for start in range(0, values.shape[0], rows)]
+
+
+# Pillow's images
+
+
+@contextmanager
+def opened(file: BinaryIO, format_: str, options: ReadOptions) -> Iterator[Image.Image]:
+    """Opens a file of a known format, if it is not too large. Not by `Image.open`: its limit of
+    size is a global of 179 megapixels."""
+    if format_ not in Image.OPEN:
+        Image.init()
+    make, _ = Image.OPEN[format_]
+    try:
+        opened_image = make(file, "")
+    except Image.DecompressionBombError as error:
+        raise ValueError("a frame far larger than the picture") from error
+    except OSError as error:
+        if "Unsupported" in str(error):
+            raise PhotoError(
+                f"this kind of {format_} is not supported", "convert it to PNG"
+            ) from error
+        raise
+    with opened_image as image:
+        options.check_size(*image.size)
+        yield image
+
+
+def to_array(image: Image.Image) -> npt.NDArray[np.uint8]:
+    """The pixels as ``(H, W, C)`` uint8: grey, with or without alpha, RGB, RGBA or CMYK. They are
+    copied in bands to save memory."""
+    mode = image.mode
+    if mode not in _MODES:
+        raise PhotoError(f"pixels of kind {mode} are not supported", "convert it to PNG")
+    image.load()
+    if mode != "CMYK":
+        colours = "L" if mode in ("1", "L", "LA", "La") else "RGB"
+        mode = colours + ("A" if image.has_transparency_data else "")
+    width, height = image.size
+    array = np.empty((height, width, Image.getmodebands(mode)), np.uint8)
+    for rows in bands(array):
+        band = image.crop((0, rows.start, width, min(height, rows.stop))).convert(mode)
+        array[rows] = np.asarray(band).reshape(array[rows].shape)
+    return array
+
+
+def to_image(picture: Picture) -> Image.Image:
+    """A picture of 8 bits as Pillow's image, with its alpha."""
+    channels = np.ascontiguousarray(picture.channels)
+    modes = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA" if picture.has_alpha else "CMYK"}
+    mode = modes[channels.shape[2]]
+    return Image.frombuffer(mode, channels.shape[1::-1], channels, "raw", mode, 0, 1)

@@ -1,46 +1,27 @@
-"""WebP, BMP and GIF through Pillow, writing AVIF, too, and its images to arrays and back."""
+"""WebP, BMP and GIF through Pillow, and writing AVIF."""
 
 import io
 import re
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from deblurcli.io.photos.metadata import Metadata
-from deblurcli.io.photos.photo import ANIMATED, Encoding, PhotoError, Picture, ReadOptions, bands
+from deblurcli.io.photos.photo import (
+    ANIMATED,
+    Encoding,
+    Picture,
+    ReadOptions,
+    opened,
+    to_array,
+    to_image,
+)
 
 _AVIF_QUALITY = 90
 _WEBP_QUALITY = 95
 _WEBP_LOSSLESS_EFFORT = 75
-_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "YCbCr", "CMYK"}
-
-
-@contextmanager
-def opened(file: BinaryIO, format_: str, options: ReadOptions) -> Iterator[Image.Image]:
-    """Opens a file of a known format, if it is not too large. Not by `Image.open`: its limit of
-    size is a global of 179 megapixels."""
-    if format_ not in Image.OPEN:
-        Image.init()
-    make, _ = Image.OPEN[format_]
-    try:
-        opened_image = make(file, "")
-    except Image.DecompressionBombError as error:
-        raise ValueError("a frame far larger than the picture") from error
-    except OSError as error:
-        if "Unsupported" in str(error):
-            raise PhotoError(
-                f"this kind of {format_} is not supported", "convert it to PNG"
-            ) from error
-        raise
-    with opened_image as image:
-        options.check_size(*image.size)
-        yield image
 
 
 def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
@@ -77,32 +58,6 @@ def read(format_: str, file: BinaryIO, options: ReadOptions) -> Picture:
     icc, encoding = icc or info.get("icc_profile") or None, Encoding(lossless=lossless)
     picture = Picture.of(format_, values)
     return replace(picture, icc=icc, metadata=metadata, encoding=encoding, notes=notes)
-
-
-def to_array(image: Image.Image) -> NDArray[np.uint8]:
-    """The pixels as ``(H, W, C)`` uint8: grey, with or without alpha, RGB, RGBA or CMYK. They are
-    copied in bands to save memory."""
-    mode = image.mode
-    if mode not in _MODES:
-        raise PhotoError(f"pixels of kind {mode} are not supported", "convert it to PNG")
-    image.load()
-    if mode != "CMYK":
-        colours = "L" if mode in ("1", "L", "LA", "La") else "RGB"
-        mode = colours + ("A" if image.has_transparency_data else "")
-    width, height = image.size
-    array = np.empty((height, width, Image.getmodebands(mode)), np.uint8)
-    for rows in bands(array):
-        band = image.crop((0, rows.start, width, min(height, rows.stop))).convert(mode)
-        array[rows] = np.asarray(band).reshape(array[rows].shape)
-    return array
-
-
-def to_image(picture: Picture) -> Image.Image:
-    """A picture of 8 bits as Pillow's image, with its alpha."""
-    channels = np.ascontiguousarray(picture.channels)
-    modes = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA" if picture.has_alpha else "CMYK"}
-    mode = modes[channels.shape[2]]
-    return Image.frombuffer(mode, channels.shape[1::-1], channels, "raw", mode, 0, 1)
 
 
 class RawExif(Image.Exif):

@@ -56,6 +56,7 @@ def read(
     Args:
         source: a path, or an open binary file or pipe.
         name: what errors call it; by default the path, or ``-``.
+        options: how large it may be, and whether damaged pictures are read, too.
 
     Raises DeblurError where it can't be read: missing, a folder, no permission, empty, no photo,
     damaged, truncated, of an unsupported kind or too large.

@@ -31,7 +31,7 @@ from deblurcli.io.videos.reading import Step, VideoReader
 from deblurcli.io.videos.segments import SEGMENT_FRAMES, SegmentStore, open_segments
 from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.streams import choose_copied_streams
-from deblurcli.io.videos.writing import Picture, open_writer
+from deblurcli.io.videos.writing import FrameFormat, open_writer
 
 # The others have no place for a rotation: there the frames themselves are turned.
 _ROTATION_HOLDERS = ("mp4", "mov", "matroska")
@@ -88,7 +88,7 @@ def restore_video(
         encoding = encoding.with_traits_of(reader, copied.any_tag)
         size = (first.frame.width * (2 if options.side_by_side else 1), first.frame.height)
         colour, times = Colour.of(stream, encoding.encoder), (reader.tick, reader.rate)
-        picture = Picture(*size, colour, *times, reader.display_matrix, reader.aspect)
+        picture = FrameFormat(*size, colour, *times, reader.display_matrix, reader.aspect)
         with open_writer([source], target, encoding, picture, options, reader.part) as writer:
             writer.copy_from(reader, copied, strip=options.strip)
             steps, total = itertools.chain([first], steps), reader.frame_count
@@ -133,7 +133,7 @@ def restore_frames(
     size = (first.frame.width, first.frame.height)
     kind = "yuv420p10le" if first.frame.format.name == RGB16 else "yuv420p"
     encoding = choose_encoding(container, "png", VideoFormat(kind, *size), options)
-    picture = Picture(*size, _BT709, 1 / rate, rate)
+    picture = FrameFormat(*size, _BT709, 1 / rate, rate)
     with open_writer(sources, target, encoding, picture, options) as writer:
         steps, write, segments = itertools.chain([first], steps), writer.write, writer.segments
         restore_steps(steps, write, restore, segments, options, size, total)

@@ -31,7 +31,7 @@ _GRID_ENCODERS = ("mpeg4", "mpeg1video", "mpeg2video")
 
 
 @dataclass(frozen=True)
-class Picture:
+class FrameFormat:
     """What the frames are like that a writer gets."""
 
     width: int
@@ -48,7 +48,7 @@ def open_writer(
     sources: Sequence[Path],
     target: Path,
     encoding: Encoding,
-    picture: Picture,
+    picture: FrameFormat,
     options: ClipOptions,
     part: streams.TimeRange | None = None,
 ) -> "Iterator[VideoWriter]":
@@ -80,7 +80,7 @@ class VideoWriter:
     run finished."""
 
     def __init__(
-        self, path: Path, encoding: Encoding, picture: Picture, segments: SegmentStore
+        self, path: Path, encoding: Encoding, picture: FrameFormat, segments: SegmentStore
     ) -> None:
         name, options, rate = os.fspath(path.absolute()), encoding.container_options, picture.rate
         self._output: OutputContainer = av.open(
