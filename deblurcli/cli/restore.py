@@ -106,7 +106,7 @@ def complete_word(context: typer.Context, incomplete: str) -> list[str]:
     return complete(*commands)(incomplete)
 
 
-def restore(  # noqa: PLR0912 - one page, from the options to the exit code
+def restore(  # noqa: PLR0912, PLR0915 - one page, from the options to the exit code
     *,
     paths: list[str] | None = argument(
         "PATH", "Photos, videos, folders; - is standard input.", None, autocompletion=complete_word
@@ -160,11 +160,12 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
     suffix = targets.format or ".png"
     wishes = ClipOptions(**vars(encoding), to_frames=clips.frames, suffix=suffix)
     check_options_apply(planned, wishes)
+    reading = ReadOptions(targets.max_pixels, keep_damaged=targets.damaged == "keep")
     report = RunReport(planned, json=json)
     if batch.dry_run:
         estimates = inputs.skip_sharp or any(job.kind == "video" for job in planned.jobs)
         network = compute.load(weights) if estimates and not clips.frames else None
-        return report.list_jobs(network, wishes, inputs.skip_sharp)
+        return report.list_jobs(network, wishes, reading if inputs.skip_sharp else None)
     selection = None
     if inputs.mask is not None or inputs.region is not None:
         if planned.kinds - {"photo"}:
@@ -175,7 +176,7 @@ def restore(  # noqa: PLR0912 - one page, from the options to the exit code
         strip=targets.strip,
         format=targets.format,
         clips=wishes,
-        reading=ReadOptions(targets.max_pixels, keep_damaged=targets.damaged == "keep"),
+        reading=reading,
         selection=selection,
         skip_sharp=inputs.skip_sharp,
         **vars(existing),

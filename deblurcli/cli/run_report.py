@@ -75,6 +75,8 @@ class RunReport:
         if stopped is not None:
             ended = isinstance(stopped, SystemExit | KeyboardInterrupt)
             document["stopped"] = "interrupted" if ended else str(stopped) or repr(stopped)
+            if isinstance(stopped, DeblurError):
+                document |= {"exit_code": stopped.exit_code, "error": stopped.to_json()}
         console.print_json(document)
 
     @property
@@ -113,9 +115,11 @@ class RunReport:
         for note in outcome.notes:
             console.note(f"deblur: {outcome.job.source_name}: {note}")
 
-    def list_jobs(self, deblurrer: Deblurrer | None, wishes: ClipOptions, blur: bool) -> int:
+    def list_jobs(
+        self, deblurrer: Deblurrer | None, wishes: ClipOptions, blur: photos.ReadOptions | None
+    ) -> int:
         """``--dry-run``; with a network, what each video takes and, with `blur`, how blurred each
-        photo is, too."""
+        photo is, too, read so. Raises DeblurError where the next photo would fail the same way."""
         planned = []
         for job in self.plan.jobs:
             document = to_json(Outcome(job, "planned"))
@@ -123,8 +127,10 @@ class RunReport:
             try:
                 if deblurrer is None or job.source is None:
                     pass
-                elif job.kind == "photo" and blur:
-                    estimate = estimate_blur(deblurrer, photos.read(job.source).pixels)
+                elif job.kind == "photo" and blur is not None:
+                    estimate = estimate_blur(
+                        deblurrer, photos.read(job.source, options=blur).pixels
+                    )
                     document["estimate"] = estimate.to_json()
                     line += f"  ({estimate.verdict}, change {estimate.change:.2f})"
                 elif job.kind == "video" and not wishes.to_frames:
@@ -134,13 +140,17 @@ class RunReport:
                         minutes = clip.seconds / 60
                         line += f"  (about {clip.size_bytes / 1e6:.1f} MB and {minutes:.1f} min)"
             except DeblurError as error:
+                if error.exit_code != console.EXIT_FAILED:
+                    raise
                 self.outcomes.append(Outcome(job, "failed", error))
                 continue
             planned.append(document)
             if not self.json:
                 print(one_line(line), flush=True)
         if self.json:
-            console.print_json({"jobs": planned + [to_json(o) for o in self.outcomes]})
+            console.print_json(
+                {"version": __version__, "jobs": planned + [to_json(o) for o in self.outcomes]}
+            )
         return console.say_errors(*self.errors)
 
     def _close_bar_of_frames(self) -> None:

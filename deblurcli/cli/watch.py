@@ -8,7 +8,7 @@ from pathlib import Path
 
 from deblurcli.cli import console, options
 from deblurcli.cli.options import REQUIRED, argument, number, option
-from deblurcli.errors import NothingToDoError, UsageError
+from deblurcli.errors import DeblurError, NothingToDoError, UsageError
 
 
 def watch(
@@ -40,7 +40,7 @@ def watch(
 
     deblurrer = compute.load(weights)
     reading = ReadOptions(keep_damaged=damaged == "keep")
-    run_options = RunOptions(strip=strip, format=format, reading=reading)
+    run_options = RunOptions(strip=strip, format=format, reading=reading, skip_existing=True)
     console.note(f"deblur: watching {folder}; Ctrl-C ends it")
     look = partial(
         plan, [folder], output, recursive=recursive, videos=video, suffix=format, skip_existing=True
@@ -64,15 +64,30 @@ def watch(
         seen[job.source] = stamp, math.inf
         return True
 
+    told: set[str] = set()
+
+    def tell_once(error: DeblurError) -> None:
+        if str(error) not in told:
+            console.say_errors(error)
+        told.add(str(error))
+
     while True:
+        jobs: list[Job] = []
         try:
-            jobs = list(filter(is_complete, look().jobs))
+            planned = look()
+            jobs += filter(is_complete, planned.jobs)
+            for _, refused in planned.failed:
+                tell_once(refused)
         except NothingToDoError:
-            jobs = []
+            pass
+        except DeblurError as error:  # two files whose results would have one name
+            tell_once(error)
         with closing(run(jobs, deblurrer, run_options)) as running:
             for outcome in running:
                 if outcome.error is not None:
                     console.say_errors(outcome.error)
+                    continue
+                if outcome.status != "done":  # written by another run meanwhile
                     continue
                 seconds = f"{outcome.seconds:.1f} s"
                 console.note(f"deblur: wrote {outcome.job.target_name} in {seconds}")

@@ -57,7 +57,7 @@ class GeneratorConfig(NetworkConfig):
             and max((*self.channels, self.unshuffle, self.kernel_px)) <= 65536
         )
         if not sensible:
-            raise ValueError(f"not the configuration of a network: {self}")
+            raise ValueError("not the configuration of a network")
 
     @classmethod
     def from_json(cls, fields: Mapping[str, object]) -> "GeneratorConfig":

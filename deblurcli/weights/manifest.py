@@ -230,9 +230,11 @@ def graph_name(network: dict[str, Any]) -> str:
 
 def damaged(path: AnyPath, error: Exception) -> WeightsError:
     """Makes the error for a file that is no intact weights file."""
-    detail = str(error).partition("\n")[0] or type(error).__name__
-    reason = f"damaged or not a weights file ({detail})"
-    return WeightsError(path, reason, "get it again: deblur weights pull")
+    detail = "what it says of its network makes none"
+    if isinstance(error, SafetensorError | OSError):
+        detail = str(error).partition("\n")[0] or type(error).__name__
+    remedy = "get it again, a published one with 'deblur weights pull'"
+    return WeightsError(path, f"damaged or not a weights file ({detail})", remedy)
 
 
 def sha256_of(path: Path) -> str:

@@ -16,6 +16,7 @@ from deblurcli.cli import main
 from deblurcli.data.layouts import find_pairs
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.io import photos
+from deblurcli.weights.files import load_weights, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,12 @@ def test_the_command(folder: Path, tiny_weights: Path, capsys: pytest.CaptureFix
     assert changes == sorted(changes, reverse=True)
     assert main(["score", "in/flat.png", *own]) == 0
     assert capsys.readouterr().out.startswith("in/flat.png  ")
-    for words, code in ((["score", "gone.png"], 1), (["score", ".", "-q"], 3), (["score", ""], 2)):
+    for words, code in (
+        (["score", "-"], 2),
+        (["score", "gone.png"], 1),
+        (["score", ".", "-q"], 3),
+        (["score", ""], 2),
+    ):
         assert main([*words, *own]) == code
     assert main(["score", "in", "--csv", "--json", *own]) == 2
 
@@ -127,3 +133,26 @@ def test_sharp_photos_are_skipped_and_listed(
     assert statuses == {"in/flat.png": "skipped", "in/soft.png": "done"}
     assert "in/flat.png: left alone, as it is sharp already" in err
     assert [path.name for path in Path("out").iterdir()] == ["soft.png"]
+
+
+def test_a_dry_run_reads_as_the_run_does(
+    folder: Path, tiny_weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = Path("in/soft.png").read_bytes()
+    Path("in/half.png").write_bytes(whole[: len(whole) // 2])
+    listed = ["in/half.png", "--skip-sharp", "--dry-run", "--weights"]
+    assert main([*listed, str(tiny_weights)]) == 1
+    assert "--damaged keep" in capsys.readouterr().err
+    assert main([*listed, str(tiny_weights), "--damaged", "keep"]) == 0
+    network, card = load_weights(tiny_weights)
+    for parameter in network.parameters():
+        parameter.data.mul_(50)
+    save_weights(tmp_path / "absurd.safetensors", network, card)
+    absurd = ["in/soft.png", "--weights", str(tmp_path / "absurd.safetensors"), "--json"]
+    for more in (["--skip-sharp", "--dry-run"], ["-o", "out.png"]):
+        capsys.readouterr()
+        assert main([*absurd, *more]) == 4
+        document = json.loads(capsys.readouterr().out)
+        assert (document["exit_code"], set(document["error"])) == (
+            4, {"subject", "reason", "remedy"},
+        )  # fmt: skip

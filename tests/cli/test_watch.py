@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,9 +66,20 @@ def test_what_arrives_is_restored_when_it_is_complete(
     make_photo(Path("in/bad.png"))
     assert said.readline().startswith("deblur: wrote out/bad.png in ")
 
+    # An empty result is none, and what can't be planned is told of once and ends nothing.
+    Path("out/empty.png").touch()
+    make_photo(Path("in/empty.png"))
+    assert said.readline().startswith("deblur: wrote out/empty.png in ")
+
     Path("in/half.jpg").write_bytes(whole[: len(whole) // 2])
     assert said.readline().startswith("deblur: wrote out/half.jpg in ")
     assert "in/half.jpg: " in said.readline()  # the note of what is missing
+
+    for name in ("in/deep", "out/deep"):
+        shutil.rmtree(name)
+    Path("out/deep").touch()  # a file, where a folder has to be
+    make_photo(Path("in/deep/last.png"))
+    assert "out/deep" in said.readline()
 
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130

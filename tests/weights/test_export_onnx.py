@@ -117,7 +117,7 @@ def test_a_model_that_differs_is_not_kept_and_replaces_nothing(
 
     target = tmp_path / "model.onnx"
     target.write_bytes(b"the one before")
-    monkeypatch.setattr(export_onnx, "LARGEST_DIFFERENCE", -1.0)
+    monkeypatch.setattr(export_onnx, "MAX_DIFFERENCE", -1.0)
     one_level = lively_network(GeneratorConfig("resnet", 1, (8,), (1,), kernel_px=5))
     with pytest.raises(DeblurError, match="differs from PyTorch's"):
         export_onnx.export_onnx(one_level, ModelCard(), target, overwrite=True)

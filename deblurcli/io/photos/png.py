@@ -27,6 +27,7 @@ Chunk = tuple[bytes, bytes]
 _MAX_TEXT_BYTES = 64 << 20
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
 _RAW_KEYWORD = b"Raw profile type "
+_MIN_BYTES = {b"pHYs": 9, b"cHRM": 32, b"gAMA": 4, b"sRGB": 1}
 # They describe samples, palettes or frames that the new file does not have.
 _STALE = {b"tRNS", b"bKGD", b"hIST", b"sPLT", b"sBIT", b"acTL", b"fcTL", b"fdAT", b"iDOT", b"eXIf"}
 
@@ -75,6 +76,8 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     icc = None
     with suppress(zlib.error):
         icc = _decompress(by_kind.get(b"iCCP", b"").partition(b"\0")[2][1:]) or None
+    if icc is None:  # or damaged
+        chunks = [chunk for chunk in chunks if chunk[0] != b"iCCP"]
     picture = replace(picture, icc=icc, metadata=_read_metadata(chunks), notes=tuple(notes))
     return _with_colours(picture, by_kind)
 
@@ -146,6 +149,8 @@ def _read_metadata(chunks: list[Chunk]) -> Metadata:
             photoshop = raw if raw.startswith(b"8BIM") else photoshop_from_iptc(raw)
         elif raw and name == b"xmp":
             xmp = xmp or raw
+        elif len(data) < _MIN_BYTES.get(kind, 0):  # Pillow would call the result broken
+            continue
         elif kind[:1].islower() and kind not in _STALE:
             parts.append(chunk_bytes(kind, data))
         if keyword == b"Comment":

@@ -78,7 +78,12 @@ def read(file: BinaryIO, options: ReadOptions) -> Picture:
     photoshop = blocks.get(_PHOTOSHOP, b"")
     if _IPTC in blocks and iptc_of(photoshop) is None:
         photoshop = photoshop_from_iptc(blocks[_IPTC]) + photoshop
-    fields = {t: item for t, item in tags.fields.items() if t not in _STRUCTURE | _BLOCKS}
+    fields = {
+        tag: field
+        for tag, field in tags.fields.items()
+        if tag not in _STRUCTURE | _BLOCKS
+        and not (tag == _DESCRIPTION and field.data.startswith(b'{"shape": '))  # tifffile's pages
+    }
     icc, primaries = blocks.get(_ICC), (*tags.ratios(_WHITE), *tags.ratios(_PRIMARIES))
     if not icc and channels.shape[2] - has_alpha == 3 and len(primaries) == 8:
         with suppress(ValueError):  # no colours at all

@@ -302,7 +302,10 @@ def test_bad_metadata_never_fail_a_png(depth: int, kind: bytes) -> None:
     for body in (b"", b"a", b"II*\0\xff\xff\xff\xff", bytes(40), b"\xff" * 9):
         photo = read(png((3, 2), depth, 2, rows, chunk(kind, body)))
         np.testing.assert_array_equal(photo.pixels, pixels)
-        read(written(photo, photo.pixels))
+        result = written(photo, photo.pixels)
+        read(result)
+        with Image.open(result) as image:
+            image.load()
 
 
 def jpeg_with(marker: int, body: bytes) -> bytes:
