@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,15 @@ import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+if os.name == "posix":
+    # Under nohup, or in the background of a shell, they are ignored, and commands inherit that.
+    for _number, _handler in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(_number) is signal.SIG_IGN:
+            signal.signal(_number, _handler)
 
 hypothesis.settings.register_profile("deblur", deadline=None)  # machines may be busy
 hypothesis.settings.register_profile("nightly", deadline=None, max_examples=20_000)

@@ -313,8 +313,6 @@ def halfway(
     """Sends a signal to a run over a folder when its first results are there."""
 
     def run(signal_number: int) -> subprocess.CompletedProcess[str]:
-        if signal_number == signal.SIGHUP and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-            pytest.skip("the tests run under nohup")
         photo = make_photo(Path("in/0.png"), size=(320, 240)).read_bytes()
         for number in range(PHOTOS):
             Path(f"in/{number}.png").write_bytes(photo)
