@@ -66,9 +66,11 @@ def make_picture(path: Path, kind: str, width: int, height: int) -> None:
             import pillow_heif
 
             pillow_heif.register_heif_opener()
-        fast = {".heic": {"quality": 50, "enc_params": {"preset": "ultrafast"}}}  # below 16 MB
-        fast[".avif"] = {"speed": 10}
-        Image.fromarray(values).save(path, **{"quality": 95, **fast.get(path.suffix, {})})
+        options = {
+            ".heic": {"quality": 50, "enc_params": {"preset": "ultrafast"}},  # below 16 MB
+            ".avif": {"quality": 95, "speed": 10},
+        }
+        Image.fromarray(values).save(path, **options.get(path.suffix, {"quality": 95}))
 
 
 def restore(path: Path, weights: str) -> tuple[int, float]:

@@ -190,9 +190,7 @@ def load_recipe(name: str) -> Recipe:
         raise UsageError(path, f"reading it needs {reader}", "write it as .json") from error
     except Exception as error:  # each reader has errors of its own
         raise UsageError(path, f"can't be understood ({error})", "see --show-recipe") from error
-    recipe = RECIPES.get(str(values.get("name")), Recipe())
-    for key, value in _flatten(values).items():
-        recipe = _change(recipe, key, value, f"{path}: {key}")
+    recipe = _change_all(RECIPES.get(str(values.get("name")), Recipe()), values, path)
     _check_used(recipe, Recipe(), f"{path}: ")
     return recipe
 
@@ -225,6 +223,13 @@ def _check_used(recipe: Recipe, begun: Recipe, source: str) -> None:
     for key, reason in ignored.items():
         if getattr(recipe, key) not in (getattr(begun, key), getattr(Recipe(), key)):
             raise UsageError(f"{source}{key}", reason, "leave it out")
+
+
+def _change_all(recipe: Recipe, values: Mapping[str, object], path: AnyPath) -> Recipe:
+    """`recipe` with the values of a file."""
+    for key, value in _flatten(values).items():
+        recipe = _change(recipe, key, value, f"{path}: {key}")
+    return recipe
 
 
 def _change(recipe: Recipe, key: str, value: object, source: str) -> Recipe:
@@ -299,9 +304,7 @@ class RunConfig:
         """Raises UsageError where there is none, or it is damaged."""
         try:
             values = json.loads(Path(path).read_text("utf-8"))
-            recipe = Recipe()
-            for key, value in _flatten(values.pop("recipe")).items():
-                recipe = _change(recipe, key, value, f"{path}: {key}")
+            recipe = _change_all(Recipe(), values.pop("recipe"), path)
             lists = {name: tuple(v) for name, v in values.items() if isinstance(v, list)}
             return cls(recipe=recipe, **(values | lists))
         except FileNotFoundError:

@@ -3,7 +3,7 @@
 import math
 import time
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from deblurcli.cli import console, options
@@ -64,33 +64,25 @@ def watch(
         seen[job.source] = stamp, math.inf
         return True
 
-    told: set[str] = set()
-
-    def tell_once(error: DeblurError) -> None:
-        if str(error) not in told:
-            console.say_errors(error)
-        told.add(str(error))
-
+    say_once = cache(console.say)
     while True:
         jobs: list[Job] = []
         try:
             planned = look()
             jobs += filter(is_complete, planned.jobs)
             for _, refused in planned.failed:
-                tell_once(refused)
+                say_once(f"deblur: {refused}")
         except NothingToDoError:
             pass
         except DeblurError as error:  # two files whose results would have one name
-            tell_once(error)
+            say_once(f"deblur: {error}")
         with closing(run(jobs, deblurrer, run_options)) as running:
             for outcome in running:
                 if outcome.error is not None:
                     console.say_errors(outcome.error)
-                    continue
-                if outcome.status != "done":  # written by another run meanwhile
-                    continue
-                seconds = f"{outcome.seconds:.1f} s"
-                console.note(f"deblur: wrote {outcome.job.target_name} in {seconds}")
-                for note in outcome.notes:
-                    console.note(f"deblur: {outcome.job.source_name}: {note}")
+                elif outcome.status == "done":  # else another run wrote it meanwhile
+                    seconds = f"{outcome.seconds:.1f} s"
+                    console.note(f"deblur: wrote {outcome.job.target_name} in {seconds}")
+                    for note in outcome.notes:
+                        console.note(f"deblur: {outcome.job.source_name}: {note}")
         time.sleep(min(1.0, settle / 2))

@@ -133,9 +133,10 @@ class Trainer:
             torch.backends.cudnn.benchmark = True
             is_resident = store.total_bytes < 0.4 * torch.cuda.mem_get_info(device)[0]
         self._renderer = BatchRenderer(recipe, device, store if is_resident else None)
-        dataset = TrainingDataset(sources, store, recipe, config.seed, crop_here=not is_resident)
-        rank = self.accelerator.process_index
-        self._dataset = replace(dataset, rank=rank, processes=self.processes)
+        share = {"rank": self.accelerator.process_index, "processes": self.processes}
+        self._dataset = TrainingDataset(
+            sources, store, recipe, config.seed, crop_here=not is_resident, **share
+        )
         torch.manual_seed(config.seed)
         self.networks = TrainedNetworks(recipe, self.accelerator, initial)
         self.step, self.seconds, self.best = 0, 0.0, -math.inf

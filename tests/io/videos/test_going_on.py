@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -270,16 +269,6 @@ def test_without_a_name_for_the_work_nothing_is_kept(clip: Path, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture
-def _signals_as_in_a_terminal() -> Iterator[None]:
-    """Commands inherit what is ignored; under nohup or in the background of a shell some are."""
-    numbers = [signal.SIGHUP, signal.SIGINT]
-    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="no such signals there")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGINT])
 def test_the_same_command_goes_on_after_any_signal(
@@ -288,7 +277,6 @@ def test_the_same_command_goes_on_after_any_signal(
     tiny_weights: Path,
     capsys: pytest.CaptureFixture[str],
     number: signal.Signals,
-    _signals_as_in_a_terminal: None,
 ) -> None:
     source, target = tmp_path / "in" / "small.mp4", tmp_path / "out.mp4"
     source.parent.mkdir()
