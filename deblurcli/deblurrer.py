@@ -206,7 +206,8 @@ class Deblurrer:
 
         yield from restore_strips(
             restore_tile,
-            *(height, width),
+            height,
+            width,
             tile_px=tile_px,
             overlap_px=self.overlap_px,
             alignment_px=self.backend.alignment_px,
