@@ -7,6 +7,7 @@ are that it trains or exports.
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import shlex
@@ -186,6 +187,14 @@ def test_links_lead_somewhere(document: Path, slug: Callable[[str], str]) -> Non
         if heading:
             titles = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             assert heading in map(slug, titles), target
+
+
+def test_the_package_index_shows_no_link_into_the_repository() -> None:
+    shown = str(importlib.metadata.metadata("deblurcli").get_payload())
+    assert shown.count("\n#") == (REPOSITORY / "README.md").read_text("utf-8").count("\n#")
+    targets = re.findall(r"\]\(([^)]+)\)", shown)
+    assert targets
+    assert all(target.startswith(("https://", "#")) for target in targets), targets
 
 
 @pytest.fixture

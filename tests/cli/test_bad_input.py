@@ -398,3 +398,20 @@ def test_ctrl_c_while_waiting_for_a_pipe(here: Path) -> None:
         assert process.wait(timeout=30) == 130
     assert err.splitlines()[-1].startswith("deblur: interrupted")
     assert not Path("sharp.png").exists()
+
+
+INTERRUPTED_EARLY = """
+import sys
+class Keyboard:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Keyboard())
+import deblurcli.__main__
+"""
+
+
+def test_ctrl_c_while_python_loads() -> None:
+    command = [sys.executable, "-c", INTERRUPTED_EARLY]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -28,7 +28,7 @@ from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of
 from deblurcli.io.videos.pixels import RGB16, Colour, Pixels, frame_like, frame_of, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.segments import SEGMENT_FRAMES, SegmentStore, open_segments
+from deblurcli.io.videos.segments import SegmentStore, open_segments
 from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.streams import choose_copied_streams
 from deblurcli.io.videos.writing import FrameFormat, open_writer
@@ -183,12 +183,11 @@ def restore_to_frames(
                     file.write(encode_png(pixels, colour))
                 else:
                     shown = np.rint(pixels / 257) if pixels.dtype == np.uint16 else pixels
-                    picture = Image.fromarray(shown.astype(np.uint8))
-                    picture.save(file, "JPEG", quality=95, subsampling=0)
+                    Image.fromarray(np.uint8(shown)).save(file, "JPEG", quality=95, subsampling=0)
                 file.flush()
                 os.fsync(file.fileno())
-            if (number + 1) % SEGMENT_FRAMES == 0:
-                segments.save(number // SEGMENT_FRAMES, ())
+            if (number + 1) % segments.segment_frames == 0:
+                segments.save(number // segments.segment_frames, ())
 
         try:
             real, by = Path(os.path.realpath(folder)), options.restored_by
@@ -238,13 +237,13 @@ def restore_steps(
     with closing(read_ahead(steps, depth)) as ahead, write_behind(write, depth) as put:
         for step in ahead:
             if step.frame is not None:
-                segment, place = divmod(done, SEGMENT_FRAMES)
+                segment, place = divmod(done, segments.segment_frames)
                 if not segments.has(done):
                     if place == 0 and segment and segments.has(done - 1):
                         steadier.load(segments.load_state(segment - 1))
                     blurred = pixels_of(step.frame)
                     shown = steadier(blurred)
-                    if place == SEGMENT_FRAMES - 1:
+                    if place == segments.segment_frames - 1:
                         segments.save_state(segment, steadier.save())
                     if options.side_by_side:
                         shown = np.hstack((blurred, shown))

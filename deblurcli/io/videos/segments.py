@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from zipfile import BadZipFile
 
 import av
@@ -22,10 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurcli.errors import DeblurError, cannot_write, logger
-
-SEGMENT_FRAMES = 250
-"""Frames of a segment: what a run loses at most. H.264 and HEVC begin anew as often by themselves:
-shorter ones would cost bytes (100 frames 14 % on a quiet clip)."""
 
 
 class EncodedPacket(NamedTuple):
@@ -42,13 +38,17 @@ class SegmentStore:
     """The finished segments of one output, in a folder beside it, if they are kept. `count` says
     how many an earlier run has finished."""
 
+    segment_frames: ClassVar[int] = 250
+    """What a run loses at most. H.264 and HEVC begin anew as often by themselves: shorter segments
+    would cost bytes (of 100 frames: 14 % on a quiet clip)."""
+
     def __init__(self, folder: Path, *, is_kept: bool) -> None:
         self.folder, self._is_kept = folder, is_kept
         self.count = len(list(folder.glob("segment-??????"))) if is_kept else 0
 
     def has(self, frame_number: int) -> bool:
         """Whether that frame, counted from 0, lies in a segment of an earlier run."""
-        return frame_number // SEGMENT_FRAMES < self.count
+        return frame_number // self.segment_frames < self.count
 
     def load(self, number: int) -> list[EncodedPacket]:
         """The packets of a finished segment, in the order of the encoder."""
@@ -129,7 +129,8 @@ def open_segments(
     try:
         stats = [(os.fspath(path.absolute()), path.stat()) for path in sources]
         inputs = [[name, status.st_size, status.st_mtime_ns] for name, status in stats]
-        wanted = json.dumps([inputs, av.__version__, restored_by, *output, SEGMENT_FRAMES])
+        length = SegmentStore.segment_frames
+        wanted = json.dumps([inputs, av.__version__, restored_by, *output, length])
         stale = list(folder.glob("segment-*"))
         with suppress(OSError, ValueError):
             if note.read_text("utf-8") == wanted:
@@ -142,7 +143,7 @@ def open_segments(
         note.write_text(wanted, "utf-8")
         store = SegmentStore(folder, is_kept=restored_by is not None)
         if store.count:
-            frames = store.count * SEGMENT_FRAMES
+            frames = store.count * length
             logger.warning("%s: goes on after %d frames of an earlier run", target, frames)
         yield store
         is_done = True

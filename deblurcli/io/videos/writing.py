@@ -24,7 +24,7 @@ from deblurcli.io.videos import info, streams
 from deblurcli.io.videos.encoding import Encoding
 from deblurcli.io.videos.pixels import Colour, DisplayMatrix, PixelWriter
 from deblurcli.io.videos.reading import Step, VideoReader
-from deblurcli.io.videos.segments import SEGMENT_FRAMES, EncodedPacket, SegmentStore, open_segments
+from deblurcli.io.videos.segments import EncodedPacket, SegmentStore, open_segments
 
 # Encoders for frames on a grid, a step of which is the frame.
 _GRID_ENCODERS = ("mpeg4", "mpeg1video", "mpeg2video")
@@ -157,7 +157,7 @@ class VideoWriter:
             self._waiting.extend(self._copies[packet.stream.index](packet))
         if step.frame is None:
             return
-        segment, place = divmod(self._frame_count, SEGMENT_FRAMES)
+        segment, place = divmod(self._frame_count, self.segments.segment_frames)
         self._frame_count += 1
         if segment < self.segments.count:
             if place == 0:
@@ -166,7 +166,7 @@ class VideoWriter:
             while self._loaded:
                 self._mux(self._loaded[0])
                 self._last_pts = max(self._loaded.popleft().pts, self._last_pts)
-                if place < SEGMENT_FRAMES - 1:
+                if place < self.segments.segment_frames - 1:
                     break
             return
         if self._encoder is not None and place == 0:

@@ -21,14 +21,8 @@ from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_
 
 from deblurcli.cli import main
 from deblurcli.errors import DeblurError
-from deblurcli.io.videos import (
-    restore_frames,
-    restore_to_frames,
-    restore_video,
-    restoring,
-    segments,
-    writing,
-)
+from deblurcli.io.videos import restore_frames, restore_to_frames, restore_video
+from deblurcli.io.videos.segments import SegmentStore
 
 pytestmark = needs_ffmpeg
 
@@ -36,9 +30,8 @@ SEGMENT, FRAMES = 40, 104
 SHORT_SEGMENTS = f"""
 import sys
 from deblurcli.cli import main
-from deblurcli.io.videos import restoring, segments, writing
-for module in (segments, writing, restoring):
-    module.SEGMENT_FRAMES = {SEGMENT}
+from deblurcli.io.videos.segments import SegmentStore
+SegmentStore.segment_frames = {SEGMENT}
 sys.exit(main())
 """
 
@@ -46,8 +39,7 @@ sys.exit(main())
 @pytest.fixture(autouse=True)
 def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two whole segments and a part of a third."""
-    for module in (segments, writing, restoring):
-        monkeypatch.setattr(module, "SEGMENT_FRAMES", SEGMENT)
+    monkeypatch.setattr(SegmentStore, "segment_frames", SEGMENT)
 
 
 @pytest.fixture(scope="module")
