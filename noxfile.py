@@ -52,7 +52,7 @@ def layers(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def house(session: nox.Session) -> None:
     """Lines, private functions, `Any`; the modules that a photo, a frame, a batch goes through."""
-    session.run("python", "benchmarks/house.py", *session.posargs)
+    session.run("python", "benchmarks/house.py", "--ways")
 
 
 @nox.session(venv_backend="none")

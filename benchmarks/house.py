@@ -10,12 +10,14 @@ in a variable: they are the way itself, the others chose, found or announced som
 """
 
 import ast
+import atexit
 import collections
 import dataclasses
 import importlib
 import inspect
 import os
 import pkgutil
+import shutil
 import sys
 import tempfile
 import threading
@@ -97,7 +99,8 @@ def trace_ways() -> dict[str, dict[str, bool]]:
     from PIL import Image
 
     pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    os.chdir(tempfile.mkdtemp())
+    os.chdir(folder := tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     Image.fromarray(pixels).save("photo.jpg")
     for folder in ("blur", "sharp"):
         Path("pairs", folder).mkdir(parents=True)
@@ -108,7 +111,7 @@ def trace_ways() -> dict[str, dict[str, bool]]:
         clip.mux([packet for frame in (*frames, None) for packet in stream.encode(frame)])
     recipe = ("batch=2", "patch_px=64", "early_share=0", "channels=[8,8]", "scales=2")
     settings = [word for text in recipe for word in ("--set", text)]
-    quiet = ("-q", "--device", "cpu")
+    quiet = ("-q", "--device", "cpu", "--precision", "fp32")
     return {
         "photo": trace("photo.jpg", "-o", "sharp.jpg", *quiet),
         "frame": trace("clip.mp4", "-o", "sharp.mp4", *quiet),

@@ -35,7 +35,8 @@ KINDS = {
     "rgb16.tif": (3, np.uint16, 24, 1_000_000), "adobergb16.tif": (3, np.uint16, 24, 1_000_000),
     "cmyk8.tif": (4, np.uint8, 12, 1_000_000), "cmyk16.tif": (4, np.uint16, 24, 1_000_000),
     "rgb8.bmp": (3, np.uint8, 12, 1_000_000), "rgb8.webp": (3, np.uint8, 18, 16_000),
-    "rgb8.heic": (3, np.uint8, 28, 16_000), "rgb8.avif": (3, np.uint8, 54, 65_000),
+    "lossless8.webp": (3, np.uint8, 40, 16_000), "rgb8.heic": (3, np.uint8, 28, 16_000),
+    "rgb10.heic": (3, np.uint16, 44, 16_000), "rgb8.avif": (3, np.uint8, 54, 65_000),
 }  # fmt: skip
 """Channels, samples, bytes of memory a pixel and longest side of each kind of file."""
 
@@ -61,16 +62,21 @@ def make_picture(path: Path, kind: str, width: int, height: int) -> None:
             path, values, photometric=photometric, compression="zlib",
             compressionargs={"level": 1}, predictor=True, rowsperstrip=64, iccprofile=profile,
         )  # fmt: skip
-    else:
-        if path.suffix == ".heic":
-            import pillow_heif
+    elif path.suffix == ".heic":
+        import pillow_heif
 
-            pillow_heif.register_heif_opener()
+        mode, bits = ("RGB", 8) if dtype == np.uint8 else ("RGB;16", 10)
+        with path.open("wb") as file:  # below 16 MB
+            pillow_heif.encode(
+                mode, (width, height), values.tobytes(), file, quality=50, bit_depth=bits,
+                enc_params={"preset": "ultrafast"},
+            )  # fmt: skip
+    else:
         options = {
-            ".heic": {"quality": 50, "enc_params": {"preset": "ultrafast"}},  # below 16 MB
-            ".avif": {"quality": 95, "speed": 10},
+            "lossless8.webp": {"lossless": True, "quality": 0},
+            "rgb8.avif": {"quality": 95, "speed": 10},
         }
-        Image.fromarray(values).save(path, **options.get(path.suffix, {"quality": 95}))
+        Image.fromarray(values).save(path, **options.get(kind, {"quality": 95}))
 
 
 def restore(path: Path, weights: str) -> tuple[int, float]:

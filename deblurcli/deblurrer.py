@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import groupby, islice, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deblurcli.backends.onnx import OnnxBackend
 from deblurcli.devices import choose_device, choose_precision
 from deblurcli.errors import AnyPath, DeviceMemoryError, UsageError, WeightsError, logger
+from deblurcli.io.image import Image
+from deblurcli.io.options import Progress
 from deblurcli.tiling import Values, blend_weights, plan_spans
 from deblurcli.weights import hub
 from deblurcli.weights.download import ShowProgress
@@ -22,12 +23,6 @@ from deblurcli.weights.manifest import ModelCard
 if TYPE_CHECKING:  # PyTorch is imported for what it runs only
     from deblurcli.backends.pytorch import TorchBackend
     from deblurcli.models.network import RestorationNetwork
-
-Image = NDArray[Any]
-"""``(H, W, 3)`` uint8, uint16 or float32, sRGB."""
-
-OnTile = Callable[[int, int], None]
-"""Told after each tile how many are done, and how many there are."""
 
 MIN_TILE_PX = 128  # no tile is made smaller than this
 
@@ -141,7 +136,7 @@ class Deblurrer:
         return deblurrer
 
     def restore(
-        self, image: Image, *, out: Image | None = None, on_tile: OnTile | None = None
+        self, image: Image, *, out: Image | None = None, on_tile: Progress | None = None
     ) -> Image:
         """The restored image.
 
@@ -178,7 +173,7 @@ class Deblurrer:
             raise DeviceMemoryError(what, reason, "close other programs") from None
 
     def _strips(
-        self, image: Image, tile_px: int, on_tile: OnTile | None = None
+        self, image: Image, tile_px: int, on_tile: Progress | None = None
     ) -> Iterator[tuple[slice, Values]]:
         """As `restore_strips`; a tile for which memory runs out is restored in smaller ones."""
         height, width = image.shape[:2]
@@ -227,7 +222,7 @@ class Deblurrer:
         return finished
 
     def restore_batch(
-        self, images: Sequence[Image], *, in_place: bool = False, on_tile: OnTile | None = None
+        self, images: Sequence[Image], *, in_place: bool = False, on_tile: Progress | None = None
     ) -> list[Image]:
         """Restores several images; on a GPU, small ones of one size and dtype go together. The
         results are those of `restore` but for rounding. `on_tile` hears of those that go alone, and
@@ -306,7 +301,7 @@ def restore_strips(
     tile_px: int,
     overlap_px: int,
     alignment_px: int = 1,
-    on_tile: OnTile | None = None,
+    on_tile: Progress | None = None,
 ) -> Iterator[tuple[slice, Values]]:
     """Restores an image tile by tile and gives finished strips of rows, top to bottom.
 

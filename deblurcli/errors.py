@@ -12,6 +12,17 @@ import struct
 import zlib
 from typing import TypeAlias
 
+EXIT_CODES = {
+    0: "all done, or skipped as already done",
+    1: "at least one input failed, the rest was processed",
+    2: "usage",
+    3: "nothing to process",
+    4: "weights missing, corrupt, or of another model",
+    5: "device not available, or out of memory at the smallest tile",
+    130: "interrupted",
+}
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
 AnyPath: TypeAlias = str | os.PathLike[str]
 
 logger = logging.getLogger("deblurcli")
@@ -38,7 +49,7 @@ class DeblurError(Exception):
         remedy: what the user can do about it.
     """
 
-    exit_code = 1
+    exit_code = EXIT_FAILED
 
     def __init__(self, subject: AnyPath, reason: str, remedy: str) -> None:
         self.subject, self.reason, self.remedy = os.fspath(subject), reason, remedy
@@ -55,7 +66,7 @@ class DeblurError(Exception):
 class UsageError(DeblurError):
     """The command line or call contradicts itself or names something unknown."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
 
 class DiskFullError(DeblurError):

@@ -172,14 +172,14 @@ class Memory:
     """Stands in the way of a network's forward: a device with room for so many pixels."""
 
     def __init__(
-        self, deblurrer: Deblurrer, error: Callable[[], Exception] | None, most_pixels: int
+        self, deblurrer: Deblurrer, error: Callable[[], Exception] | None, max_pixels: int
     ) -> None:
         self.sizes: list[tuple[int, int]] = []
         forward = deblurrer.network.forward
 
         def limited(blurred: Tensor) -> Tensor:
             height, width = blurred.shape[2:]
-            if error is not None and height * width > most_pixels:
+            if error is not None and height * width > max_pixels:
                 raise error()
             self.sizes.append((height, width))
             return forward(blurred)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurcli.batch.plan import Job
-from deblurcli.deblurrer import Deblurrer, Image
+from deblurcli.deblurrer import Deblurrer
+from deblurcli.io.image import Image
 from deblurcli.io.options import ClipOptions
 
 SLIGHT, BLURRED = 0.32, 0.40

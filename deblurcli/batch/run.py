@@ -18,7 +18,7 @@ from deblurcli import __version__
 from deblurcli.batch.estimate import estimate_blur
 from deblurcli.batch.plan import Job
 from deblurcli.batch.selection import Selection
-from deblurcli.deblurrer import Deblurrer, Image
+from deblurcli.deblurrer import Deblurrer
 from deblurcli.errors import (
     DeblurError,
     DeviceError,
@@ -30,11 +30,12 @@ from deblurcli.errors import (
 )
 from deblurcli.io import media, photos
 from deblurcli.io.files import is_empty, make_folder_of
-from deblurcli.io.options import ClipOptions
+from deblurcli.io.image import Image
+from deblurcli.io.options import ClipOptions, Progress
 
 _THREADS = min(4, os.cpu_count() or 1)
-_MAX_AHEAD = 2 * _THREADS
-_PIXELS_ON_THE_WAY = 32_000_000
+MAX_AHEAD = 2 * _THREADS
+PIXELS_ON_THE_WAY = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _run_photos(
                 yield Outcome(job, "skipped", notes=(note,))
                 continue
             # Photos of one folder are mostly alike: the next ones will be as large as this one.
-            ahead = min(_MAX_AHEAD, _PIXELS_ON_THE_WAY // photo.pixels[..., 0].size)
+            ahead = min(MAX_AHEAD, PIXELS_ON_THE_WAY // photo.pixels[..., 0].size)
             together = [(job, photo)]
             # On a CPU one at a time is as fast.
             if str(deblurrer.device) != "cpu" and not options.skip_sharp:
@@ -211,10 +212,7 @@ def write_photo(job: Job, photo: photos.Photo, restored: Image, options: RunOpti
 
 
 def _run_clip(
-    job: Job,
-    deblurrer: Deblurrer,
-    options: RunOptions,
-    show: Callable[[int, int | None], None] | None,
+    job: Job, deblurrer: Deblurrer, options: RunOptions, show: Progress | None
 ) -> Outcome:
     """Restores a video, an animated picture, or a folder of numbered frames."""
     from deblurcli.io import videos  # takes its time, and most runs hold none

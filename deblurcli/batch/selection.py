@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurcli.deblurrer import Deblurrer, Image
+from deblurcli.deblurrer import Deblurrer
 from deblurcli.errors import DeblurError, sizes_differ
 from deblurcli.io import photos
+from deblurcli.io.image import Image, to_uint8
 
 FEATHER_PX = 16  # how wide the soft edge is, inside of what is selected
 
@@ -30,7 +31,7 @@ class Selection:
         """Reads a mask from a picture: white is restored, black is not, grey partly."""
         if mask is None:
             return Selection(region)
-        grey = photos.to_uint8(photos.read(mask).pixels).mean(axis=2, dtype=np.float32)
+        grey = to_uint8(photos.read(mask).pixels).mean(axis=2, dtype=np.float32)
         return Selection(region, np.rint(grey).astype(np.uint8), str(mask))
 
     def check(self, name: str, pixels: Image) -> None:

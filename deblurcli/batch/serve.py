@@ -26,6 +26,7 @@ from starlette.routing import Route
 from deblurcli.batch.run import failure_of
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.io import media, photos
+from deblurcli.io.image import to_uint8
 from deblurcli.weights import hub
 
 PAGE = Path(__file__).with_name("serve.html")
@@ -85,7 +86,7 @@ class Upload:
         result = io.BytesIO()
         photos.write(photo, restored, result)
         for side, pixels in (("before", photo.pixels), ("after", restored)):
-            preview = PillowImage.fromarray(photos.to_uint8(pixels))
+            preview = PillowImage.fromarray(to_uint8(pixels))
             preview.thumbnail((PREVIEW_PX, PREVIEW_PX))
             encoded = io.BytesIO()
             preview.save(encoded, "JPEG", quality=92, subsampling=0)

@@ -36,7 +36,7 @@ from deblurcli.cli import (
     weights,
 )
 from deblurcli.cli.help import SETTINGS, Command, man_page, write_help
-from deblurcli.errors import DeblurError, UsageError
+from deblurcli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, DeblurError, UsageError
 
 if TYPE_CHECKING:  # no part of Typer's interface, so never imported
     from typer._click import Context
@@ -83,7 +83,7 @@ class DefaultCommandGroup(TyperGroup):
             self.check_words(words[:1], "no such file and no such command")
             if not words:
                 print(context.get_help(), file=sys.stderr)
-                raise typer.Exit(console.EXIT_USAGE)
+                raise typer.Exit(EXIT_USAGE)
         return context
 
     def check_words(self, words: list[str], reason: str) -> None:
@@ -159,15 +159,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.say_errors(error)
         code, document["error"] = error.exit_code, error.to_json()
     except (KeyboardInterrupt, typer.Abort):
-        code = console.EXIT_INTERRUPTED
+        code = EXIT_INTERRUPTED
     except SystemExit as error:
         code, document["stopped"] = int(error.code or 0), "interrupted"
     except BrokenPipeError:
         console.silence_stdout()
-        code = console.EXIT_FAILED
+        code = EXIT_FAILED
     except Exception as error:
         if has_json and not console.json_is_printed:
-            document = {"exit_code": console.EXIT_FAILED, "stopped": str(error) or repr(error)}
+            document = {"exit_code": EXIT_FAILED, "stopped": str(error) or repr(error)}
             console.print_json({"version": __version__, **document})
         raise
     if code > 128:  # Typer makes it of KeyboardInterrupt, `stop` of other signals

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from deblurcli.errors import DeblurError, logger, one_line
+from deblurcli.errors import EXIT_FAILED, EXIT_USAGE, DeblurError, logger, one_line
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     ProgressBar = tqdm[NoReturn]
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what writing to a full disk fails with
-
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class StderrHandler(logging.Handler):

@@ -12,7 +12,7 @@ from typing import Literal
 from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.cli.options import REQUIRED, option, whole_number
-from deblurcli.errors import UsageError, already_exists, install
+from deblurcli.errors import EXIT_FAILED, UsageError, already_exists, install
 from deblurcli.io.files import atomic_output, check_target, make_folder_of
 
 
@@ -71,12 +71,12 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
     from torch.distributed.rendezvous import rendezvous
 
     from deblurcli.data.pictures import read_picture, write_png
-    from deblurcli.deblurrer import Image
     from deblurcli.evaluation.cases import Case, find_cases
     from deblurcli.evaluation.evaluate import BLURRED, Method, method_of, results_of, score_cases
     from deblurcli.evaluation.metrics import find_metrics, has_scikit_image
     from deblurcli.evaluation.report import as_markdown, as_text, conventions, tabulate
     from deblurcli.evaluation.scores import Score, ScoreFile, summarise
+    from deblurcli.io.image import Image
 
     names = [name.strip() for name in metrics.split(",")] if metrics is not None else None
     chosen = find_metrics(names)
@@ -182,4 +182,4 @@ def evaluate(  # noqa: PLR0912, PLR0915 (the command from top to bottom)
         from deblurcli.evaluation.report import write_report
 
         write_report(report, scores, summaries, methods, cases, chosen, overwrite=overwrite)
-    return console.EXIT_FAILED if failures else 0
+    return EXIT_FAILED if failures else 0

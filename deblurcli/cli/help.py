@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from typer.core import TyperCommand, TyperGroup
 
 from deblurcli import __version__
+from deblurcli.errors import EXIT_CODES
 
 if TYPE_CHECKING:  # no part of Typer's interface, so never imported
     from typer._click import Command as AnyCommand
@@ -19,16 +20,6 @@ if TYPE_CHECKING:  # no part of Typer's interface, so never imported
 Sections: TypeAlias = dict[str, list[tuple[str, str]]]  # rows of a term and its text, by heading
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}  # what the context of every command is made with
-
-EXIT_CODES = {
-    0: "all done, or skipped as already done",
-    1: "at least one input failed, the rest was processed",
-    2: "usage",
-    3: "nothing to process",
-    4: "weights missing, corrupt, or of another model",
-    5: "device not available, or out of memory at the smallest tile",
-    130: "interrupted",
-}
 
 
 def write_help(command: "AnyCommand", ctx: "Context", formatter: "HelpFormatter") -> None:

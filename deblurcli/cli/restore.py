@@ -14,7 +14,7 @@ from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.cli.compare import check_page, report_page, show_progress
 from deblurcli.cli.options import Region, Shard, argument, complete, option, whole_number
-from deblurcli.errors import UsageError
+from deblurcli.errors import EXIT_FAILED, UsageError
 
 EPILOG = """Examples
 deblur photo.jpg                     writes photo-sharp.jpg beside it
@@ -183,7 +183,7 @@ def restore(  # noqa: PLR0912, PLR0915 - one page, from the options to the exit 
     )
     with report:
         if not planned.jobs:
-            return console.EXIT_FAILED if report.errors else 0
+            return EXIT_FAILED if report.errors else 0
         if batch.engine == "ray":
             from deblurcli.batch import ray
             from deblurcli.weights import hub
@@ -199,7 +199,7 @@ def restore(  # noqa: PLR0912, PLR0915 - one page, from the options to the exit 
         with closing(running), aside:
             for outcome in running:
                 report.add(outcome)
-    return console.EXIT_FAILED if report.errors else 0
+    return EXIT_FAILED if report.errors else 0
 
 
 def preview(

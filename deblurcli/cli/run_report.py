@@ -12,7 +12,7 @@ from deblurcli.batch.plan import Job, Plan
 from deblurcli.batch.run import Outcome
 from deblurcli.cli import console
 from deblurcli.deblurrer import Deblurrer
-from deblurcli.errors import DeblurError, one_line
+from deblurcli.errors import EXIT_FAILED, DeblurError, one_line
 from deblurcli.io import photos
 from deblurcli.io.options import ClipOptions
 
@@ -140,7 +140,7 @@ class RunReport:
                         minutes = clip.seconds / 60
                         line += f"  (about {clip.size_bytes / 1e6:.1f} MB and {minutes:.1f} min)"
             except DeblurError as error:
-                if error.exit_code != console.EXIT_FAILED:
+                if error.exit_code != EXIT_FAILED:
                     raise
                 self.outcomes.append(Outcome(job, "failed", error))
                 continue

@@ -7,7 +7,7 @@ from itertools import chain
 from deblurcli import __version__
 from deblurcli.cli import console, options
 from deblurcli.cli.options import argument, option
-from deblurcli.errors import DeblurError, UsageError, one_line
+from deblurcli.errors import EXIT_FAILED, DeblurError, UsageError, one_line
 
 FIELDS = ("path", "verdict", "change", "blur_px")
 
@@ -56,7 +56,7 @@ def score(
             try:
                 estimate = estimate_blur(deblurrer, photos.read(path).pixels)
             except DeblurError as error:
-                if error.exit_code != console.EXIT_FAILED:
+                if error.exit_code != EXIT_FAILED:
                     raise  # the next photo would fail the same way
                 errors.append(error)
                 console.say_errors(error)
@@ -78,4 +78,4 @@ def score(
     elif sort:
         for row in rows:
             show(row)
-    return console.EXIT_FAILED if errors else 0
+    return EXIT_FAILED if errors else 0

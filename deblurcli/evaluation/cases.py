@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deblurcli.data.layouts import find_pairs, keep_blur
-from deblurcli.deblurrer import Image
 from deblurcli.errors import DeblurError, too_small
 from deblurcli.evaluation import koehler
 from deblurcli.evaluation.metrics import Metric
-from deblurcli.io.photos import read, to_uint8
+from deblurcli.io.image import Image, to_uint8
+from deblurcli.io.photos import read
 
 Scorer = Callable[[Image, Iterable[Image], Sequence[Metric]], dict[str, float]]
 """The figures, by name, of a restored picture against its sharp ones. Raises ValueError where they

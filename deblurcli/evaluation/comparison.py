@@ -1,7 +1,7 @@
 """Pages of before/after sliders: which pictures or videos belong together, what is said of them."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import permutations
@@ -14,8 +14,9 @@ from deblurcli.errors import DeblurError, NothingToDoError, UsageError, sizes_di
 from deblurcli.evaluation.cases import read_image
 from deblurcli.evaluation.html import MAX_EMBEDDED_BYTES, MIME_TYPES, Layer, Page, Slider, new_page
 from deblurcli.evaluation.metrics import SSIM_MIN_PX, Metric, find_metrics
+from deblurcli.io.image import to_uint8
 from deblurcli.io.media import SUFFIXES, kind_of
-from deblurcli.io.photos import to_uint8
+from deblurcli.io.options import Progress
 from deblurcli.io.videos import probe, restore_video
 from deblurcli.io.videos.pixels import pixels_of
 from deblurcli.io.videos.reading import VideoReader
@@ -92,7 +93,7 @@ def write_comparison(
     labels: Sequence[str] = (),
     one_file: bool = False,
     overwrite: bool = False,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Progress = lambda done, total: None,
 ) -> WrittenPage:
     """Writes a page of before/after sliders for two pictures or videos, or two folders of them.
 
@@ -170,7 +171,7 @@ def write_preview(
     start: float | None = None,
     end: float | None = None,
     overwrite: bool = False,
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Progress = lambda done, total: None,
 ) -> WrittenPage:
     """Writes a page of sliders for `count` frames spread over a video from `start` to `end`
     seconds, and restores no others. Raises DeblurError where the video can't be decoded, or the

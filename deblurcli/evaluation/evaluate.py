@@ -21,11 +21,12 @@ import torch
 
 from deblurcli import __version__
 from deblurcli.data.layouts import find_pictures
-from deblurcli.deblurrer import Deblurrer, Image
+from deblurcli.deblurrer import Deblurrer
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError, sizes_differ
 from deblurcli.evaluation.cases import Case, read_image
 from deblurcli.evaluation.metrics import find_metrics, psnr
 from deblurcli.evaluation.scores import Score, ScoreFile
+from deblurcli.io.image import Image
 from deblurcli.models.network import count_gmacs
 
 

@@ -19,9 +19,9 @@ from urllib.parse import quote
 import jinja2
 from PIL import Image as PillowImage
 
-from deblurcli.deblurrer import Image
 from deblurcli.errors import UsageError, already_exists, cannot_write
 from deblurcli.io.files import atomic_output
+from deblurcli.io.image import Image
 
 MAX_EMBEDDED_BYTES = 14 * 2**20  # what all pictures of one file may take; as base64 a third more
 TILE_PX = 1024

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from natsort import natsorted
 
-from deblurcli.deblurrer import Image
 from deblurcli.errors import DeblurError
 from deblurcli.evaluation.metrics import MSSIM_MIN_PX, Metric, decibels, mssim
+from deblurcli.io.image import Image
 
 _GREY = np.array([0.299, 0.587, 0.114])
 _BLURRED = re.compile(r"Blurry(\d+)_(\d+)\.png", re.IGNORECASE)

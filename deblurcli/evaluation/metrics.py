@@ -17,8 +17,8 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurcli.deblurrer import Image
 from deblurcli.errors import UsageError, not_installed
+from deblurcli.io.image import Image
 
 SSIM_MIN_PX = 11  # what both sides of a picture must have for SSIM
 

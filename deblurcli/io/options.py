@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Progress = Callable[[int, int | None], None]
-"""Told after each frame how many are done, and how many there are if that is known."""
+"""Told after each frame, tile or picture how many are done, and how many there are if known."""
 
 
 @dataclass(frozen=True)

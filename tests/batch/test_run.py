@@ -43,13 +43,13 @@ class Disk:
     def __init__(self, seconds: float = 0.0, size: tuple[int, int] = (4, 6)) -> None:
         self.seconds, self.size = seconds, size
         self.written: dict[str, int] = {}
-        self.on_the_way = self.most_on_the_way = 0
+        self.on_the_way = self.max_on_the_way = 0
         self.lock = threading.Lock()
 
     def read(self, source: Path, **_: Any) -> photos.Photo:
         with self.lock:
             self.on_the_way += 1
-            self.most_on_the_way = max(self.most_on_the_way, self.on_the_way)
+            self.max_on_the_way = max(self.max_on_the_way, self.on_the_way)
         time.sleep(self.seconds)
         if "bad" in source.name:
             with self.lock:
@@ -140,11 +140,11 @@ def test_bad_files_stop_nothing(disk: Callable[..., Disk], tmp_path: Path) -> No
 def test_memory_does_not_grow_with_the_number_of_photos(
     disk: Callable[..., Disk], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "_PIXELS_ON_THE_WAY", 100 * 100)
-    for size, most in (((100, 101), 2), ((50, 40), 6), ((1, 1), run_module._MAX_AHEAD + 2)):
+    monkeypatch.setattr(run_module, "PIXELS_ON_THE_WAY", 100 * 100)
+    for size, expected_max in (((100, 101), 2), ((50, 40), 6), ((1, 1), run_module.MAX_AHEAD + 2)):
         stand_in = disk(seconds=0.001, size=size)
         list(run(jobs(tmp_path, *(f"{n}.jpg" for n in range(60))), Inverter(), RunOptions()))
-        assert stand_in.most_on_the_way <= most
+        assert stand_in.max_on_the_way <= expected_max
         assert len(stand_in.written) == 60
 
 

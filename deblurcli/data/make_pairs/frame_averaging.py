@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurcli.data.make_pairs.clips import Clip, Frame
-from deblurcli.data.make_pairs.pair_folder import PairFolder, Pixels
+from deblurcli.data.make_pairs.pair_folder import PairFolder
 from deblurcli.errors import DeblurError, UsageError
-from deblurcli.io.photos import to_uint8
+from deblurcli.io.image import Image, to_uint8
 
 LINEAR, GAMMA, SHARP = "blur", "blur_gamma", "sharp"
 
@@ -66,7 +66,7 @@ class Average:
     first_frame: int  # of the clip, from 0
     frame_count: int  # how many are averaged
     sums: dict[str, NDArray[np.float32]]  # of light so far, by kind: in [0, frame_count]
-    pictures: dict[str, Pixels] = field(default_factory=dict)  # by kind, and "sharp"
+    pictures: dict[str, Image] = field(default_factory=dict)  # by kind, and "sharp"
 
 
 def average_frames(

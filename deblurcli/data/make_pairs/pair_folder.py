@@ -6,14 +6,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from deblurcli.data.pictures import write_png
 from deblurcli.errors import UsageError, already_exists, cannot_write
 from deblurcli.io.files import atomic_output
-
-Pixels = NDArray[np.uint8]
+from deblurcli.io.image import Image
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class PairFolder:
         """Whether any picture is there, also of kinds that aren't made now."""
         return bool(self._present())
 
-    def write(self, name: str, pictures: Mapping[str, Pixels]) -> None:
+    def write(self, name: str, pictures: Mapping[str, Image]) -> None:
         """Writes one pair, pictures by kind: all its files or, if anything fails, none; DeblurError
         says why. Safe in threads. The name may lead into a sub-folder."""
         with ExitStack() as stack:

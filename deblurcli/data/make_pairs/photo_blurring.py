@@ -17,10 +17,11 @@ from torch import Tensor
 from deblurcli.config import Recipe
 from deblurcli.data.dataset import crop_picture, draw_crop, measure_texture
 from deblurcli.data.degradations import degrade, draw_degradation
-from deblurcli.data.make_pairs.pair_folder import PairFolder, Pixels
+from deblurcli.data.make_pairs.pair_folder import PairFolder
 from deblurcli.data.synthesis import draw_exposure, draw_pattern, margin_px, render
 from deblurcli.errors import DeblurError, NothingToDoError, UsageError, cannot_read, too_small
 from deblurcli.io import media, photos
+from deblurcli.io.image import Image, to_uint8
 
 KINDS = ("blur", "sharp")
 
@@ -77,7 +78,7 @@ def pair_names(name: str, blurring: Blurring) -> list[str]:
 @torch.inference_mode()
 def blur_photo(
     path: Path, name: str, others: Sequence[Path], blurring: Blurring, device: torch.device
-) -> dict[str, Pixels]:
+) -> dict[str, Image]:
     """The pair `name` of a photo: ``"blur"`` and ``"sharp"``, (size, size, 3) uint8.
 
     Every pair is drawn from a generator of its own and rendered on its own, so that it is the
@@ -112,7 +113,7 @@ def blur_photo(
 def read_photo(path: Path, blurring: Blurring) -> tuple[Tensor, NDArray[np.float32]]:
     """(H, W, 3) uint8, sRGB, upright; and `measure_texture` of it. Raises DeblurError where the
     photo can't be read or is too small."""
-    pixels = photos.to_uint8(photos.read(path).pixels)
+    pixels = to_uint8(photos.read(path).pixels)
     if min(pixels.shape[:2]) < blurring.region_px:
         remedy = f"give a smaller --size than {blurring.size_px}, or larger photos"
         raise too_small(path, pixels.shape[1::-1], blurring.region_px, remedy)

@@ -4,7 +4,7 @@
 network's change over to the picture's own samples. One module knows each format.
 """
 
-from deblurcli.io.photos.photo import Photo, ReadOptions, to_uint8
+from deblurcli.io.photos.photo import Photo, ReadOptions
 from deblurcli.io.photos.read import format_of, read
 from deblurcli.io.photos.write import FORMATS, PHOTO_SUFFIXES, is_same_format, write
 
@@ -16,6 +16,5 @@ __all__ = [
     "format_of",
     "is_same_format",
     "read",
-    "to_uint8",
     "write",
 ]

@@ -154,28 +154,23 @@ def exif_bytes(tags: Tags) -> bytes:
     return header + directory_bytes(tags.fields, tags.order, len(header))
 
 
-def readable_exif(data: bytes | None) -> bytes | None:
-    """EXIF data from the TIFF header on, however the format wraps them; None for damaged ones."""
+def read_exif(data: bytes | None) -> tuple[bytes | None, Tags]:
+    """EXIF data from the TIFF header on, however the format wraps them, and their tags; None and
+    no tags where they are damaged."""
     data = data or b""
     while data.startswith(b"Exif\0\0"):
         data = data[6:]
     try:
-        read_tags(io.BytesIO(data))
+        return data, read_tags(io.BytesIO(data))
     except ValueError:
-        return None
-    return data
+        return None, Tags()
 
 
-def read_exif(data: bytes | None) -> Tags:
-    """The tags of readable EXIF data, if there are any."""
-    return read_tags(io.BytesIO(data)) if data else Tags()
-
-
-def make_upright(data: bytes) -> tuple[bytes, int]:
-    """Readable EXIF data that call the pixels upright, and the orientation (1 to 8) until now.
-    Where that swaps the sides, width and height are swapped, too. The thumbnail, which shows the
-    blurred picture, is no longer pointed to."""
-    tags, result = read_tags(io.BytesIO(data)), bytearray(data)
+def make_upright(data: bytes, tags: Tags) -> tuple[bytes, int]:
+    """EXIF data with these tags that call the pixels upright, and the orientation (1 to 8) until
+    now. Where that swaps the sides, width and height are swapped, too. The thumbnail, which shows
+    the blurred picture, is no longer pointed to."""
+    result = bytearray(data)
     # Some files lack that pointer: there the first field's content lies.
     places = {item.place for item in tags.fields.values()}
     if tags.next_pointer not in places and len(data) >= tags.next_pointer + 4:

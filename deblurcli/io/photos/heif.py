@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pillow_heif import HeifFile, HeifImage
 
 _QUALITIES = (90, 75, 50)
-_MAX_HEIC_BYTES = 1 << 24  # libde265 reads no slice that is larger, and libx265 writes one
+MAX_HEIC_BYTES = 1 << 24  # libde265 reads no slice that is larger, and libx265 writes one
 # The memory is mostly the encoders': x265 took 27 bytes a pixel and 43 for 10 bits, libaom 45 and
 # 51 where the picture has more than 8 bits.
 _HEIC_BYTES, _DEEP_HEIC_BYTES, _AVIF_BYTES = 28, 44, 54
@@ -158,7 +158,7 @@ def encode(picture: Picture, warn: Callable[[str], None]) -> list[bytes]:
     for quality in _QUALITIES:
         file = io.BytesIO()
         pillow_heif.encode(mode, samples.shape[1::-1], pixels, file, quality=quality, **options)
-        if file.tell() <= _MAX_HEIC_BYTES:
+        if file.tell() <= MAX_HEIC_BYTES:
             if quality != _QUALITIES[0]:
                 warn(f"HEIC files that can be read again have 16 MB at most: quality {quality}")
             return [file.getvalue()]

@@ -174,22 +174,6 @@ class Photo:
         return self.picture.notes
 
 
-def to_uint8(values: Samples) -> npt.NDArray[np.uint8]:
-    """16-bit values rounded to 8 bits; 8-bit ones as they are."""
-    if values.dtype == np.uint8:
-        return values
-    result = np.empty(values.shape, np.uint8)
-    for rows in bands(values):
-        result[rows] = (values[rows].astype(np.uint32) + 128) // 257
-    return result
-
-
-def bands(values: Samples) -> list[slice]:
-    """Rows to work on at a time, so that intermediate results stay small."""
-    rows = max(1, (1 << 19) // max(1, values.shape[1]))
-    return [slice(start, start + rows) for start in range(0, values.shape[0], rows)]
-
-
 # Pillow's images
 
 
@@ -213,6 +197,12 @@ def opened(file: BinaryIO, format_: str, options: ReadOptions) -> Iterator[Image
     with opened_image as image:
         options.check_size(*image.size)
         yield image
+
+
+def bands(values: Samples) -> list[slice]:
+    """Rows to work on at a time, so that intermediate results stay small."""
+    rows = max(1, (1 << 19) // max(1, values.shape[1]))
+    return [slice(start, start + rows) for start in range(0, values.shape[0], rows)]
 
 
 def to_array(image: Image.Image) -> npt.NDArray[np.uint8]:

@@ -14,8 +14,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from deblurcli.io.image import chunk_bytes
 from deblurcli.io.photos.colour import SRGB_PRIMARIES, are_srgb_primaries, make_profile, with_cicp
-from deblurcli.io.photos.exif import readable_exif
+from deblurcli.io.photos.exif import read_exif
 from deblurcli.io.photos.metadata import Metadata, iptc_of, photoshop_from_iptc
 from deblurcli.io.photos.photo import ANIMATED, DAMAGED, Picture, ReadOptions
 
@@ -140,11 +141,11 @@ def _read_metadata(chunks: list[Chunk]) -> Metadata:
             with suppress(ValueError):
                 raw = binascii.unhexlify(b"".join(text.split()[2:]))
         if kind == b"eXIf":
-            exif = readable_exif(data)
+            exif, _ = read_exif(data)
         elif keyword == _XMP_KEYWORD:
             xmp = text
-        elif raw and name in (b"exif", b"app1") and readable_exif(raw):
-            exif = exif or readable_exif(raw)
+        elif raw and name in (b"exif", b"app1") and (found := read_exif(raw)[0]):
+            exif = exif or found
         elif raw and name in (b"iptc", b"8bim"):
             photoshop = raw if raw.startswith(b"8BIM") else photoshop_from_iptc(raw)
         elif raw and name == b"xmp":
@@ -210,11 +211,6 @@ def encode(picture: Picture) -> list[bytes | memoryview]:
         text = zlib.compress(b"\niptc\n%8d\n%s\n" % (len(resources), digits))
         pieces.append(chunk_bytes(b"zTXt", _RAW_KEYWORD + b"iptc\0\0" + text))
     return [*pieces, encoded[header:]]
-
-
-def chunk_bytes(kind: bytes, data: bytes | bytearray) -> bytes:
-    """A chunk as it lies in a file."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def _decompress(data: bytes) -> bytes:

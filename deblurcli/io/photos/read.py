@@ -13,7 +13,7 @@ from typing import BinaryIO
 from deblurcli.errors import DECODER_ERRORS, DeblurError, cannot_read
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import choose_space, convert_to_srgb
-from deblurcli.io.photos.exif import make_upright, read_exif, readable_exif
+from deblurcli.io.photos.exif import make_upright, read_exif
 from deblurcli.io.photos.metadata import without_stale_resources
 from deblurcli.io.photos.photo import Photo, PhotoError, Picture, ReadOptions
 
@@ -70,10 +70,11 @@ def read(
     except OSError as error:
         raise cannot_read(subject, error) from error
     metadata, orientation = picture.metadata, 1
-    photoshop, exif = without_stale_resources(metadata.photoshop), readable_exif(metadata.exif)
-    dpi = metadata.dpi or read_exif(exif).dpi
+    photoshop = without_stale_resources(metadata.photoshop)
+    exif, tags = read_exif(metadata.exif)
+    dpi = metadata.dpi or tags.dpi
     if exif is not None:
-        exif, orientation = make_upright(exif)
+        exif, orientation = make_upright(exif, tags)
         metadata = metadata if orientation == 1 else metadata.with_upright_xmp()
     metadata = replace(metadata, exif=exif, photoshop=photoshop, dpi=dpi)
     if picture.orientation is not None:

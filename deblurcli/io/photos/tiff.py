@@ -126,7 +126,7 @@ def _read_pixels(page: "TiffPage", tags: Tags) -> tuple[Samples, bool]:
     if photometric == 6 and page.compression != 7:
         file = page.parent.filehandle
         file.seek(0)
-        upright, _ = exif.make_upright(file.read())  # else libtiff would turn it
+        upright, _ = exif.make_upright(file.read(), tags)  # else libtiff would turn it
         return np.ascontiguousarray(imagecodecs.tiff_decode(upright, asrgb=True)[..., :3]), False
     samples = page.asarray(buffersize=_READ_BYTES)
     if samples.ndim == 3 and page.axes.startswith("S"):
@@ -162,7 +162,7 @@ def encode(picture: Picture) -> list[bytes | memoryview]:
     """The pieces of a TIFF file, in the byte order of the EXIF data, compressed with deflate if the
     input was compressed. Raises PhotoError for a picture too large for the format."""
     metadata, samples = picture.metadata, picture.channels
-    tags = exif.read_exif(metadata.exif)
+    _, tags = exif.read_exif(metadata.exif)
     order = tags.order
     height, width, count = samples.shape
     method = NONE if picture.encoding.compression == NONE else DEFLATE

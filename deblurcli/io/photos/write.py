@@ -10,10 +10,11 @@ import numpy as np
 
 from deblurcli.errors import DeblurError, UsageError, logger
 from deblurcli.io.files import atomic_output
+from deblurcli.io.image import to_uint8
 from deblurcli.io.photos import heif, jpeg, pillow, png, tiff
 from deblurcli.io.photos.colour import Grey
 from deblurcli.io.photos.metadata import Metadata
-from deblurcli.io.photos.photo import Encoding, Photo, PhotoError, Picture, Samples, bands, to_uint8
+from deblurcli.io.photos.photo import Encoding, Photo, PhotoError, Picture, Samples, bands
 
 
 @dataclass(frozen=True)

@@ -15,23 +15,17 @@ from typing import Any
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from deblurcli.errors import DECODER_ERRORS, AnyPath, DeblurError, cannot_read
 from deblurcli.io.files import atomic_output
 from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.info import open_video
-from deblurcli.io.videos.pixels import Pixels
 from deblurcli.io.videos.restoring import VideoResult
 from deblurcli.io.videos.steadying import Restore, Steadier
 
-ANIMATION_FORMATS = {
-    ".gif": "GIF",
-    ".webp": "WEBP",
-    ".png": "PNG",
-    ".apng": "PNG",
-    ".avif": "AVIF",
-}
+ANIMATION_FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG", ".avif": "AVIF"}
 """Pillow's format by the ending of the output."""
 
 _READ_FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
@@ -58,7 +52,7 @@ def restore_animation(  # noqa: PLR0912, PLR0915 - one page, from file to file
     if output_format is None:
         known = " ".join(sorted(ANIMATION_FORMATS))
         raise DeblurError(target, "no animation is written with this ending", f"give {known}")
-    frames: list[Pixels] = []
+    frames: list[NDArray[np.uint8]] = []
     durations_ms: list[int] = []
     steadier, total = Steadier(restore), None
     with ExitStack() as opened, atomic_output(target, overwrite=options.overwrite) as part:
@@ -138,7 +132,7 @@ class StillPalettes:
             bayer = np.block([[4 * bayer, 4 * bayer + 2], [4 * bayer + 3, 4 * bayer + 1]])
         self._pattern = _DITHER_LEVELS * ((bayer + 0.5) / 64 - 0.5)
 
-    def reduce(self, frame: Pixels) -> Image.Image:
+    def reduce(self, frame: NDArray[np.uint8]) -> Image.Image:
         """A picture (H, W, 3 or 4) with a palette; the last colour is for transparent pixels."""
         rgb, error = frame[..., :3], np.inf
         height, width = rgb.shape[:2]
@@ -160,6 +154,6 @@ class StillPalettes:
         return reduced
 
 
-def _difference(picture: Image.Image, rgb: Pixels) -> float:
+def _difference(picture: Image.Image, rgb: NDArray[np.uint8]) -> float:
     """How many levels a picture is off in the mean."""
     return float(np.abs(np.asarray(picture.convert("RGB"), np.int16) - rgb).mean())

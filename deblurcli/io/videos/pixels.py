@@ -10,16 +10,14 @@ import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from av import VideoFrame, VideoStream
 from av.buffer import Buffer
 from av.video.reformatter import VideoReformatter
-from numpy.typing import NDArray
 
-Pixels = NDArray[Any]
-"""(H, W, 3) uint8 or uint16 sRGB."""
+from deblurcli.io.image import Image
 
 DisplayMatrix = tuple[int, ...]
 """The nine numbers that say how a player shall turn a video."""
@@ -144,7 +142,7 @@ def is_transparent(frame: VideoFrame) -> bool:
     return bool((frame.to_ndarray(format="rgba")[..., 3] < 255).any())
 
 
-def samples_of(frame: VideoFrame, number: int) -> Pixels:
+def samples_of(frame: VideoFrame, number: int) -> Image:
     """A plane of a frame, not copied: (H, W) uint8 or uint16 of planar YUV, (H, 3 W) of RGB."""
     plane, bits = frame.planes[number], frame.format.components[number].bits
     kind = np.uint8 if bits == 8 else np.uint16
@@ -152,18 +150,18 @@ def samples_of(frame: VideoFrame, number: int) -> Pixels:
     return rows[:, : plane.width * (1 if frame.format.is_planar else 3)]
 
 
-def pixels_of(frame: VideoFrame) -> Pixels:
+def pixels_of(frame: VideoFrame) -> Image:
     """The pixels of an RGB frame, copied: (H, W, 3), uint8 or uint16."""
     return np.array(frame.to_ndarray(), order="C")  # a copy: the frame may be written to
 
 
-def frame_of(pixels: Pixels) -> VideoFrame:
+def frame_of(pixels: Image) -> VideoFrame:
     """An RGB frame with `pixels` (H, W, 3) uint8 or uint16."""
     kind = RGB16 if pixels.dtype == np.uint16 else "rgb24"
     return VideoFrame.from_ndarray(np.ascontiguousarray(pixels), kind)
 
 
-def frame_like(frame: VideoFrame, pixels: Pixels) -> VideoFrame:
+def frame_like(frame: VideoFrame, pixels: Image) -> VideoFrame:
     """An RGB frame with `pixels` (H, W, 3) uint8 or uint16 and all else of another; the other
     itself where the size is the same."""
     height, width = pixels.shape[:2]
@@ -207,7 +205,7 @@ def display_matrix_of(frame: VideoFrame, side_data: Mapping[str, bytes]) -> Disp
     return None if numbers[:2] + numbers[3:5] == _UPRIGHT else numbers
 
 
-def turn_upright(pixels: Pixels, display_matrix: DisplayMatrix | None) -> Pixels:
+def turn_upright(pixels: Image, display_matrix: DisplayMatrix | None) -> Image:
     """Turns and mirrors `pixels` (H, W, 3) as a player would: quarter turns only."""
     if display_matrix is None:
         return pixels

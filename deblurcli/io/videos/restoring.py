@@ -6,8 +6,6 @@ Decoding, computing and encoding go on at the same time, while no more than a fe
 import itertools
 import os
 import shutil
-import struct
-import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,13 +18,13 @@ from typing import Any, TypeVar, cast
 import imagecodecs
 import numpy as np
 from av.video.format import VideoFormat
-from PIL import Image
 
 from deblurcli.errors import AnyPath, UsageError, already_exists, cannot_write, sizes_differ
+from deblurcli.io.image import Image, chunk_bytes, to_uint8
 from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of
-from deblurcli.io.videos.pixels import RGB16, Colour, Pixels, frame_like, frame_of, pixels_of
+from deblurcli.io.videos.pixels import RGB16, Colour, frame_like, frame_of, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
 from deblurcli.io.videos.segments import SegmentStore, open_segments
 from deblurcli.io.videos.steadying import Restore, Steadier
@@ -102,7 +100,7 @@ def restore_frames(
     sources: Sequence[Path],
     target: AnyPath,
     restore: Restore,
-    read: Callable[[Path], Pixels],
+    read: Callable[[Path], Image],
     options: ClipOptions | None = None,
     **changes: Any,
 ) -> VideoResult:
@@ -182,8 +180,7 @@ def restore_to_frames(
                 if suffix == ".png":
                     file.write(encode_png(pixels, colour))
                 else:
-                    shown = np.rint(pixels / 257) if pixels.dtype == np.uint16 else pixels
-                    Image.fromarray(np.uint8(shown)).save(file, "JPEG", quality=95, subsampling=0)
+                    file.write(imagecodecs.jpeg_encode(to_uint8(pixels), 95, subsampling="444"))
                 file.flush()
                 os.fsync(file.fileno())
             if (number + 1) % segments.segment_frames == 0:
@@ -207,7 +204,7 @@ def restore_to_frames(
         return VideoResult(count, tuple(reader.notes), reader.damage())
 
 
-def encode_png(pixels: Pixels, colour: Colour | None = None) -> bytes:
+def encode_png(pixels: Image, colour: Colour | None = None) -> bytes:
     """`pixels` (H, W, 3) uint8 or uint16 as a PNG file of as many bits. With `colour` of a wide
     gamut or high dynamic range the file says so; other video colours are what viewers take for
     granted."""
@@ -215,8 +212,7 @@ def encode_png(pixels: Pixels, colour: Colour | None = None) -> bytes:
     if colour is None or not (colour.primaries in _WIDE_GAMUTS or colour.transfer in _HDR):
         return png
     header_end = 33  # of signature and IHDR
-    chunk = b"cICP" + bytes((colour.primaries, colour.transfer, 0, 1))
-    chunk = struct.pack(">I", 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    chunk = chunk_bytes(b"cICP", bytes((colour.primaries, colour.transfer, 0, 1)))
     return png[:header_end] + chunk + png[header_end:]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deblurcli.io.videos.pixels import Pixels
+from deblurcli.io.image import Image
 
 if TYPE_CHECKING:  # pages that compare photos are made without PyTorch, too
     from torch import Tensor
@@ -26,7 +26,7 @@ _STILL, _MOVING = 1.5, 3.5  # levels of 255 that a cell may change by, and from 
 _KEPT = 0.85  # share of the earlier change: averages over some 7 frames
 
 
-Restore = Callable[[Pixels], Pixels]
+Restore = Callable[[Image], Image]
 """Restores one frame, (H, W, 3) uint8 or uint16 sRGB, and gives the same shape and type."""
 
 
@@ -39,7 +39,7 @@ class Steadier:
         self._cells: Tensor | None = None
         self._change: Tensor | None = None
 
-    def __call__(self, blurred: Pixels) -> Pixels:
+    def __call__(self, blurred: Image) -> Image:
         """The restored frame, its change steadied where the input stands still."""
         import torch
         import torch.nn.functional as F  # noqa: N812

@@ -198,11 +198,11 @@ def test_a_heic_that_could_not_be_read_again_is_not_written(
     """libde265 reads no more than 16 MB in one piece, and libx265 writes one piece."""
     photo = read(saved(Image.fromarray(smooth()), "HEIF").getvalue())
     whole = len(written(photo, photo.pixels).getvalue())
-    monkeypatch.setattr(heif, "_MAX_HEIC_BYTES", whole - 1)
+    monkeypatch.setattr(heif, "MAX_HEIC_BYTES", whole - 1)
     smaller = written(photo, photo.pixels)
     assert "can be read again have 16 MB at most: quality 75" in caplog.text
     assert np.abs(read(smaller).pixels.astype(int) - photo.pixels).mean() < 3
-    monkeypatch.setattr(heif, "_MAX_HEIC_BYTES", 500)
+    monkeypatch.setattr(heif, "MAX_HEIC_BYTES", 500)
     with pytest.raises(DeblurError, match=r"can be read again; write \.png or \.tif"):
         photos.write(photo, photo.pixels, tmp_path / "sharp.heic")
     assert not list(tmp_path.iterdir())
