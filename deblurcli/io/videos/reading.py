@@ -34,6 +34,17 @@ class Step:
     original: VideoFrame | None = None
 
 
+@dataclass
+class Findings:
+    """What one pass over the packets came upon."""
+
+    bad: list[tuple[float, float]] = field(default_factory=list)  # damaged spans, in seconds
+    error: BaseException | None = None  # the last one
+    packets: int = 0  # of the video
+    end_seconds: float = 0.0  # how far the packets reach
+    is_finished: bool = False
+
+
 class VideoReader:
     """Decodes a video, and remembers what could not be decoded; to be closed.
 
@@ -103,11 +114,7 @@ class VideoReader:
         last = inf if end is None else self.origin + Fraction(end).limit_denominator(1_000_000)
         whole = TimeRange(-inf, last, shift)
         self.part = whole if start is None else TimeRange(first, last, first)
-        self._bad: list[tuple[float, float]] = []
-        self._cause: BaseException | None = None
-        self._seen_packets = 0
-        self._end_seconds = 0.0
-        self._is_finished = False
+        self._found = Findings()
 
     def close(self) -> None:
         self.container.close()
@@ -152,7 +159,7 @@ class VideoReader:
             step.original = item if turn is None and pixels.exceeds_rgb(item) else None
             yield step
         if size is None:
-            detail = "" if self._cause is None else f" ({type(self._cause).__name__})"
+            detail = "" if self._found.error is None else f" ({type(self._found.error).__name__})"
             reason, remedy = f"not one frame of it can be decoded{detail}", "copy it again"
             if self.part != TimeRange(-inf, inf, self.part.shift):
                 reason, remedy = "has no frame in that part", "change --start or --end"
@@ -178,7 +185,7 @@ class VideoReader:
                     has_landed = item.key_frame
                 if has_landed and part.holds(seconds):
                     if item.is_corrupt:
-                        self._bad.append((float(seconds), float(seconds)))
+                        self._found.bad.append((float(seconds), float(seconds)))
                     yield Step(item, packets)
                     packets = []
             if has_landed:
@@ -187,7 +194,7 @@ class VideoReader:
 
     def _seek(self, seconds_back: int | None) -> None:
         """Goes to a key frame so long before the wanted part; None is the beginning."""
-        self._bad.clear()
+        self._found = Findings()
         # Which frame comes out first after a jump into AVI with B-frames can't be known.
         is_avi = self.container.format.name == "avi"
         if self.part.start == -inf or (is_avi and self.stream.codec_context.has_b_frames):
@@ -224,11 +231,11 @@ class VideoReader:
             except EOFError:
                 continue
             except av.FFmpegError as error:
-                self._cause, time = error, packet.dts if no_pts else packet.pts
+                self._found.error, time = error, packet.dts if no_pts else packet.pts
                 if no_pts and unshown:
                     unshown.popleft()
-                seconds = self._end_seconds if time is None else float(time * tick)
-                self._bad.append((seconds, seconds))
+                seconds = self._found.end_seconds if time is None else float(time * tick)
+                self._found.bad.append((seconds, seconds))
                 continue
             for frame in frames:
                 if frame.pts is None or has_dts_only:
@@ -245,22 +252,22 @@ class VideoReader:
             try:
                 packet = next(demuxed, None)
             except av.FFmpegError as error:
-                self._cause = error
-                self._bad.append((self._end_seconds, inf))
+                self._found.error = error
+                self._found.bad.append((self._found.end_seconds, inf))
                 break
             if packet is None:
-                self._is_finished = True
+                self._found.is_finished = True
                 return
             if packet.has_sidedata("encryption_info"):
                 raise DeblurError(self._source, *info.ENCRYPTED)
             # An empty packet's own index is 0, whatever stream it ends.
             index = packet.stream.index
-            self._seen_packets += index == self.stream.index and packet.size > 0
+            self._found.packets += index == self.stream.index and packet.size > 0
             time = packet.dts if packet.dts is not None else packet.pts
             tick = info.fraction_of(packet.time_base)
             if time is not None and tick:
                 end_seconds = float((time + (packet.duration or 0)) * tick)
-                self._end_seconds = max(self._end_seconds, end_seconds)
+                self._found.end_seconds = max(self._found.end_seconds, end_seconds)
                 if self.part.is_over(time * tick):
                     running.discard(index)
                 if self.part.is_over(time * tick - _STRAGGLE_SECONDS):
@@ -274,7 +281,7 @@ class VideoReader:
         """The damaged parts in words, in playing time; short gaps between them are joined."""
         origin = float(self.origin)
         spans: list[tuple[float, float]] = []
-        for begin, end in sorted(self._bad):
+        for begin, end in sorted(self._found.bad):
             if spans and begin - spans[-1][1] < 0.5:
                 spans[-1] = (spans[-1][0], max(spans[-1][1], end))
             else:
@@ -284,11 +291,11 @@ class VideoReader:
             until = "" if end - begin < 0.01 else f" to {end - origin:.2f}"
             at = f"at {begin - origin:.2f}{until} s"
             told.append(f"damaged {at if end < inf else f'from {begin - origin:.2f} s on'}")
-        seconds, read = self._seconds, self._end_seconds - origin
-        if not self._is_finished or self.part.end < inf:
+        seconds, read = self._seconds, self._found.end_seconds - origin
+        if not self._found.is_finished or self.part.end < inf:
             is_cut_off = False
         elif self.stream.frames and self.part.start == -inf and "mov" in self.container.format.name:
-            is_cut_off = self._seen_packets < self.stream.frames
+            is_cut_off = self._found.packets < self.stream.frames
         else:  # the length of broadcast streams is an estimate
             is_cut_off = not self._is_broadcast and read < seconds - max(0.5, 0.01 * seconds)
         if is_cut_off:
