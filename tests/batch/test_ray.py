@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,7 +79,10 @@ def local_ray() -> Iterator[object]:
         object_store_memory=100_000_000,
     )
     yield ray
-    ray.shutdown()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ray.shutdown()
+        gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
