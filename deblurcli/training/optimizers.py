@@ -82,13 +82,15 @@ class MuonAndAdam(torch.optim.Optimizer):
 
 def orthogonalize(matrix: Tensor) -> Tensor:
     """Brings all singular values of a matrix near 1: Newton and Schulz's iteration, five times,
-    with the factors of Muon's author. In bf16, as he does, but on CPUs in fp32: many compute bf16
-    several times slower."""
+    with the factors of Muon's author, whose steps are polynomials of the matrix's small product
+    with itself. In fp32: bf16 would lose the smallest values of that."""
     is_tall = len(matrix) > matrix.shape[1]
     wide: Tensor = matrix.T if is_tall else matrix
     wide = wide / wide.norm().clamp_min(1e-7)
-    wide = wide if matrix.device.type == "cpu" else wide.bfloat16()
+    gram = wide @ wide.T
+    result = unit = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     for _ in range(5):
-        gram = wide @ wide.T
-        wide = 3.4445 * wide + (2.0315 * gram @ gram - 4.775 * gram) @ wide
-    return (wide.T if is_tall else wide).to(matrix.dtype)
+        step = 3.4445 * unit - 4.775 * gram + 2.0315 * gram @ gram
+        result, gram = step @ result, step @ gram @ step
+    wide = result @ wide
+    return wide.T if is_tall else wide
