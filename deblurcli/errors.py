@@ -7,6 +7,7 @@ bug of ours and keeps its traceback.
 import errno
 import logging
 import os
+import re
 import shlex
 import struct
 import zlib
@@ -107,17 +108,23 @@ def cannot_read(
     path: AnyPath, error: OSError, *, error_class: type[DeblurError] = DeblurError
 ) -> DeblurError:
     """Makes the error for an input that the system does not let us read."""
+    name, reason, remedy = os.fspath(path), "no such file or folder", "check the name"
     if isinstance(error, PermissionError):
-        return error_class(path, "no permission to read it", "change it: chmod u+r")
-    if os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 (never raise)
-        return error_class(path, "a link that leads nowhere", "check where it points to")
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return error_class(path, "no such file or folder", "check the name")
-    if isinstance(error, IsADirectoryError):
-        return error_class(path, "is a folder, not a file", "give the files in it")
-    if error.errno == errno.ENAMETOOLONG:
-        return error_class(path, "the name is too long", "check the name")
-    return error_class(path, f"can't be read ({error.strerror or error})", "check the file")
+        reason, remedy = "no permission to read it", "change it: chmod u+r"
+    elif os.path.islink(path) and not os.path.exists(path):  # noqa: PTH110, PTH114 (never raise)
+        reason, remedy = "a link that leads nowhere", "check where it points to"
+    elif re.match(r"[a-z]{2,}:/", name):  # as a path it has lost a slash
+        name = re.sub(":/+", "://", name, count=1)
+        reason, remedy = "an address, not a file", "download it first; deblur reads files only"
+    elif isinstance(error, FileNotFoundError) and set(name) & set("*?["):
+        reason, remedy = "no file matches this pattern", "check the folder and the name"
+    elif isinstance(error, IsADirectoryError):
+        reason, remedy = "is a folder, not a file", "give the files in it"
+    elif error.errno == errno.ENAMETOOLONG:
+        reason = "the name is too long"
+    elif not isinstance(error, FileNotFoundError | NotADirectoryError):
+        reason, remedy = f"can't be read ({error.strerror or error})", "check the file"
+    return error_class(name, reason, remedy)
 
 
 def cannot_write(

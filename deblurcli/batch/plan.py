@@ -101,7 +101,7 @@ def plan(
             if job.source is not None:
                 job.source.stat()
         except OSError as error:
-            failure = _missing(job.source_name, inputs, error)
+            failure = cannot_read(job.source_name, error)
             if is_pipe:
                 raise failure from error
             result.failed.append((job, failure))
@@ -306,16 +306,6 @@ def _check_clashes(jobs: Sequence[Job], overwrite: bool) -> None:
         if place in sources and not is_own:
             reason = f"the output for {job.source} would replace another input"
             raise UsageError(job.target, reason, "give another folder with -o")
-
-
-def _missing(source: str, given: Sequence[str], error: OSError) -> DeblurError:
-    address = next((text for text in given if "://" in text and Path(text) == Path(source)), None)
-    if address is not None:
-        remedy = "download it first; deblur reads files only"
-        return DeblurError(address, "an address, not a file", remedy)
-    if isinstance(error, FileNotFoundError) and set(source) & set("*?["):
-        return DeblurError(source, "no file matches this pattern", "check the folder and the name")
-    return cannot_read(source, error)
 
 
 def check_options_apply(plan: Plan, options: ClipOptions) -> None:

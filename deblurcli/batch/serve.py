@@ -6,6 +6,7 @@ and the page tries again. Needs the extra ``serve``.
 
 import io
 import queue
+import re
 import secrets
 import threading
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from PIL import Image as PillowImage
 from starlette.applications import Starlette
@@ -60,6 +61,7 @@ class Upload:
     data: bytes
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     state: Literal["waiting", "working", "done", "failed"] = "waiting"
+    result_name: str = ""
     error: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -70,11 +72,6 @@ class Upload:
     def held_bytes(self) -> int:
         return len(self.data) + sum(map(len, self.previews.values()))
 
-    @property
-    def result_name(self) -> str:
-        path = PurePath(self.name)
-        return f"{path.stem}{media.OWN_MARK}{path.suffix}"
-
     def restore(self, deblurrer: Deblurrer, max_pixels: int) -> None:
         """Puts the result in place of the upload, and adds previews."""
         reading = photos.ReadOptions(max_pixels=max_pixels)
@@ -84,7 +81,11 @@ class Upload:
         restored = deblurrer.restore(photo.pixels)
         self.seconds = round(time.perf_counter() - start, 2)
         result = io.BytesIO()
-        photos.write(photo, restored, result)
+        path, suffix = PurePath(self.name), photos.FORMATS[photo.format].suffixes[0]
+        if path.suffix.lower() in photos.PHOTO_SUFFIXES:
+            suffix = path.suffix
+        photos.write(photo, restored, result, format=suffix)
+        self.result_name = f"{path.stem}{media.OWN_MARK}{suffix}"
         for side, pixels in (("before", photo.pixels), ("after", restored)):
             preview = PillowImage.fromarray(to_uint8(pixels))
             preview.thumbnail((PREVIEW_PX, PREVIEW_PX))
@@ -159,11 +160,11 @@ def make_app(  # noqa: PLR0915  (all requests on one page)
     async def guard(request: Request, answer: RequestResponseEndpoint) -> Response:
         """Lets requests through that bring the token and come from our own page."""
         origin = request.headers.get("origin")
-        if origin and urlsplit(origin).netloc != request.headers.get("host"):
+        if origin and origin.partition("://")[2] != request.headers.get("host"):
             return _refusal(403, "request: from another page; open this server's own page")
         if options.token is None:
             # A name of somebody else's that leads to this computer is not ours.
-            host = urlsplit(f"//{request.headers.get('host', '')}").hostname
+            host = re.sub(r":\d+$", "", request.headers.get("host", "")).strip("[]")
             if host not in LOCAL_HOSTS:
                 return _refusal(403, f"{host}: not this server; open http://127.0.0.1")
         else:

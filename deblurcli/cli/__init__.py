@@ -239,7 +239,7 @@ def run(words: Sequence[str]) -> int:
 
 def sentence(error: typer.TyperException) -> str:
     """Typer's message in the form of ours: one line, small first letter, no full stop."""
-    text = " ".join(error.format_message().split()).rstrip(".")
+    text = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
     # Options that are merely somewhat alike, such as --codec for --model, mislead.
     text = re.sub(r"(No such option: )(\S+) \(.*\)", r"\1\2", text)
     name = getattr(error, "option_name", None) or ""

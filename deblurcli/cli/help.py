@@ -54,7 +54,7 @@ def sections(command: "AnyCommand", context: "Context") -> Sections:
         if record is None:
             continue
         # Python's types are no words for users: of <list[str]> nothing is shown, of <a|b> a|b.
-        row = (re.sub(r" <list\[.*\]>|(?<= )<(.*)>$", r"\1", record[0]), record[1])
+        row = (re.sub(r" <(list\[.*\]|str|path)>|(?<= )<(.*)>$", r"\2", record[0]), record[1])
         if parameter.param_type_name == "argument":
             found["Arguments"].append(row)
         elif parameter.is_eager or parameter.name.endswith("_completion"):  # as --help, --version

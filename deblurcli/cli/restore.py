@@ -130,7 +130,7 @@ def restore(  # noqa: PLR0912, PLR0915 - one page, from the options to the exit 
         raise UsageError("PATH", "missing", "name a photo or a folder, see 'deblur --help'")
     if batch.workers is not None and batch.engine == "local":
         raise UsageError("--workers", "is for --engine ray", "leave it out")
-    if targets.output == "-" and not batch.dry_run:
+    if targets.output in ("-", "/dev/stdout") and not batch.dry_run:
         if json:
             raise UsageError("--json", "standard output carries the photo", "give another -o")
         if sys.stdout.isatty():

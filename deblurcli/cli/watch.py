@@ -36,8 +36,12 @@ def watch(
 
     from deblurcli.batch.plan import Job, plan
     from deblurcli.batch.run import RunOptions, run
+    from deblurcli.io.media import SUFFIXES
     from deblurcli.io.photos import ReadOptions
 
+    place, watched = Path(output), Path(folder).resolve()
+    if place.is_file() or place.suffix.lower() in SUFFIXES or place.resolve() == watched:
+        raise UsageError(output, "is no folder for results", "give another -o")
     deblurrer = compute.load(weights)
     reading = ReadOptions(keep_damaged=damaged == "keep")
     run_options = RunOptions(strip=strip, format=format, reading=reading, skip_existing=True)
@@ -45,9 +49,8 @@ def watch(
     look = partial(
         plan, [folder], output, recursive=recursive, videos=video, suffix=format, skip_existing=True
     )
-    # Of each file its size and time of change, which change while it is being written, and since
-    # when they are what they are. Looking works on every file system, network disks included, where
-    # notices of changes don't.
+    # Of each file its size and time of change, and since when these are so. Looking works on every
+    # file system, network disks included, where notices of changes don't.
     seen: dict[Path | None, tuple[tuple[int, int], float]] = {}
 
     def is_complete(job: Job) -> bool:

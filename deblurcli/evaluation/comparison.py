@@ -10,7 +10,7 @@ from pathlib import Path
 from natsort import natsorted, ns
 
 from deblurcli import __version__
-from deblurcli.errors import DeblurError, NothingToDoError, UsageError, sizes_differ
+from deblurcli.errors import DeblurError, NothingToDoError, UsageError, cannot_read, sizes_differ
 from deblurcli.evaluation.cases import read_image
 from deblurcli.evaluation.html import MAX_EMBEDDED_BYTES, MIME_TYPES, Layer, Page, Slider, new_page
 from deblurcli.evaluation.metrics import SSIM_MIN_PX, Metric, find_metrics
@@ -129,10 +129,9 @@ def write_comparison(
             on_progress(len(sliders), len(groups))
         reduced = one_file and page.size_bytes() > MAX_EMBEDDED_BYTES
         if reduced:
-            videos = [paths[0] for paths in groups.values() if kind_of(paths[0]) == "video"]
-            if videos:
-                size = f"more than {MAX_EMBEDDED_BYTES >> 20} MiB"
-                raise UsageError(videos[0], size, "leave out --one-file")
+            if videos := [paths[0] for paths in groups.values() if kind_of(paths[0]) == "video"]:
+                size = f"more than {MAX_EMBEDDED_BYTES >> 20} MiB, with {videos[0]}"
+                raise UsageError(target, size, "leave out --one-file")
             share = MAX_EMBEDDED_BYTES // len(groups)
             sliders = [
                 place_pictures(page, name, paths, labels, metrics, share)
@@ -206,7 +205,7 @@ def match(sources: Sequence[Path]) -> dict[str, list[Path]]:
     """
     for source in sources:
         if not source.exists():
-            raise DeblurError(source, "no such file or folder", "give pictures or folders of them")
+            raise cannot_read(source, FileNotFoundError())
     folders = [source for source in sources if source.is_dir()]
     files = [source for source in sources if source not in folders]
     if folders and files:

@@ -113,6 +113,11 @@ def test_a_photo_comes_back_as_the_command_writes_it(
         preview = Image.open(io.BytesIO(server.ask(f"api/photos/{about['id']}/{side}")[1]))
         assert preview.size == ours.size
     assert server.ask(f"api/photos/{about['id']}", method="DELETE")[0] == 204
+    for name, result_name in (("s.xyz", "s-sharp.png"), ("photo", "photo-sharp.png")):
+        assert server.upload(name, encoded(photo))["result_name"] == result_name
+    jpeg = server.upload("s.jpg", encoded(photo))  # a PNG
+    code, result = server.ask(f"api/photos/{jpeg['id']}/result")
+    assert (jpeg["result_name"], Image.open(io.BytesIO(result)).format) == ("s-sharp.jpg", "JPEG")
     assert server.ask(f"api/photos/{about['id']}/result")[0] == 404
 
 
@@ -140,7 +145,8 @@ def test_limits_and_bad_requests(server: Server) -> None:
     for settings in ("strength=2", "strength=nan", "strength=x", "weights=/etc/passwd"):
         assert server.ask(f"api/photos?name=a&{settings}", b"x")[0] == 400
     # Pages of others, and names of others that lead here, are refused.
-    assert server.ask("api/photos?name=a", b"x", Origin="https://example.org")[0] == 403
+    for origin in ("https://example.org", "http://["):
+        assert server.ask("api/photos?name=a", b"x", Origin=origin)[0] == 403
     assert server.ask("", Host="example.org")[0] == 403
     assert server.ask("", Origin=server.address.rstrip("/"))[0] == 200
 
