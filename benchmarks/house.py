@@ -99,8 +99,8 @@ def trace_ways() -> dict[str, dict[str, bool]]:
     from PIL import Image
 
     pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
-    os.chdir(folder := tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.chdir(scratch := tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
     Image.fromarray(pixels).save("photo.jpg")
     for folder in ("blur", "sharp"):
         Path("pairs", folder).mkdir(parents=True)

@@ -39,8 +39,9 @@ def watch(
     from deblurcli.io.media import SUFFIXES
     from deblurcli.io.photos import ReadOptions
 
-    place, watched = Path(output), Path(folder).resolve()
-    if place.is_file() or place.suffix.lower() in SUFFIXES or place.resolve() == watched:
+    place = Path(output)
+    is_file = not place.is_dir() and (place.exists() or place.suffix.lower() in SUFFIXES)
+    if is_file or place.resolve() == Path(folder).resolve():
         raise UsageError(output, "is no folder for results", "give another -o")
     deblurrer = compute.load(weights)
     reading = ReadOptions(keep_damaged=damaged == "keep")

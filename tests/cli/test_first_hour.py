@@ -151,6 +151,7 @@ def test_json_of_the_real_command(here: Path, deblur: Deblur) -> None:
         ("score *.heic", 1, "*.heic: no file matches this pattern"),
         ("compare https://example.org/a.jpg photo.jpg", 1, "https://example.org/a.jpg: an address"),
         ("watch folder -o a.jpg", 2, "a.jpg: is no folder for results"),
+        ("watch folder -o photo.jpg", 2, "photo.jpg: is no folder for results"),
         ("watch folder -o folder/../folder", 2, "is no folder for results"),
         ("photo.jpg --tile 10", 2, f"10 is less than {MIN_TILE_PX}, the smallest tile"),
         ("photo.jpg --model x", 2, "no such option: --model; see"),

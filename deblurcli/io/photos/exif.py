@@ -155,8 +155,7 @@ def exif_bytes(tags: Tags) -> bytes:
 
 
 def read_exif(data: bytes | None) -> tuple[bytes | None, Tags]:
-    """EXIF data from the TIFF header on, however the format wraps them, and their tags; None and
-    no tags where they are damaged."""
+    """EXIF data from the TIFF header on, however wrapped, and their tags; None if damaged."""
     data = data or b""
     while data.startswith(b"Exif\0\0"):
         data = data[6:]
