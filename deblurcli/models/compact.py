@@ -61,9 +61,8 @@ class Int8GatedBlock(nn.Module):
             ranges.clamp(min=1e-6) ** 0.75 / weight.abs().amax((0, 2, 3)).clamp(min=1e-6) ** 0.25
         )
         self.scale = float((ranges / balance).max()) / 127
-        # What the norm gives is then a value of 0 to 255 and a half, for the rounding.
         self.norm_weight = norm.weight.detach() / balance / self.scale
-        self.norm_bias = norm.bias.detach() / balance / self.scale + 128.5
+        self.norm_bias = norm.bias.detach() / balance / self.scale
         weight = weight * balance[:, None, None]
         self.scales = weight.abs().amax((1, 2, 3)).clamp(min=1e-12) / 127
         rounded = (weight / self.scales[:, None, None, None]).round().to(torch.int8)
@@ -75,11 +74,12 @@ class Int8GatedBlock(nn.Module):
         self.eps, self.conv2 = norm.eps, block.conv2
 
     def forward(self, features: Tensor) -> Tensor:
-        pixels = features.permute(0, 2, 3, 1).float()
-        norm = (self.norm_weight, self.norm_bias, self.eps)
-        normalised = F.layer_norm(pixels, pixels.shape[-1:], *norm).clamp_(0, 255)
+        pixels, norm = features.permute(0, 2, 3, 1).float(), (self.norm_weight, self.norm_bias)
+        levels = F.layer_norm(pixels, pixels.shape[-1:], *norm, self.eps).round_().clamp_(-128, 127)
+        # The kernels take 0 to 255, but conversion to int8 is nine times as fast as to uint8.
+        shifted = levels.to(torch.int8).view(torch.uint8).add_(128)
         values, gates = torch.ops.onednn.qconv2d_pointwise(
-            *(normalised.to(torch.uint8).permute(0, 3, 1, 2), self.scale, 128),
+            *(shifted.permute(0, 3, 1, 2), self.scale, 128),
             *(self.weight, self.scales, self.zeros, self.bias, *self.layout),
             *(1.0, 0, features.dtype, "none", [], ""),
         ).chunk(2, dim=1)
