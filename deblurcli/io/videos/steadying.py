@@ -8,15 +8,13 @@ unaltered, and where anything moves the network's frame is left as it is, so not
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from PIL.Image import Resampling, fromarray
 
 from deblurcli.io.image import Image
-
-if TYPE_CHECKING:  # pages that compare photos are made without PyTorch, too
-    from torch import Tensor
 
 CELL_PX = 4
 """Motion is looked for between the means of squares of this size: noise hardly changes those."""
@@ -35,51 +33,53 @@ class Steadier:
 
     def __init__(self, restore: Restore) -> None:
         self._restore = restore
-        # Of the last input frame, and what was added to it: (1, 3, H, W), levels of 255.
-        self._cells: Tensor | None = None
-        self._change: Tensor | None = None
+        # Of the last input frame, and what was added to it: (H, W, 3), levels of 255.
+        self._cells: NDArray[np.float32] | None = None
+        self._change: NDArray[np.float32] | None = None
 
     def __call__(self, blurred: Image) -> Image:
         """The restored frame, its change steadied where the input stands still."""
-        import torch
-        import torch.nn.functional as F  # noqa: N812
-
         restored = self._restore(blurred)
         if (restored.shape, restored.dtype) != (blurred.shape, blurred.dtype):
             raise TypeError(f"shape and dtype became {restored.shape} {restored.dtype}")
-        scale = np.iinfo(blurred.dtype).max / 255
-        before, after = (
-            torch.from_numpy(frame.astype(np.float32)).permute(2, 0, 1)[None] / scale
-            for frame in (blurred, restored)
+        # With NumPy, not PyTorch: with ONNX Runtime that is never loaded.
+        level = np.float32(np.iinfo(blurred.dtype).max / 255)
+        before = blurred.astype(np.float32) / level
+        change = restored.astype(np.float32) / level - before
+        height, width, _ = blurred.shape
+        missing = ((0, -height % CELL_PX), (0, -width % CELL_PX), (0, 0))
+        squares = np.pad(before, missing, mode="edge").reshape(
+            -(-height // CELL_PX), CELL_PX, -(-width // CELL_PX), CELL_PX, 3
         )
-        change = after - before
-        cells = F.avg_pool2d(before, CELL_PX, ceil_mode=True, count_include_pad=False)
-        earlier, self._cells = self._cells, cells
+        earlier, self._cells = self._cells, squares.mean((1, 3))
         if self._change is not None and earlier is not None and self._change.shape == change.shape:
-            levels = cells - earlier
+            levels = self._cells - earlier
             # Light that changes a little over a whole neighbourhood is no motion.
-            light = F.avg_pool2d(levels, _REACH_CELLS, 1, _REACH_CELLS // 2, False, False)
-            moved = torch.maximum((levels - light).abs(), levels.abs() / 4)
-            moved = moved.mean(1, keepdim=True)
-            moved = F.max_pool2d(moved, _REACH_CELLS, 1, _REACH_CELLS // 2)
-            kept = _KEPT * ((_MOVING - moved) / (_MOVING - _STILL)).clamp(0, 1)
-            if bool(kept.any()):
-                size = change.shape[-2:]
-                kept = F.interpolate(kept, size=size, mode="bilinear", align_corners=False)
-                change = torch.lerp(change, self._change, kept)
-                steadied = ((before + change).clamp(0, 255) * scale).round()
-                restored = steadied[0].permute(1, 2, 0).numpy().astype(blurred.dtype)
+            light = _windows(levels).mean((-2, -1))
+            moved = np.maximum(np.abs(levels - light), np.abs(levels) / 4).mean(2)
+            moved = _windows(moved).max((-2, -1))
+            kept = _KEPT * np.clip((_MOVING - moved) / (_MOVING - _STILL), 0, 1)
+            if kept.any():
+                still = fromarray(kept).resize((width, height), Resampling.BILINEAR)
+                change += (self._change - change) * np.asarray(still)[..., None]
+                steadied = np.clip(before + change, 0, 255) * level
+                restored = steadied.round().astype(blurred.dtype)
         self._change = change
         return restored
 
     def save(self) -> dict[str, NDArray[np.float32]]:
         """What has to be kept to go on in another process, after the first frame."""
         assert self._cells is not None and self._change is not None
-        return {"cells": self._cells.numpy(), "change": self._change.numpy()}
+        return {"cells": self._cells, "change": self._change}
 
     def load(self, state: Mapping[str, NDArray[np.float32]]) -> None:
         """Goes on where `save` was called; anew if the state is empty."""
-        import torch
+        self._cells, self._change = state.get("cells"), state.get("change")
 
-        tensors = {name: torch.from_numpy(values) for name, values in state.items()}
-        self._cells, self._change = tensors.get("cells"), tensors.get("change")
+
+def _windows(cells: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The neighbourhood of each cell, as two more axes at the end."""
+    reach = _REACH_CELLS // 2
+    around = [(reach, reach), (reach, reach), (0, 0)][: cells.ndim]
+    padded = np.pad(cells, around, mode="edge")
+    return sliding_window_view(padded, (_REACH_CELLS, _REACH_CELLS), (0, 1))
