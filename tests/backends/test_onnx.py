@@ -12,6 +12,7 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from video_clips import decode, ffmpeg, needs_ffmpeg
 
 from deblurcli import Deblurrer
 from deblurcli.cli import main
@@ -96,6 +97,17 @@ def test_a_photo_is_restored_without_pytorch(tmp_path: Path, backend: str) -> No
     assert "ONNX Runtime" in run.stderr
     expected = Deblurrer.load(device="cpu", precision="fp32").restore(image)
     assert np.abs(np.asarray(Image.open(target)).astype(int) - expected).max() <= 1
+
+
+@needs_ffmpeg
+def test_a_clip_that_stands_still_is_steadied_without_pytorch(tmp_path: Path) -> None:
+    ffmpeg("-f", "lavfi", "-i", "testsrc=s=96x64:r=5", "-frames:v", 4, tmp_path / "clip.mp4")
+    target = tmp_path / "sharp.mp4"
+    run = run_without_torch(tmp_path / "clip.mp4", "-o", target, "--backend", "onnx", "--offline")
+    assert run.returncode == 0, run.stderr
+    before, after = (decode(path, (96, 64), count=4) for path in (tmp_path / "clip.mp4", target))
+    assert before.shape == after.shape
+    assert (before != after).any()
 
 
 def test_photos_are_compared_without_pytorch(tmp_path: Path) -> None:
