@@ -80,7 +80,7 @@ def load_network(weights: str, commit: str | None, precision: str) -> Callable[[
         network, _ = files.load_weights(hub.find(weights))
         network = network.to(memory_format=torch.channels_last)
         if precision == "int8":
-            importlib.import_module("deblurcli.models.generator").quantise(network)
+            network = importlib.import_module("deblurcli.models.generator").quantised(network)
     finally:
         sys.path.remove(path)
     return network

@@ -1,6 +1,7 @@
 """Where the network runs and in which precision, and why; how it is chosen says docs/speed.md."""
 
 import json
+import math
 import os
 import platform
 import re
@@ -24,17 +25,20 @@ if TYPE_CHECKING:  # PyTorch is imported where it is needed: not beside ONNX Run
 PrecisionName = Literal["fp32", "bf16", "fp16", "int8"]
 
 MIN_SPEEDUP = 1.1  # that bf16 has to have on a CPU over fp32: it is less exact
+# That int8 has to have in a gated block: the whole network then takes some two thirds of the time.
+MIN_INT8_SPEEDUP = 2.0
+X86 = platform.machine().lower() in ("x86_64", "amd64")
 # Of one forward pass on a CPU: the whole process stays far below 2 GB, more is not faster.
 CPU_BUDGET_BYTES = 700 * 2**20
 _REMEDY_CPU = "use --device cpu or auto"
 
 
-class ConvolutionShape(NamedTuple):
-    """Of the convolution that is timed for a network; by default the largest of `compact`'s."""
+class BlockShape(NamedTuple):
+    """Of the block that is timed for a network; by default the largest of `compact`'s."""
 
-    in_channels: int = 128
-    out_channels: int = 256
+    channels: int = 128
     kernel_px: int = 3
+    gated: bool = True  # the network has gated blocks, which can compute in int8
 
 
 @dataclass(frozen=True)
@@ -83,21 +87,22 @@ def choose_device(name: str = "auto") -> "torch.device":
     return torch.device("cuda", index)
 
 
-def choose_precision(
-    name: str, device: "torch.device", shape: ConvolutionShape | None = None
+def choose_precision(  # noqa: PLR0911  (a table of rules)
+    name: str, device: "torch.device", shape: BlockShape | None = None
 ) -> Precision:
     """The precision for ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8`` (x86 CPUs) on a device.
-    On a CPU ``auto`` times a convolution of this `shape`: the network's main one. Raises UsageError
+    On a CPU ``auto`` times a block of this `shape`, the network's largest. Raises UsageError
     for no such precision, DeviceError where the device doesn't compute in it."""
-    if name == "fp32":
-        return Precision("fp32", "asked for")
+    shape = shape or BlockShape()
     if name == "int8":
-        if device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+        if device.type != "cpu" or not X86:
             raise DeviceError("int8", "for x86 CPUs only", "use --precision auto")
-        beside = choose_precision("auto", device, shape)
+        beside = choose_precision("auto", device, shape._replace(gated=False))
         return Precision("int8", f"asked for; beside it {beside}: {beside.reason}", beside.name)
     if name == "fp16" and device.type == "cpu":
         raise DeviceError("fp16", "not supported on CPUs", "use --precision auto, bf16 or fp32")
+    if name == "fp32":
+        return Precision("fp32", "asked for")
     if name == "fp16":
         return Precision("fp16", "asked for")
     if name not in ("auto", "bf16"):
@@ -109,40 +114,54 @@ def choose_precision(
     native, where = _native_bf16(device)
     if name == "bf16":
         return Precision("bf16", "asked for" if native else f"asked for, though slow: {where}")
-    if native and device.type == "cpu":
-        speedup = bf16_speedup(shape or ConvolutionShape())
-        native = speedup >= MIN_SPEEDUP
-        where = f"bf16 is {speedup:.1f} times as fast as fp32 here, measured"
-    return Precision("bf16" if native else "fp32", where)
+    best: PrecisionName = "bf16" if native else "fp32"
+    if device.type == "cpu":
+        ms = time_block(shape, native)
+        if native:
+            speedup = ms["fp32"] / ms["bf16"]
+            best = "bf16" if speedup >= MIN_SPEEDUP else "fp32"
+            where = f"bf16 is {speedup:.1f} times as fast as fp32 here, measured"
+        if shape.gated and "int8" in ms and (speedup := ms[best] / ms["int8"]) >= MIN_INT8_SPEEDUP:
+            where = f"int8 is {speedup:.1f} times as fast as {best} here, measured"
+            return Precision("int8", where, best)
+    return Precision(best, where)
 
 
-def bf16_speedup(shape: ConvolutionShape) -> float:
-    """How much faster a convolution is on this CPU in bf16 than in fp32: timed once (some 50 ms),
-    then taken from ``precision.json`` in the user's cache."""
+def time_block(shape: BlockShape, native_bf16: bool) -> dict[str, float]:
+    """Milliseconds that a gated block takes on this CPU in fp32, in bf16 if that is native, and in
+    int8 if this is an x86: timed once (some 100 ms), then taken from ``precision.json`` in the
+    user's cache."""
     import torch
 
+    from deblurcli.models.compact import GatedBlock, Int8GatedBlock
+
     file = platformdirs.user_cache_path("deblurcli", appauthor=False) / "precision.json"
-    key = f"{_cpu_model()}, torch {torch.__version__}, {shape}"
-    known: dict[str, float] = {}
-    with suppress(OSError, ValueError, TypeError):
+    channels, kernel_px, _ = shape
+    key = f"{_cpu_model()}, torch {torch.__version__}, {channels} channels, {kernel_px} px"
+    known: dict[str, dict[str, float]] = {}
+    with suppress(OSError, ValueError, TypeError, AttributeError):
         known = dict(json.loads(file.read_text(encoding="utf-8")))
         if key in known:
-            return float(known[key])
-    macs_per_pixel = shape.in_channels * shape.out_channels * shape.kernel_px**2
-    side_px = min(256, max(16, int((3e8 / macs_per_pixel) ** 0.5)))
-    features = torch.full((1, shape.in_channels, side_px, side_px), 0.5)
-    weight = torch.full((shape.out_channels, shape.in_channels, *2 * [shape.kernel_px]), 0.01)
-    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    # In turn, and the best of each: other programs disturb both alike. The first warms up.
-    with torch.inference_mode():
-        for _, dtype in product(range(6), seconds):
-            x = features.to(dtype, memory_format=torch.channels_last)
-            w = weight.to(dtype, memory_format=torch.channels_last)
+            return {name: float(each) for name, each in known[key].items()}
+    with torch.random.fork_rng(devices=()):
+        block = GatedBlock(channels, kernel_px).requires_grad_(False)
+    runs: list[tuple[str, torch.nn.Module, bool]] = [("fp32", block, False)]
+    runs += [("bf16", block, True)] * native_bf16
+    if X86:  # what is beside it in whichever is faster
+        runs += [("int8", Int8GatedBlock(block), half) for _, _, half in runs]
+    # Some milliseconds at most: a longer run seldom passes without another program's turn.
+    side_px = max(16, 7000 // (channels * kernel_px))
+    features = torch.full((1, side_px, side_px, channels), 0.5).permute(0, 3, 1, 2)
+    ms: dict[str, float] = {}
+    # In turn, and the best of each: other programs disturb all alike. The first warms up.
+    for n, (name, module, half) in product(range(16), runs):
+        x = features.bfloat16() if half else features
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
             start = time.perf_counter()
-            torch.nn.functional.conv2d(x, w)
-            seconds[dtype].append(time.perf_counter() - start)
-    speedup = min(seconds[torch.float32][1:]) / min(seconds[torch.bfloat16][1:])
-    known[key] = float(f"{speedup:.3g}")
+            module(x)
+            took = 1000 * (time.perf_counter() - start)
+        ms[name] = min(took, ms.get(name, took)) if n else math.inf
+    known[key] = {name: float(f"{each:.3g}") for name, each in ms.items()}
     with suppress(OSError, DeblurError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_output(file, overwrite=True) as part:

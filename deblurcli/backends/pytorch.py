@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli import devices
-from deblurcli.devices import ConvolutionShape, Precision
+from deblurcli.devices import BlockShape, Precision
 from deblurcli.errors import logger
-from deblurcli.models.generator import quantise
+from deblurcli.models.compact import GatedBlock
+from deblurcli.models.generator import quantised
 from deblurcli.models.network import RestorationNetwork
 from deblurcli.models.registry import kind_of
 
@@ -35,15 +36,16 @@ class TorchBackend:
         self.overlap_px, self.alignment_px = self._kind.overlap_px, network.alignment_px
         self.device = devices.choose_device(device)
         # Of those convolutions that together hold the most parameters.
-        parameters: Counter[ConvolutionShape] = Counter()
+        parameters: Counter[BlockShape] = Counter()
+        gated = any(isinstance(module, GatedBlock) for module in network.modules())
         for conv in network.modules():
             if isinstance(conv, torch.nn.Conv2d) and conv.groups == 1:
-                shape = ConvolutionShape(conv.in_channels, conv.out_channels, conv.kernel_size[0])
+                shape = BlockShape(conv.in_channels, conv.kernel_size[0], gated)
                 parameters[shape] += conv.weight.numel()
         ((shape, _),) = parameters.most_common(1)
         self.precision = devices.choose_precision(precision, self.device, shape)
         if self.precision.name == "int8":
-            quantise(network)
+            network = quantised(network)
         if not self._kind.half_precision and self.precision.name != "fp32":
             self.precision = Precision("fp32", f"{network.config.body} computes in nothing else")
         # Smaller tiles compute more twice, larger ones take more than docs/speed.md promises.

@@ -144,7 +144,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     import torch
 
     from deblurcli.config import change_recipe
-    from deblurcli.devices import choose_device, choose_precision
+    from deblurcli.devices import BlockShape, choose_device, choose_precision
     from deblurcli.training.progress import draw_curves, draw_sheet
     from deblurcli.training.train_step import describe_network
     from deblurcli.weights import hub
@@ -158,7 +158,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
         raise UsageError("--track wandb", "needs the package wandb", "pip install wandb")
     if wanted == "int8":
         raise UsageError("--precision int8", "restores only", "train in auto, fp32, bf16 or fp16")
-    precision = choose_precision(wanted, place).name
+    precision = choose_precision(wanted, place, BlockShape(gated=False)).name
     sources, pairs, notes = find_data(config)
     folder = RunFolder(output)
     initial = None

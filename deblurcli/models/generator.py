@@ -4,6 +4,7 @@ paper's ``resnet``, and ``unet``, our compact one for CPUs, about a fortieth of 
 """
 
 import math
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (the field's name for it)
@@ -57,20 +58,21 @@ class MultiScaleGenerator(RestorationNetwork):
         ]
 
 
-def quantise(network: RestorationNetwork) -> None:
-    """Has all gated blocks compute in eight bits but the last, whose rounding would show: in place,
-    for inference mode only. Raises UsageError for a network without gated blocks."""
-    modules = network.named_modules()
-    blocks = {name: block for name, block in modules if isinstance(block, GatedBlock)}
+def quantised(network: RestorationNetwork) -> RestorationNetwork:
+    """A copy for inference mode whose gated blocks compute in eight bits but those just before the
+    picture, whose rounding would show. Raises UsageError for a network without gated blocks."""
+    network = deepcopy(network)
+    blocks = {n: block for n, block in network.named_modules() if isinstance(block, GatedBlock)}
     if not blocks:
         reason = "only networks of gated blocks compute in int8"
         raise UsageError(network.config.body, reason, "use --precision auto")
     finest = [n for n in blocks if n.startswith("levels.0.")]
-    last = ([n for n in finest if ".decoders.0." in n] or finest)[-1]
+    last = [n for n in finest if ".decoders.0." in n] or finest[-1:]
     for name, block in blocks.items():
-        if name != last:
+        if name not in last:
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, Int8GatedBlock(block))
+    return network
 
 
 def gaussian_pyramid(image: Tensor, levels: int) -> list[Tensor]:
