@@ -136,8 +136,8 @@ def time_block(shape: BlockShape, native_bf16: bool) -> dict[str, float]:
     from deblurcli.models.compact import GatedBlock, Int8GatedBlock
 
     file = platformdirs.user_cache_path("deblurcli", appauthor=False) / "precision.json"
-    channels, kernel_px, _ = shape
-    key = f"{_cpu_model()}, torch {torch.__version__}, {channels} channels, {kernel_px} px"
+    (channels, kernel_px, _), formats = shape, "fp32, bf16" if native_bf16 else "fp32"
+    key = f"{_cpu_model()}, torch {torch.__version__}, {channels}, {kernel_px} px, {formats}"
     known: dict[str, dict[str, float]] = {}
     with suppress(OSError, ValueError, TypeError, AttributeError):
         known = dict(json.loads(file.read_text(encoding="utf-8")))
@@ -179,12 +179,11 @@ def _native_bf16(device: "torch.device") -> tuple[bool, str]:
         major, minor = torch.cuda.get_device_capability(device)
         where = f"native at compute capability {major}.{minor}"
         return (True, where) if major >= 8 else (False, f"bf16 is not {where}")
-    queries = {"_is_amx_tile_supported": "AMX", "_is_avx512_bf16_supported": "AVX-512 BF16"}
-    for query, name in queries.items():
+    for query in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         # Private to PyTorch and added over several releases; absent means we can't rely on it.
         with suppress(Exception):
             if getattr(torch.cpu, query)():
-                return True, f"native on this CPU ({name})"
+                return True, "native on this CPU"
     return False, "bf16 is not native on this CPU (neither AVX-512 BF16 nor AMX)"
 
 
@@ -194,23 +193,20 @@ def describe_devices() -> list[dict[str, str | int | None]]:
     precision ``auto`` chooses there and why."""
     import torch
 
-    described: list[dict[str, str | int | None]] = []
-
-    def add(name: str, model: str, memory_bytes: int | None) -> None:
-        best = choose_precision("auto", torch.device(name))
-        facts = {"name": name, "model": model, "memory_bytes": memory_bytes}
-        described.append({**facts, "precision": best.name, "reason": best.reason})
-
+    devices: list[tuple[str, str, int | None]] = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         properties = torch.cuda.get_device_properties(index)
-        add(f"cuda:{index}", properties.name, properties.total_memory)
+        devices.append((f"cuda:{index}", properties.name, properties.total_memory))
     if torch.backends.mps.is_available():
-        add("mps", "Apple GPU", torch.mps.recommended_max_memory())
+        devices.append(("mps", "Apple GPU", torch.mps.recommended_max_memory()))
     memory_bytes = None
     with suppress(AttributeError, OSError, ValueError):  # not on Windows
         memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    add("cpu", _cpu_model(), memory_bytes)
-    return described
+    devices.append(("cpu", _cpu_model(), memory_bytes))
+    chosen = [choose_precision("auto", torch.device(name)) for name, _, _ in devices]
+    keys = ("name", "model", "memory_bytes", "precision", "reason")
+    rows = ((*row, best.name, best.reason) for row, best in zip(devices, chosen, strict=True))
+    return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
 def _cpu_model() -> str:

@@ -556,6 +556,17 @@ def test_int8_is_near_fp32_and_makes_no_steps() -> None:
     assert len(np.unique(restored[64, :, 1])) > 300
 
 
+@pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="x86 only")
+def test_int8_leaves_the_network_that_it_is_given_as_it_was() -> None:
+    config = GeneratorConfig("unet", 1, (8, 8), (1, 1), (1,), unshuffle=2, block="gated")
+    network = MultiScaleGenerator(config)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    image = make_image(40, 60)
+    restored = Deblurrer(network, device="cpu", precision="int8").restore(image)
+    assert differences(restored, Deblurrer(network, device="cpu").restore(image)).mean() < 1 / 255
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
 def test_int8_is_refused_where_it_cannot_be() -> None:
     with pytest.raises(DeblurError, match=r"gated blocks|x86"):
         make_deblurrer(precision="int8")

@@ -10,11 +10,11 @@ import torch
 
 from deblurcli import devices
 from deblurcli.devices import (
-    ConvolutionShape,
-    bf16_speedup,
+    BlockShape,
     choose_device,
     choose_precision,
     describe_devices,
+    time_block,
 )
 from deblurcli.errors import DeviceError, UsageError
 
@@ -127,7 +127,8 @@ def test_bf16_on_cpus_only_where_native_and_measured_to_be_faster(  # type: igno
     expected: str,
 ) -> None:
     machine(cpu=supported)
-    monkeypatch.setattr(devices, "bf16_speedup", lambda shape: speedup)
+    ms = {"fp32": 6.0, "bf16": 6.0 / speedup}
+    monkeypatch.setattr(devices, "time_block", lambda shape, native: ms)
     precision = choose_precision("auto", CPU)
     assert precision.name == expected
     assert ("measured" in precision.reason) == bool(supported)
@@ -135,31 +136,62 @@ def test_bf16_on_cpus_only_where_native_and_measured_to_be_faster(  # type: igno
         assert f"{speedup:.1f} times" in precision.reason
 
 
+@pytest.mark.parametrize(
+    ("ms", "expected", "beside"),
+    [
+        ({"fp32": 6.0, "bf16": 3.0, "int8": 2.0}, "bf16", "bf16"),  # Zen 4
+        ({"fp32": 6.0, "bf16": 3.0, "int8": 1.4}, "int8", "bf16"),
+        ({"fp32": 6.0, "bf16": 9.0, "int8": 2.0}, "int8", "fp32"),  # bf16 slower than fp32
+        ({"fp32": 6.0, "bf16": 9.0}, "fp32", "fp32"),  # no x86
+    ],
+)
+def test_int8_is_taken_where_its_block_takes_half_the_time(
+    machine,  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch,
+    ms: dict[str, float],
+    expected: str,
+    beside: str,
+) -> None:
+    machine(cpu=("_is_avx512_bf16_supported",))
+    monkeypatch.setattr(devices, "time_block", lambda shape, native: ms)
+    precision = choose_precision("auto", CPU)
+    assert precision.name == expected
+    assert precision.name != "int8" or precision.beside_int8 == beside
+    assert "measured" in precision.reason
+    # Training, and networks without gated blocks, never.
+    assert choose_precision("auto", CPU, BlockShape(gated=False)).name == beside
+
+
 def test_the_measurement_is_kept_for_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices.platformdirs, "user_cache_path", lambda *_, **__: tmp_path / "new")
-    shape = ConvolutionShape(8, 16, 3)
-    speedup = bf16_speedup(shape)
-    assert 0.001 < speedup < 1000
+    shape, state = BlockShape(8, 3), torch.get_rng_state()
+    ms = time_block(shape, True)
+    assert set(ms) == {"fp32", "bf16"} | ({"int8"} if devices.X86 else set())
+    assert all(0.001 < each < 10_000 for each in ms.values())
+    assert torch.equal(torch.get_rng_state(), state)  # whoever trains draws as before
     (key,) = known = json.loads((tmp_path / "new/precision.json").read_text())
-    for fact in (torch.__version__, "thread", "in_channels=8"):
+    for fact in (torch.__version__, "thread", ", 8, 3 px"):
         assert fact in key
-    known[key] = 3.25  # as if measured on a quieter day
+    known[key] = {"fp32": 3.25}  # as if measured on a quieter day
     (tmp_path / "new/precision.json").write_text(json.dumps(known))
-    assert bf16_speedup(shape) == 3.25
-    bf16_speedup(ConvolutionShape(4, 4, 1))
+    assert time_block(shape, True) == {"fp32": 3.25}
+    time_block(BlockShape(4, 1), False)
     assert len(json.loads((tmp_path / "new/precision.json").read_text())) == 2
-    (tmp_path / "new/precision.json").write_text("damaged")
-    assert bf16_speedup(shape) > 0
+    # Damaged, or of an earlier version, which kept one number.
+    for text in ("damaged", json.dumps({key: 1.9})):
+        (tmp_path / "new/precision.json").write_text(text)
+        assert time_block(shape, True)["fp32"] > 0
     monkeypatch.setattr(devices.platformdirs, "user_cache_path", lambda *_, **__: Path("/dev/null"))
-    assert bf16_speedup(shape) > 0  # where nothing can be kept it is measured each time
+    assert time_block(shape, True)["fp32"] > 0  # where nothing can be kept it is measured each time
 
 
 def test_a_pytorch_that_can_not_tell_gets_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     for query in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, query, raising=False)
-    assert choose_precision("auto", CPU).name == "fp32"
+    assert choose_precision("auto", CPU, BlockShape(gated=False)).name == "fp32"
+    assert choose_precision("auto", CPU).beside_int8 == "fp32"
 
 
 def test_mps_is_not_trusted_with_half_precision_unasked() -> None:

@@ -128,9 +128,8 @@ class RunReport:
                 if deblurrer is None or job.source is None:
                     pass
                 elif job.kind == "photo" and blur is not None:
-                    estimate = estimate_blur(
-                        deblurrer, photos.read(job.source, options=blur).pixels
-                    )
+                    pixels = photos.read(job.source, options=blur).pixels
+                    estimate = estimate_blur(deblurrer, pixels)
                     document["estimate"] = estimate.to_json()
                     line += f"  ({estimate.verdict}, change {estimate.change:.2f})"
                 elif job.kind == "video" and not wishes.to_frames:
@@ -148,9 +147,8 @@ class RunReport:
             if not self.json:
                 print(one_line(line), flush=True)
         if self.json:
-            console.print_json(
-                {"version": __version__, "jobs": planned + [to_json(o) for o in self.outcomes]}
-            )
+            planned += map(to_json, self.outcomes)
+            console.print_json({"version": __version__, "jobs": planned})
         return console.say_errors(*self.errors)
 
     def _close_bar_of_frames(self) -> None:

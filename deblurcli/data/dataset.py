@@ -302,9 +302,8 @@ class TrainingDataset(Dataset["StepData | DeblurError"]):
                 augmentation.permutation = tuple(fresh.permutation(3).tolist())
                 augmentation.saturation = float(fresh.uniform(0.5, 1.5))
             degradation = draw_degradation(fresh, recipe.noise, recipe.jpeg, recipe.noise_kind)
-            samples.append(
-                Sample(slot, tuple(placed), side_px, exposure, augmentation, degradation)
-            )
+            drawn = (exposure, augmentation, degradation)
+            samples.append(Sample(slot, tuple(placed), side_px, *drawn))
         nothing = torch.empty(0, dtype=torch.uint8)
         return StepData(self.patch_px, samples, torch.cat(pixels or [nothing]))
 

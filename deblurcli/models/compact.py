@@ -19,10 +19,8 @@ def compact_config(
 ) -> GeneratorConfig:
     """The default network: three small U-Nets, coarse to fine."""
     wider = len(channels) - 1
-    encoder, decoder = (1,) * wider + (3,), (2,) * wider
-    return GeneratorConfig(
-        "unet", scales, channels, encoder, decoder, unshuffle=unshuffle, block=block
-    )
+    blocks = ((1,) * wider + (3,), (2,) * wider)
+    return GeneratorConfig("unet", scales, channels, *blocks, unshuffle=unshuffle, block=block)
 
 
 class GatedBlock(nn.Module):
@@ -56,10 +54,9 @@ class Int8GatedBlock(nn.Module):
     def __init__(self, block: GatedBlock) -> None:
         super().__init__()
         norm, conv = block.norm, block.conv1
-        weight, ranges = conv.weight.detach(), 4 * norm.weight.abs() + norm.bias.abs()
-        balance = (
-            ranges.clamp(min=1e-6) ** 0.75 / weight.abs().amax((0, 2, 3)).clamp(min=1e-6) ** 0.25
-        )
+        weight, ranges = conv.weight.detach(), (4 * norm.weight.abs() + norm.bias.abs()).detach()
+        largest = weight.abs().amax((0, 2, 3)).clamp(min=1e-6)
+        balance = ranges.clamp(min=1e-6) ** 0.75 / largest**0.25
         self.scale = float((ranges / balance).max()) / 127
         self.norm_weight = norm.weight.detach() / balance / self.scale
         self.norm_bias = norm.bias.detach() / balance / self.scale

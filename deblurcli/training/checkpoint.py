@@ -64,12 +64,6 @@ class RunFolder:
             writer.writeheader()
             writer.writerows(rows)
 
-    def save_snapshot(self, step: int, ema_model: RestorationNetwork, card: ModelCard) -> None:
-        """Saves weights that are kept. Raises DeblurError where they can't be written."""
-        folder = self.path / "snapshots"
-        folder.mkdir(exist_ok=True)
-        save_weights(folder / f"step-{step:08d}.safetensors", ema_model, card, overwrite=True)
-
     def load(self) -> tuple[RestorationNetwork, dict[str, Any]]:
         """The network that was trained and the whole checkpoint, on the CPU. It can hold nothing
         that would be executed. Raises WeightsError where there is none, or it is damaged."""

@@ -31,6 +31,7 @@ from deblurcli.training.checkpoint import RunFolder
 from deblurcli.training.progress import TrainingStatus
 from deblurcli.training.schedule import Schedule
 from deblurcli.training.train_step import TrainedNetworks, describe_network, train_step
+from deblurcli.weights.files import save_weights
 from deblurcli.weights.manifest import ModelCard
 
 Validate = Callable[[RestorationNetwork, int, int], list[tuple[str, float]]]
@@ -219,7 +220,9 @@ class Trainer:
                     unusual = self._is_unusual(recent)
                 is_main = self.accelerator.is_main_process
                 if is_main and config.snapshot_every and self.step % config.snapshot_every == 0:
-                    self.folder.save_snapshot(self.step, self.networks.ema_model, self._card({}))
+                    snapshot = self.folder.path / f"snapshots/step-{self.step:08d}.safetensors"
+                    snapshot.parent.mkdir(exist_ok=True)
+                    save_weights(snapshot, self.networks.ema_model, self._card({}), overwrite=True)
                 if saving and (ending or not unusual):
                     status = replace(status, loss=statistics.fmean(since_save))
                     measured = validate is not None and validating and not stopping

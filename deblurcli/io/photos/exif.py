@@ -142,9 +142,8 @@ def directory_bytes(fields: Directory, order: ByteOrder, start: int) -> bytes:
         if len(raw) > 4:
             value = struct.pack(order + "I", place + len(data))
             data += raw + b"\0" * (len(raw) % 2)
-        table.append(
-            struct.pack(order + "HHI4s", tag, type_, len(raw) // _TYPE_BYTES[type_], value)
-        )
+        count = len(raw) // _TYPE_BYTES[type_]
+        table.append(struct.pack(order + "HHI4s", tag, type_, count, value))
     return b"".join([*table, b"\0\0\0\0", data])
 
 

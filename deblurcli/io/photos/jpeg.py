@@ -205,10 +205,8 @@ def encode(picture: Picture, warn: Callable[[str], None]) -> list[bytes]:
         plain = io.BytesIO()
         Image.new("RGB", (8, 8)).save(plain, "JPEG", quality=_MIN_QUALITY)
         plain.seek(0)
-        pairs = zip(
-            (encoding.tables * 2)[:2], JpegImageFile(plain).quantization.values(), strict=True
-        )
-        finest = [list(map(min, *pair)) for pair in pairs]
+        tables, least = (encoding.tables * 2)[:2], JpegImageFile(plain).quantization.values()
+        finest = [list(map(min, *pair)) for pair in zip(tables, least, strict=True)]
         # The quality only makes Pillow take a large enough buffer.
         options = {"quality": 100, "qtables": finest, "subsampling": encoding.subsampling}
     if metadata.dpi is not None:

@@ -97,9 +97,8 @@ def _completed(encoded: bytearray, critical: list[tuple[bytes, slice]]) -> bytea
                 result += chunk_bytes(kind, encoded[piece])  # with a sound checksum
             for start in range(piece.start, piece.stop if kind == b"IDAT" else 0, 256):
                 if left:  # in small steps, up to where the damage is
-                    pixels = inflater.decompress(
-                        encoded[start : min(start + 256, piece.stop)], left
-                    )
+                    part = encoded[start : min(start + 256, piece.stop)]
+                    pixels = inflater.decompress(part, left)
                     packed += packer.compress(pixels)
                     left -= len(pixels)
     packed += packer.compress(bytes(left)) + packer.flush()

@@ -139,9 +139,7 @@ def _encode(
     picture = replace(picture, format=name, metadata=metadata, encoding=encoding)
     if not holds.deep and picture.samples.dtype == np.uint16:
         picture = replace(picture, channels=to_uint8(picture.channels))
-        warn(
-            f"{holds.title} is written with 8 bits a channel: the photo's further bits were rounded"
-        )
+        warn(f"{holds.title} is written with 8 bits a channel: the photo's others were rounded")
     elif name == "HEIF" and picture.samples.dtype == np.uint16 and picture.encoding.bits == 8:
         warn("HEIC is written with 10 bits a channel: the photo's 16 were rounded")
     if not holds.alpha and picture.alpha is not None:

@@ -74,12 +74,8 @@ def restore_animation(  # noqa: PLR0912, PLR0915 - one page, from file to file
         for number in itertools.count(int(is_first_hidden)):
             try:
                 image.seek(number)
-                # A copy: the decoder lays the next frame over its own.
-                frame = np.array(
-                    image.convert("RGBA")
-                    if shown is None
-                    else next(shown).to_ndarray(format="rgba")
-                )
+                picture = next(shown).to_ndarray(format="rgba") if shown else image.convert("RGBA")
+                frame = np.array(picture)  # a copy: the decoder lays the next frame over its own
             except (*_PILLOW_ERRORS, av.FFmpegError, StopIteration):  # its end, or damage
                 break
             sharp = steadier(frame[..., :3].copy())
