@@ -39,7 +39,7 @@ def test_json_holds_what_a_bug_report_needs(
     assert document["torch"]["version"] == torch.__version__
     assert document["torch"]["threads"] == torch.get_num_threads()
     assert document["chosen"]["device"] == "cpu"
-    assert document["chosen"]["precision"] in ("fp32", "bf16")
+    assert document["chosen"]["precision"] in ("fp32", "bf16", "int8")
     assert document["chosen"]["reason"]
     cpu = next(d for d in document["devices"] if d["name"] == "cpu")
     assert cpu["precision"] == document["chosen"]["precision"]
