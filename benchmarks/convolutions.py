@@ -80,7 +80,11 @@ def load_network(weights: str, commit: str | None, precision: str) -> Callable[[
         network, _ = files.load_weights(hub.find(weights))
         network = network.to(memory_format=torch.channels_last)
         if precision == "int8":
-            network = importlib.import_module("deblurcli.models.generator").quantised(network)
+            generator = importlib.import_module("deblurcli.models.generator")
+            if hasattr(generator, "quantised"):
+                network = generator.quantised(network)
+            else:  # an earlier commit's
+                generator.quantise(network)
     finally:
         sys.path.remove(path)
     return network

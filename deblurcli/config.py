@@ -27,8 +27,7 @@ PatchSide = Annotated[int, (8, math.inf)]
 
 @dataclass(frozen=True)
 class MotionRange:
-    """What kinds of motion are drawn. Lengths are pixels of the finished picture, and shares those
-    of pictures."""
+    """What kinds of motion are drawn. Lengths are in pixels of the finished picture."""
 
     path_px: Annotated[float, (0, 1000)] = 80.0  # longest camera path; short ones are more frequent
     weak: Share = 0.15  # whose camera path is at most 4 px
@@ -251,8 +250,7 @@ def _change(recipe: Recipe, key: str, value: object, source: str) -> Recipe:
 
 
 def _convert(value: Any, kind: Any) -> Any:
-    """`value` as a field of the type `kind` holds it. The text of a ValueError says what it
-    must be."""
+    """`value` as a field of the type `kind` holds it. A ValueError says what it must be."""
     parts = get_args(kind)
     if get_origin(kind) is tuple:
         if isinstance(value, list | tuple) and (parts[-1] is ... or len(value) == len(parts)):

@@ -1,13 +1,14 @@
 """Where the network runs and in which precision, and why; how it is chosen says docs/speed.md."""
 
 import json
-import math
 import os
 import platform
 import re
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -23,20 +24,21 @@ if TYPE_CHECKING:  # PyTorch is imported where it is needed: not beside ONNX Run
     import torch
 
 PrecisionName = Literal["fp32", "bf16", "fp16", "int8"]
+Run = Callable[[], object]
 
 MIN_SPEEDUP = 1.1  # that bf16 has to have on a CPU over fp32: it is less exact
-# That int8 has to have in a gated block: the whole network then takes some two thirds of the time.
-MIN_INT8_SPEEDUP = 2.0
+MIN_INT8_SPEEDUP = 2.25  # that int8 has to have in a gated block: the network gains half as much
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 # Of one forward pass on a CPU: the whole process stays far below 2 GB, more is not faster.
 CPU_BUDGET_BYTES = 700 * 2**20
 _REMEDY_CPU = "use --device cpu or auto"
 
 
-class BlockShape(NamedTuple):
-    """Of the block that is timed for a network; by default the largest of `compact`'s."""
+class ConvolutionShape(NamedTuple):
+    """Of the convolution that is timed for a network; by default the largest of `compact`'s."""
 
-    channels: int = 128
+    in_channels: int = 128
+    out_channels: int = 256
     kernel_px: int = 3
     gated: bool = True  # the network has gated blocks, which can compute in int8
 
@@ -88,12 +90,12 @@ def choose_device(name: str = "auto") -> "torch.device":
 
 
 def choose_precision(  # noqa: PLR0911  (a table of rules)
-    name: str, device: "torch.device", shape: BlockShape | None = None
+    name: str, device: "torch.device", shape: ConvolutionShape | None = None
 ) -> Precision:
     """The precision for ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8`` (x86 CPUs) on a device.
-    On a CPU ``auto`` times a block of this `shape`, the network's largest. Raises UsageError
+    On a CPU ``auto`` times a convolution of this `shape`: the network's main one. Raises UsageError
     for no such precision, DeviceError where the device doesn't compute in it."""
-    shape = shape or BlockShape()
+    shape = shape or ConvolutionShape()
     if name == "int8":
         if device.type != "cpu" or not X86:
             raise DeviceError("int8", "for x86 CPUs only", "use --precision auto")
@@ -114,54 +116,76 @@ def choose_precision(  # noqa: PLR0911  (a table of rules)
     native, where = _native_bf16(device)
     if name == "bf16":
         return Precision("bf16", "asked for" if native else f"asked for, though slow: {where}")
+    if native and device.type == "cpu":
+        speedup = bf16_speedup(shape)
+        native = speedup >= MIN_SPEEDUP
+        where = f"bf16 is {speedup:.1f} times as fast as fp32 here, measured"
     best: PrecisionName = "bf16" if native else "fp32"
-    if device.type == "cpu":
-        ms = time_block(shape, native)
-        if native:
-            speedup = ms["fp32"] / ms["bf16"]
-            best = "bf16" if speedup >= MIN_SPEEDUP else "fp32"
-            where = f"bf16 is {speedup:.1f} times as fast as fp32 here, measured"
-        if shape.gated and "int8" in ms and (speedup := ms[best] / ms["int8"]) >= MIN_INT8_SPEEDUP:
-            where = f"int8 is {speedup:.1f} times as fast as {best} here, measured"
+    if device.type == "cpu" and X86 and shape.gated:
+        speedup = int8_speedup(shape.in_channels, best)
+        if speedup >= MIN_INT8_SPEEDUP:
+            where = f"{speedup:.1f} times as fast as {best} here, measured; beside it {best}"
             return Precision("int8", where, best)
     return Precision(best, where)
 
 
-def time_block(shape: BlockShape, native_bf16: bool) -> dict[str, float]:
-    """Milliseconds that a gated block takes on this CPU in fp32, in bf16 if that is native, and in
-    int8 if this is an x86: timed once (some 100 ms), then taken from ``precision.json`` in the
-    user's cache."""
+def bf16_speedup(shape: ConvolutionShape) -> float:
+    """How much faster a convolution is on this CPU in bf16 than in fp32, by `measure_speedup`."""
+    from torch import bfloat16, float32, full
+    from torch.nn.functional import conv2d
+
+    macs_per_pixel = shape.in_channels * shape.out_channels * shape.kernel_px**2
+    side_px = min(256, max(16, int((3e8 / macs_per_pixel) ** 0.5)))
+    features = full((1, side_px, side_px, shape.in_channels), 0.5).permute(0, 3, 1, 2)
+    weight = full((shape.out_channels, shape.in_channels, *2 * [shape.kernel_px]), 0.01)
+    both = [(features.to(dtype), weight.to(dtype)) for dtype in (float32, bfloat16)]
+    return measure_speedup(f"bf16, {shape[:3]}", *(partial(conv2d, *each) for each in both))
+
+
+def int8_speedup(channels: int, beside: PrecisionName) -> float:
+    """How much faster a gated block of so many features is on this CPU in int8 than in fp32 or
+    bf16, by `measure_speedup`; 0 where this PyTorch has no such kernels."""
     import torch
 
     from deblurcli.models.compact import GatedBlock, Int8GatedBlock
 
+    half = beside == "bf16"
+    # Large enough not to fit into the nearest cache, as in a network.
+    features = torch.full((1, 48, 48, channels), 0.5).permute(0, 3, 1, 2)
+    features = features.bfloat16() if half else features
+    with torch.random.fork_rng(devices=()):
+        block = GatedBlock(channels, 3).requires_grad_(False)
+    try:
+        runs = [partial(each, features) for each in (block, Int8GatedBlock(block))]
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return measure_speedup(f"int8, {channels} features, {beside}", *runs)
+    except (AttributeError, RuntimeError):
+        return 0.0
+
+
+def measure_speedup(what: str, usual: Run, faster: Run) -> float:
+    """How many times as much of the processor's time one run takes as another: measured once (some
+    100 ms), then taken from ``precision.json`` in the user's cache, where `what` names it."""
+    import torch
+
     file = platformdirs.user_cache_path("deblurcli", appauthor=False) / "precision.json"
-    (channels, kernel_px, _), formats = shape, "fp32, bf16" if native_bf16 else "fp32"
-    key = f"{_cpu_model()}, torch {torch.__version__}, {channels}, {kernel_px} px, {formats}"
-    known: dict[str, dict[str, float]] = {}
-    with suppress(OSError, ValueError, TypeError, AttributeError):
+    key = f"{_cpu_model()}, torch {torch.__version__}, {what}"
+    known: dict[str, float] = {}
+    with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(file.read_text(encoding="utf-8")))
         if key in known:
-            return {name: float(each) for name, each in known[key].items()}
-    with torch.random.fork_rng(devices=()):
-        block = GatedBlock(channels, kernel_px).requires_grad_(False)
-    runs: list[tuple[str, torch.nn.Module, bool]] = [("fp32", block, False)]
-    runs += [("bf16", block, True)] * native_bf16
-    if X86:  # what is beside it in whichever is faster
-        runs += [("int8", Int8GatedBlock(block), half) for _, _, half in runs]
-    # Some milliseconds at most: a longer run seldom passes without another program's turn.
-    side_px = max(16, 7000 // (channels * kernel_px))
-    features = torch.full((1, side_px, side_px, channels), 0.5).permute(0, 3, 1, 2)
-    ms: dict[str, float] = {}
-    # In turn, and the best of each: other programs disturb all alike. The first warms up.
-    for n, (name, module, half) in product(range(16), runs):
-        x = features.bfloat16() if half else features
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
-            start = time.perf_counter()
-            module(x)
-            took = 1000 * (time.perf_counter() - start)
-        ms[name] = min(took, ms.get(name, took)) if n else math.inf
-    known[key] = {name: float(f"{each:.3g}") for name, each in ms.items()}
+            return float(known[key])
+    seconds, threads = {usual: 0.0, faster: 0.0}, torch.get_num_threads()
+    # Not by the clock, in turn, and with one thread, as threads wait for each other in loops: so
+    # other programs hardly disturb it. The first run warms up.
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        for n, run in product(range(6), seconds):
+            start = time.process_time()
+            run()
+            seconds[run] += (time.process_time() - start) if n else 0
+    torch.set_num_threads(threads)
+    known[key] = float(f"{seconds[usual] / max(seconds[faster], 1e-3):.3g}")
     with suppress(OSError, DeblurError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_output(file, overwrite=True) as part:

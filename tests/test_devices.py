@@ -10,11 +10,12 @@ import torch
 
 from deblurcli import devices
 from deblurcli.devices import (
-    BlockShape,
+    ConvolutionShape,
+    bf16_speedup,
     choose_device,
     choose_precision,
     describe_devices,
-    time_block,
+    int8_speedup,
 )
 from deblurcli.errors import DeviceError, UsageError
 
@@ -127,8 +128,8 @@ def test_bf16_on_cpus_only_where_native_and_measured_to_be_faster(  # type: igno
     expected: str,
 ) -> None:
     machine(cpu=supported)
-    ms = {"fp32": 6.0, "bf16": 6.0 / speedup}
-    monkeypatch.setattr(devices, "time_block", lambda shape, native: ms)
+    monkeypatch.setattr(devices, "bf16_speedup", lambda shape: speedup)
+    monkeypatch.setattr(devices, "int8_speedup", lambda channels, beside: 1.5)
     precision = choose_precision("auto", CPU)
     assert precision.name == expected
     assert ("measured" in precision.reason) == bool(supported)
@@ -137,60 +138,75 @@ def test_bf16_on_cpus_only_where_native_and_measured_to_be_faster(  # type: igno
 
 
 @pytest.mark.parametrize(
-    ("ms", "expected", "beside"),
+    ("bf16", "int8", "expected", "beside"),
     [
-        ({"fp32": 6.0, "bf16": 3.0, "int8": 2.0}, "bf16", "bf16"),  # Zen 4
-        ({"fp32": 6.0, "bf16": 3.0, "int8": 1.4}, "int8", "bf16"),
-        ({"fp32": 6.0, "bf16": 9.0, "int8": 2.0}, "int8", "fp32"),  # bf16 slower than fp32
-        ({"fp32": 6.0, "bf16": 9.0}, "fp32", "fp32"),  # no x86
+        (2.0, 1.5, "bf16", "bf16"),  # AMD Zen 4
+        (2.0, 3.0, "int8", "bf16"),
+        (0.6, 3.0, "int8", "fp32"),  # Sapphire Rapids without AMX
+        (0.6, 0.0, "fp32", "fp32"),  # no such kernels
     ],
 )
-def test_int8_is_taken_where_its_block_takes_half_the_time(
+def test_int8_is_taken_where_a_block_is_far_faster(
     machine,  # type: ignore[no-untyped-def]
     monkeypatch: pytest.MonkeyPatch,
-    ms: dict[str, float],
+    bf16: float,
+    int8: float,
     expected: str,
     beside: str,
 ) -> None:
     machine(cpu=("_is_avx512_bf16_supported",))
-    monkeypatch.setattr(devices, "time_block", lambda shape, native: ms)
+    monkeypatch.setattr(devices, "X86", True)
+    monkeypatch.setattr(devices, "bf16_speedup", lambda shape: bf16)
+    monkeypatch.setattr(devices, "int8_speedup", lambda channels, beside: int8)
     precision = choose_precision("auto", CPU)
     assert precision.name == expected
     assert precision.name != "int8" or precision.beside_int8 == beside
     assert "measured" in precision.reason
-    # Training, and networks without gated blocks, never.
-    assert choose_precision("auto", CPU, BlockShape(gated=False)).name == beside
+    # Training, and networks without gated blocks, never; nor another kind of machine.
+    assert choose_precision("auto", CPU, ConvolutionShape(gated=False)).name == beside
+    monkeypatch.setattr(devices, "X86", False)
+    assert choose_precision("auto", CPU).name == beside
 
 
 def test_the_measurement_is_kept_for_the_next_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices.platformdirs, "user_cache_path", lambda *_, **__: tmp_path / "new")
-    shape, state = BlockShape(8, 3), torch.get_rng_state()
-    ms = time_block(shape, True)
-    assert set(ms) == {"fp32", "bf16"} | ({"int8"} if devices.X86 else set())
-    assert all(0.001 < each < 10_000 for each in ms.values())
-    assert torch.equal(torch.get_rng_state(), state)  # whoever trains draws as before
+    shape, state, threads = (
+        ConvolutionShape(8, 16, 3),
+        torch.get_rng_state(),
+        torch.get_num_threads(),
+    )
+    assert 0.001 < bf16_speedup(shape) < 1000
     (key,) = known = json.loads((tmp_path / "new/precision.json").read_text())
-    for fact in (torch.__version__, "thread", ", 8, 3 px"):
+    for fact in (torch.__version__, "thread", "bf16, (8, 16, 3)"):
         assert fact in key
-    known[key] = {"fp32": 3.25}  # as if measured on a quieter day
+    known[key] = 3.25  # as if measured on a quieter day
     (tmp_path / "new/precision.json").write_text(json.dumps(known))
-    assert time_block(shape, True) == {"fp32": 3.25}
-    time_block(BlockShape(4, 1), False)
-    assert len(json.loads((tmp_path / "new/precision.json").read_text())) == 2
-    # Damaged, or of an earlier version, which kept one number.
-    for text in ("damaged", json.dumps({key: 1.9})):
-        (tmp_path / "new/precision.json").write_text(text)
-        assert time_block(shape, True)["fp32"] > 0
+    assert bf16_speedup(shape) == 3.25
+    bf16_speedup(ConvolutionShape(4, 4, 1))
+    assert (int8_speedup(8, "fp32") > 0) == (int8_speedup(8, "bf16") > 0) == devices.X86
+    measured = 4 if devices.X86 else 2
+    assert len(json.loads((tmp_path / "new/precision.json").read_text())) == measured
+    # Whoever trains goes on as before.
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    (tmp_path / "new/precision.json").write_text("damaged")
+    assert bf16_speedup(shape) > 0
     monkeypatch.setattr(devices.platformdirs, "user_cache_path", lambda *_, **__: Path("/dev/null"))
-    assert time_block(shape, True)["fp32"] > 0  # where nothing can be kept it is measured each time
+    assert bf16_speedup(shape) > 0  # where nothing can be kept it is measured each time
+
+
+@pytest.mark.skipif(not devices.X86, reason="x86 only")
+def test_int8_is_left_out_by_a_pytorch_without_its_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "onednn", object())
+    assert int8_speedup(8, "fp32") == 0
 
 
 def test_a_pytorch_that_can_not_tell_gets_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     for query in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
         monkeypatch.delattr(torch.cpu, query, raising=False)
-    assert choose_precision("auto", CPU, BlockShape(gated=False)).name == "fp32"
+    assert choose_precision("auto", CPU, ConvolutionShape(gated=False)).name == "fp32"
     assert choose_precision("auto", CPU).beside_int8 == "fp32"
 
 

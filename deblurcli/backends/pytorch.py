@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from deblurcli import devices
-from deblurcli.devices import BlockShape, Precision
+from deblurcli.devices import ConvolutionShape, Precision
 from deblurcli.errors import logger
 from deblurcli.models.compact import GatedBlock
 from deblurcli.models.generator import quantised
@@ -36,16 +36,14 @@ class TorchBackend:
         self.overlap_px, self.alignment_px = self._kind.overlap_px, network.alignment_px
         self.device = devices.choose_device(device)
         # Of those convolutions that together hold the most parameters.
-        parameters: Counter[BlockShape] = Counter()
+        parameters: Counter[ConvolutionShape] = Counter()
         gated = any(isinstance(module, GatedBlock) for module in network.modules())
         for conv in network.modules():
             if isinstance(conv, torch.nn.Conv2d) and conv.groups == 1:
-                shape = BlockShape(conv.in_channels, conv.kernel_size[0], gated)
-                parameters[shape] += conv.weight.numel()
+                sizes = (conv.in_channels, conv.out_channels, conv.kernel_size[0])
+                parameters[ConvolutionShape(*sizes, gated)] += conv.weight.numel()
         ((shape, _),) = parameters.most_common(1)
         self.precision = devices.choose_precision(precision, self.device, shape)
-        if self.precision.name == "int8":
-            network = quantised(network)
         if not self._kind.half_precision and self.precision.name != "fp32":
             self.precision = Precision("fp32", f"{network.config.body} computes in nothing else")
         # Smaller tiles compute more twice, larger ones take more than docs/speed.md promises.
@@ -55,6 +53,8 @@ class TorchBackend:
             if isinstance(module, torch.nn.Conv2d):  # others may have parameters of more dimensions
                 # mypy: torch's stubs know no Module.to(memory_format=…)
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Another copy: `network` stays what was given, also to be counted.
+        self._computing = quantised(network) if self.precision.name == "int8" else network
 
     def forward(self, blurred: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Images ``(N, h, w, 3)`` in [0, 1], restored; None when out of memory."""
@@ -80,7 +80,7 @@ class TorchBackend:
         with torch.inference_mode(), half:
             # A permuted (N, H, W, 3) tensor is channels-last: nothing has to be copied.
             image = torch.from_numpy(blurred).to(self.device).permute(0, 3, 1, 2)
-            restored: Tensor = self.network(image)
+            restored: Tensor = self._computing(image)
             return restored.float().permute(0, 2, 3, 1).cpu().numpy()
 
     @property

@@ -210,8 +210,7 @@ def _is_folder(path: str | Path) -> bool:
 def _names_folder(output: str, single: Path | None, to_frames: bool, inputs: Sequence[str]) -> bool:
     """Whether `output` means a folder that results lie in; `single` is the only input, if it is."""
     if single is not None and to_frames and _kind(single, False) == "video":
-        # The folder is the result: -o frames/ then holds the frames themselves, or did so after an
-        # earlier run.
+        # The folder is the result: -o frames/ holds the frames themselves, now or from before.
         names = os.listdir(output) if _is_folder(output) else None  # noqa: PTH208
         frame = re.compile(r"frame-\d{6,}\.(png|jpg)")
         return names is not None and not (names and all(map(frame.fullmatch, names)))

@@ -102,7 +102,7 @@ def gather(device: str = "auto", precision: str = "auto") -> dict[str, Part]:
     document["libraries"] = versions
     without_torch = versions["torch"] is None and find_spec("torch") is None
     if without_torch:
-        remedy = "ONNX Runtime restores photos" if versions["onnxruntime"] else "pip install torch"
+        remedy = "ONNX Runtime restores" if versions["onnxruntime"] else "pip install torch"
         document["torch"] = f"not installed; {remedy}"
     else:
         with guard("torch"):

@@ -70,8 +70,7 @@ class RunOptions:
     precision: options.Precision = "auto"
 
     def apply(self, config: "RunConfig") -> "RunConfig":
-        """`config` with what was given; folders by their whole paths, for runs to go on from
-        anywhere."""
+        """`config` with what was given; with whole paths, so that runs go on from anywhere."""
         from deblurcli.data.dataset import parse_source
 
         given = {name: value for name, value in vars(self).items() if value not in (None, "auto")}
@@ -144,7 +143,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
     import torch
 
     from deblurcli.config import change_recipe
-    from deblurcli.devices import BlockShape, choose_device, choose_precision
+    from deblurcli.devices import ConvolutionShape, choose_device, choose_precision
     from deblurcli.training.progress import draw_curves, draw_sheet
     from deblurcli.training.train_step import describe_network
     from deblurcli.weights import hub
@@ -158,7 +157,7 @@ def train_as(  # noqa: PLR0912, PLR0915  (a run from top to bottom)
         raise UsageError("--track wandb", "needs the package wandb", "pip install wandb")
     if wanted == "int8":
         raise UsageError("--precision int8", "restores only", "train in auto, fp32, bf16 or fp16")
-    precision = choose_precision(wanted, place, BlockShape(gated=False)).name
+    precision = choose_precision(wanted, place, ConvolutionShape(gated=False)).name
     sources, pairs, notes = find_data(config)
     folder = RunFolder(output)
     initial = None

@@ -200,8 +200,7 @@ class Augmentation:
 @dataclass
 class Sample:
     """All that is random about one patch of a step. Its parts are blurred and sharp of a real pair;
-    or scene, and filling of moving objects, to synthesise blur from; or none, where the slot's last
-    pair is used again."""
+    or scene, and filling of moving objects, to blur; or none, where the last pair serves again."""
 
     slot: int  # its number in the whole batch
     parts: tuple[Crop | int, ...]  # yet to be cut, or lying in `StepData.pixels` from here on
@@ -388,8 +387,7 @@ class BatchRenderer:
 
 def augment(images: Tensor, augmentations: Sequence[Augmentation], *, hsv: bool = False) -> Tensor:
     """Applies one augmentation to each of (N, …, 3, P, P) float pictures in [0, 1], or groups of
-    them. With `hsv`, the saturation is that of HSV, where the largest of R, G and B stays; else
-    their mean stays."""
+    them. With `hsv`, saturation leaves the largest of R, G and B as it is, else their mean."""
     n, device = len(images), images.device
     drawn = [(*a.permutation, a.flip, a.quarter_turns, a.saturation) for a in augmentations]
     numbers = send(np.array(drawn, dtype=np.float32), device)

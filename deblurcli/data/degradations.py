@@ -58,8 +58,7 @@ def draw_degradation(
 
 def degrade(images: Tensor, degradations: Sequence[Degradation], *, rounded: bool = True) -> Tensor:
     """Adds noise and JPEG artefacts to (N, 3, H, W) float32 images in [0, 1], one degradation each.
-    Where `rounded`, the results are multiples of 1/255 in [0, 1], as files are; else noise stays as
-    it was drawn."""
+    Where `rounded`, the results are multiples of 1/255 in [0, 1], as files hold them."""
     images, device = images.clone(), images.device
     for n, d in enumerate(degradations):
         if d.read_noise or d.shot_noise:

@@ -252,8 +252,7 @@ def _pictures_by_name(top: Path) -> dict[str, Path]:
 
 def _walk(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     """`root` and the folders below it, in order of name, each with its pictures; no hidden ones.
-    Links are followed: data sets are large and often lie elsewhere. One that leads back to a folder
-    above it is not."""
+    Links are followed, as large data often lie elsewhere, but not back to a folder above."""
     for here, children, files in os.walk(root, followlinks=True):
         folder = Path(here)
         for name in list(children):

@@ -41,8 +41,7 @@ _FRAMES_AT_ONCE = 32  # warped frames that are held: bounds memory on a CPU, fil
 @dataclass(frozen=True)
 class Exposure:
     """Everything random about one blurred picture. Paths are (T, 4) float32: x and y shift in px,
-    rotation in radians, log zoom at each time step, relative to the pose in the middle of the
-    exposure."""
+    rotation in radians, log zoom at each time step, relative to those at half the exposure."""
 
     camera: NDArray[np.float32]  # its path
     objects: tuple[NDArray[np.float32], ...] = ()  # the path of each that moves

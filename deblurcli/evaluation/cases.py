@@ -14,8 +14,7 @@ from deblurcli.io.image import Image, to_uint8
 from deblurcli.io.photos import read
 
 Scorer = Callable[[Image, Iterable[Image], Sequence[Metric]], dict[str, float]]
-"""The figures, by name, of a restored picture against its sharp ones. Raises ValueError where they
-can't be compared."""
+"""The figures, by name, of a restored picture against its sharp ones; or raises ValueError."""
 
 
 def score_pair(
@@ -41,8 +40,7 @@ class Case:
     convention: str = ""  # what is said of its figures beside the metrics' own conventions
 
     def read(self, min_px: int = 1) -> Image:
-        """The blurred picture. Raises DeblurError where it can't be read, or a side is shorter than
-        `min_px`."""
+        """The blurred picture. Raises DeblurError if it is no picture, or smaller than `min_px`."""
         blurred = read_image(self.blurred)
         if min(blurred.shape[:2]) < min_px:
             raise too_small(self.blurred, blurred.shape[1::-1], min_px, "give larger pictures")

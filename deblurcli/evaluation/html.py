@@ -116,8 +116,7 @@ class Page:
     def place_reduced(
         self, title: str, caption: str, pictures: Sequence[tuple[str, Image]], max_bytes: int
     ) -> Slider:
-        """As `place`, smaller and smaller until they take no more than `max_bytes`; the caption
-        says so."""
+        """As `place`, so small that they take no more than `max_bytes`; the caption says so."""
         images = [PillowImage.fromarray(image) for _, image in pictures]
         full = images[0].size
         for side_px, quality in _REDUCED:

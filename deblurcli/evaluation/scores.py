@@ -1,5 +1,4 @@
-"""The results of an evaluation: one `Score` per picture and method, kept in a CSV file, and
-their means."""
+"""An evaluation's results: a `Score` per picture and method, in a CSV file, and their means."""
 
 import csv
 import errno

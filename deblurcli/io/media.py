@@ -31,8 +31,7 @@ def kind_of(path: Path) -> Kind:
 
 
 def usual_suffix(path: Path) -> str | None:
-    """Gives the usual ending for what a file holds, whatever its name; None if that is neither
-    a photo nor a video."""
+    """Gives the usual ending for the photo or video that a file holds, else None."""
     if photo_format := format_of(path):
         return FORMATS[photo_format].suffixes[0]
     from deblurcli.errors import DeblurError
@@ -110,8 +109,7 @@ def frame_numbers(photos: Sequence[Path]) -> list[int]:
 
 
 def is_animated(path: Path) -> bool:
-    """Whether `path` is a readable GIF, WebP, PNG or AVIF file with more than one frame; costs no
-    decoding."""
+    """Whether a file is a GIF, WebP, PNG or AVIF of more than one frame, by its header."""
     if path.suffix.lower() not in {".gif", ".webp", ".png", ".apng", ".avif"}:
         return False
     from PIL import Image

@@ -23,7 +23,6 @@ class ClipOptions:
     strip: bool = False  # leave out tags (but languages), telemetry and cover pictures
     overwrite: bool = False  # the target may be replaced
     progress: Progress | None = None
-    # Names all that decides what becomes of a frame, such as weights and strength. Where it is
-    # given, a run that ends early keeps what it has done in a folder TARGET.part, and the same call
-    # goes on from there.
+    # Names all that decides what becomes of a frame, such as weights and strength. If given, a run
+    # that ends early keeps what it has in a folder TARGET.part, and the same call goes on there.
     restored_by: str | None = None

@@ -68,7 +68,6 @@ class GeneratorConfig(NetworkConfig):
 
 @dataclass(frozen=True)
 class ForeignConfig(NetworkConfig):
-    """Of another's network, whose architecture spandrel calls `body`; the rest is in its
-    parameters."""
+    """Of another's network, whose architecture spandrel calls `body`."""
 
     gmacs: float | None = None  # multiply-accumulates for one 256×256 image, in 10⁹

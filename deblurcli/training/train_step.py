@@ -36,8 +36,7 @@ class StepLosses(NamedTuple):
 def train_step(
     networks: "TrainedNetworks", blurred: Tensor, sharp: Tensor, learning_rate: float
 ) -> StepLosses:
-    """Updates the networks once, from this process's part of the batch: both (N, 3, H, W) float32
-    in [0, 1]."""
+    """Updates the networks once, from a part of the batch: both (N, 3, H, W) float32 in [0, 1]."""
     recipe, accelerator = networks.recipe, networks.accelerator
     optimizer, adversarial_loss = networks.optimizer, networks.adversarial_loss
     set_learning_rate(optimizer, learning_rate)

@@ -54,8 +54,7 @@ def export_onnx(
         torch.no_grad(),
     ):
         warnings.simplefilter("ignore")
-        # An example of batch size 1 would fix the batch size, one that needs no padding would
-        # leave the padding out.
+        # An example of batch size 1 would fix that, one that needs no padding would leave it out.
         example = (torch.rand(2, 3, 71, 93, generator=torch.Generator().manual_seed(0)),)
         whole = _WholeImage(network, clamped=not only_graph).eval()
         try:

@@ -138,8 +138,7 @@ def listings() -> tuple[Listing, ...]:
 
 def inspect(weights: AnyPath) -> Listing:
     """What is known of weights, named as for `find`, and the state of their file here, which is
-    hashed. A path's entry has that path as its name. What no manifest names says of itself what it
-    is."""
+    hashed. A path's entry has that path as its name. What no manifest names describes itself."""
     listing = _look_up(weights)
     if listing.state != "unlisted" or listing.path is None:
         return listing

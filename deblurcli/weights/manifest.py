@@ -118,8 +118,7 @@ def check_name(name: str) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest of `folder`, empty where there is none. Raises WeightsError if it can't be read
-    or understood."""
+    """The manifest of `folder`, empty if there is none. Raises WeightsError if it is damaged."""
     path = folder / MANIFEST_NAME
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

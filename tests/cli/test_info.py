@@ -115,7 +115,7 @@ def test_where_pytorch_is_not_installed_plain_words_say_what_computes(
     monkeypatch.setitem(sys.modules, "torch", None)  # it can't be found either
     assert main(["info"]) == 0
     text = capsys.readouterr().out
-    assert "torch            not installed; ONNX Runtime restores photos\n" in text
+    assert "torch            not installed; ONNX Runtime restores\n" in text
     assert "chosen           device cpu, precision fp32, reason ONNX Runtime" in text
     assert "Error" not in text
     assert "ONNX Runtime is used on CPUs" in gather("cuda")["chosen"]["error"]

@@ -117,6 +117,15 @@ def test_the_output_is_spandrels(architecture: str, tmp_path: Path) -> None:
     else:
         half = Deblurrer.load(published, device="cpu", precision="bf16").restore(image)
         assert np.array_equal(half, restored)
+    unasked = Deblurrer.load(published, device="cpu").restore(image)
+    assert np.abs(unasked - restored).mean() < 0.01
+    larger = make_image(200, 330)
+    whole, tiled = (
+        Deblurrer.load(published, device="cpu", precision="fp32", tile=tile).restore(larger)
+        for tile in (0, 256)
+    )
+    # Attention, pooling and MPRNet's own parts see others in a tile.
+    assert np.abs(whole - tiled).mean() < min(np.abs(whole - larger).mean() / 10, 1 / 255)
 
 
 def test_tiles_and_strength(nafnet: Path) -> None:

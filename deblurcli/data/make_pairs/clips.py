@@ -89,8 +89,7 @@ def find_clips(
 ) -> tuple[list[Clip], list[DeblurError]]:
     """The clips that the user named, and why some of them can't be used: videos, folders of
     numbered frames, or those in folders at any depth, but for the ones to leave out. Raises
-    NothingToDoError where nothing is found and nothing failed, UsageError where two clips would
-    have the same name."""
+    NothingToDoError where nothing is found and nothing failed, UsageError for two of one name."""
     clips: list[Clip] = []
     failures: list[DeblurError] = []
     for source in sources:

@@ -18,8 +18,7 @@ class PairFolder:
 
     root: Path
     kinds: tuple[str, ...]  # the names of these folders
-    # All that decides what the pairs are: kept in ``made.json``, so that nothing made with other
-    # settings gets mixed in.
+    # All that decides what the pairs are: ``made.json`` keeps it, so that others don't mix in.
     settings: Mapping[str, object]
     overwrite: bool = False
     skip_existing: bool = False

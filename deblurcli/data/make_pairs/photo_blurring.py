@@ -126,8 +126,7 @@ def write_pairs(
 ) -> Iterator[str | DeblurError | None]:
     """Makes and writes the pairs of photos, which `find_photos` gave. Gives for each pair its name
     when it is written, None where the folder holds it already, or why its photo can't be used
-    (once; then the rest of the photo's are None). Raises DeblurError where nothing can be
-    written."""
+    (once; then the rest of the photo's are None). Raises DeblurError if it can't be written."""
     folder.begin()
     paths = list(named.values())
     # Ctrl-C is raised in the main thread only: in another one, a pair is written whole.

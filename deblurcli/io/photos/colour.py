@@ -19,8 +19,7 @@ _SAME_WITHIN = 2  # of 255: profiles this near to sRGB are sRGB, in one of its m
 
 
 class ColourSpace:
-    """A photo's colour space: here sRGB, or one channel with its tone curve. Both methods take
-    bands of rows."""
+    """A photo's colour space: here sRGB, or one channel with its tone curve. It takes bands."""
 
     def to_srgb(self, native: Samples) -> Samples:
         """Samples as ``(H, W, 3)`` sRGB of the same dtype."""
@@ -32,8 +31,7 @@ class ColourSpace:
 
 
 class Grey(ColourSpace):
-    """One channel, or RGB that holds only greys, as black-and-white photos mostly come: both stay
-    without tint."""
+    """One channel, or RGB of greys, as black-and-white photos mostly come: it gets no tint."""
 
     def transfer(self, native: Samples, restored: Samples) -> Samples:
         mean = (restored.sum(axis=2, dtype=np.uint32, keepdims=True) + 1) // 3

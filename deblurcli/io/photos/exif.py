@@ -79,8 +79,7 @@ class Tags:
 
 def read_tags(file: BinaryIO) -> Tags:
     """Reads the first directory of a TIFF file or of EXIF data, and those below it. Damaged fields
-    and directories below are left out. Raises ValueError where there is no whole first
-    directory."""
+    and directories below are left out. Raises ValueError without a whole first directory."""
     file.seek(0)
     header = file.read(8)
     orders: dict[bytes, ByteOrder] = {b"II*\0": "<", b"MM\0*": ">"}

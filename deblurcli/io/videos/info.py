@@ -112,8 +112,7 @@ def is_cover(stream: Stream) -> bool:
 
 
 def fraction_of(value: Fraction | None) -> Fraction | None:
-    """A rate, time base or aspect of PyAV's, which has a type of its own from version 19 on; None
-    where it is not said."""
+    """A rate, time base or aspect of PyAV's (a type of its own from 19 on); None if not said."""
     return Fraction(value.numerator, value.denominator) if value else None
 
 

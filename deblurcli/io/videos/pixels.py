@@ -90,8 +90,7 @@ class PixelWriter:
 
     def from_rgb(self, frame: VideoFrame, original: VideoFrame | None = None) -> VideoFrame:
         """The restored RGB `frame` as the encoder takes it. What RGB could not hold of the
-        `original`, as it was decoded, is added again; not where the output has another size or
-        range."""
+        `original`, as it was decoded, is added again if the output has its size and range."""
         converted = self._convert(frame)
         if (
             original is not None

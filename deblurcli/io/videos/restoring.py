@@ -206,8 +206,7 @@ def restore_to_frames(
 
 def encode_png(pixels: Image, colour: Colour | None = None) -> bytes:
     """`pixels` (H, W, 3) uint8 or uint16 as a PNG file of as many bits. With `colour` of a wide
-    gamut or high dynamic range the file says so; other video colours are what viewers take for
-    granted."""
+    gamut or high dynamic range the file says so; viewers take other colours for granted."""
     png = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels)))
     if colour is None or not (colour.primaries in _WIDE_GAMUTS or colour.transfer in _HDR):
         return png

@@ -8,9 +8,9 @@ unaltered, and where anything moves the network's frame is left as it is, so not
 """
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL.Image import Resampling, fromarray
 
@@ -47,17 +47,17 @@ class Steadier:
         before = blurred.astype(np.float32) / level
         change = restored.astype(np.float32) / level - before
         height, width, _ = blurred.shape
-        missing = ((0, -height % CELL_PX), (0, -width % CELL_PX), (0, 0))
-        squares = np.pad(before, missing, mode="edge").reshape(
-            -(-height // CELL_PX), CELL_PX, -(-width // CELL_PX), CELL_PX, 3
-        )
-        earlier, self._cells = self._cells, squares.mean((1, 3))
+        rows, columns = -(-height // CELL_PX), -(-width // CELL_PX)
+        missing = ((0, CELL_PX * rows - height), (0, CELL_PX * columns - width), (0, 0))
+        squares = np.pad(before, missing, mode="edge").reshape(rows, CELL_PX, -1).sum(1)
+        cells = squares.reshape(rows, columns, CELL_PX, 3).sum(2) / CELL_PX**2
+        earlier, self._cells = self._cells, cells
         if self._change is not None and earlier is not None and self._change.shape == change.shape:
-            levels = self._cells - earlier
+            levels = cells - earlier
             # Light that changes a little over a whole neighbourhood is no motion.
-            light = _windows(levels).mean((-2, -1))
+            light = _around(np.add, levels) / _REACH_CELLS**2
             moved = np.maximum(np.abs(levels - light), np.abs(levels) / 4).mean(2)
-            moved = _windows(moved).max((-2, -1))
+            moved = _around(np.maximum, moved)
             kept = _KEPT * np.clip((_MOVING - moved) / (_MOVING - _STILL), 0, 1)
             if kept.any():
                 still = fromarray(kept).resize((width, height), Resampling.BILINEAR)
@@ -77,9 +77,11 @@ class Steadier:
         self._cells, self._change = state.get("cells"), state.get("change")
 
 
-def _windows(cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The neighbourhood of each cell, as two more axes at the end."""
+def _around(combine: np.ufunc, cells: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Each cell with its neighbours, added or whatever `combine` does."""
     reach = _REACH_CELLS // 2
-    around = [(reach, reach), (reach, reach), (0, 0)][: cells.ndim]
-    padded = np.pad(cells, around, mode="edge")
-    return sliding_window_view(padded, (_REACH_CELLS, _REACH_CELLS), (0, 1))
+    for _ in range(2):  # down, then, turned, across; views of whole rows are fast
+        padded = np.pad(cells, [(reach, reach)] + [(0, 0)] * (cells.ndim - 1), mode="edge")
+        parts = (padded[i : i + len(cells)] for i in range(_REACH_CELLS))
+        cells = reduce(combine, parts).swapaxes(0, 1)
+    return cells
