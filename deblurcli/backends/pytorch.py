@@ -44,7 +44,7 @@ class TorchBackend:
                 parameters[ConvolutionShape(*sizes, gated)] += conv.weight.numel()
         ((shape, _),) = parameters.most_common(1)
         self.precision = devices.choose_precision(precision, self.device, shape)
-        if not self._kind.half_precision and self.precision.name != "fp32":
+        if not self._kind.half_precision and self.precision.name in ("bf16", "fp16"):
             self.precision = Precision("fp32", f"{network.config.body} computes in nothing else")
         # Smaller tiles compute more twice, larger ones take more than docs/speed.md promises.
         self.max_tile_px = 896 if self.device.type == "cpu" else 2**20

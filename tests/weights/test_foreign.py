@@ -21,7 +21,7 @@ from torch import Tensor
 
 from deblurcli import Deblurrer
 from deblurcli.cli import main
-from deblurcli.errors import WeightsError
+from deblurcli.errors import DeblurError, WeightsError
 from deblurcli.models.foreign import import_spandrel
 from deblurcli.models.registry import NETWORKS
 from deblurcli.weights import download, hub, manifest
@@ -117,6 +117,8 @@ def test_the_output_is_spandrels(architecture: str, tmp_path: Path) -> None:
     else:
         half = Deblurrer.load(published, device="cpu", precision="bf16").restore(image)
         assert np.array_equal(half, restored)
+    with pytest.raises(DeblurError, match=r"gated blocks|x86"):
+        Deblurrer.load(published, device="cpu", precision="int8")
     unasked = Deblurrer.load(published, device="cpu").restore(image)
     assert np.abs(unasked - restored).mean() < 0.01
     larger = make_image(200, 330)
