@@ -61,7 +61,7 @@ class RunReport:
         seconds = time.perf_counter() - self.start
         counts = {"done": 0, "skipped": 0, "failed": 0}
         counts |= Counter(outcome.status for outcome in self.outcomes)
-        if len(self.outcomes) > 1:
+        if len(self.outcomes) > 1 or (stopped and self.outcomes):
             said = ", ".join(f"{count} {status}" for status, count in counts.items())
             console.note(f"deblur: {said} in {seconds:.1f} s")
         elif counts["done"] and self.outcomes[0].job.target is not None:

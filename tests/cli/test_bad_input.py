@@ -22,7 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deblurcli.batch.plan import Job, Plan
+from deblurcli.batch.run import Outcome
 from deblurcli.cli import main
+from deblurcli.cli.run_report import RunReport
 from deblurcli.deblurrer import Deblurrer
 
 MakePhoto = Callable[..., Path]
@@ -371,6 +374,17 @@ def test_interrupted_run(
         resumed = deblur_here("in", "-o", "out", "--skip-existing")
         assert resumed.returncode == 0
         assert check_complete(out) == PHOTOS
+
+
+def test_an_interrupted_run_of_several_tells_no_time_for_the_one_that_is_done(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    jobs = [Job(Path(f"{n}.png"), Path(f"out/{n}.png")) for n in "ab"]
+    with pytest.raises(KeyboardInterrupt), RunReport(Plan(jobs=jobs)) as report:
+        report.add(Outcome(jobs[0], "done"))
+        raise KeyboardInterrupt
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("deblur: 1 done, 0 skipped, 0 failed in ")
 
 
 @posix_only
