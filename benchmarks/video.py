@@ -3,6 +3,7 @@
     python benchmarks/video.py speed CLIP [--weights NAME|FILE] [--seconds 2]
     python benchmarks/video.py flicker CLIP... [--weights NAME|FILE] [--frames 12]
     python benchmarks/video.py static CLIP|PHOTO... [--weights NAME|FILE] [--frames 12]
+    python benchmarks/video.py neighbours PAIRS... [--weights NAME|FILE]
 
 `speed` restores the first seconds of CLIP, first in memory with nothing but the network, then
 from file to file with audio and all, in turns, and prints both rates and their ratio: the aim is
@@ -11,10 +12,15 @@ something: where the network alone keeps all cores busy, the ratio is about that
 
 `flicker` prints what `benchmarks/flicker.py` measures, before encoding: the aim is 1.10.
 
-`static` prints how many blocks change though the input stands still, without and with the steadying
-of `deblurcli/io/videos/steadying.py`: the aim is at most 1 % that change by over a level more than
-the input. A photo of stripes, a grid or a facade becomes a clip of a camera that stands still, with
-noise (σ = 1.5) in each frame; and one of a camera that trembles by 0.1 px.
+`static` prints how many blocks change though the input stands still, as restored, and as written,
+steadied by `deblurcli/io/videos/steadying.py`: the aim is at most 1 % that change by over a level
+more than the input. A photo of stripes, a grid or a facade becomes a clip of a camera that stands
+still, with noise (σ = 1.5) in each frame; and one of a camera that trembles by 0.1 px.
+
+`neighbours` takes folders of real pairs (GOPRO, REDS) whose frames have numbers. It prints the mean
+PSNR of the blurred frames, of those restored one by one, of those averaged with their neighbours
+(`deblurcli/io/videos/neighbours.py`), the least gain of a frame, and what averaging adds to the
+network's processor time. Where frames lie further apart than the nearest two, it takes a cut.
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,12 +40,18 @@ from flicker import measure, measure_static
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from deblurcli.data.layouts import find_pairs
+from deblurcli.data.pictures import read_picture
 from deblurcli.deblurrer import Deblurrer
+from deblurcli.evaluation.metrics import psnr
 from deblurcli.io.videos import restore_video
+from deblurcli.io.videos.neighbours import RestoredFrame, average
 from deblurcli.io.videos.steadying import Steadier
 
+_Frame = NDArray[Any]
 
-def _decode(clip: Path) -> Iterator[NDArray[Any]]:
+
+def _decode(clip: Path) -> Iterator[_Frame]:
     with av.open(str(clip)) as container:
         for frame in container.decode(video=0):
             yield frame.to_ndarray(format="rgb24")
@@ -86,12 +98,25 @@ def measure_speed(clip: Path, deblurrer: Deblurrer, seconds: float, rounds: int)
 def measure_flicker(clip: Path, deblurrer: Deblurrer, frames: int) -> None:
     """Prints the flicker of a restored clip against that of its input."""
     blurred = list(islice(_decode(clip), frames))
-    flicker = measure(blurred, map(deblurrer.restore, blurred))
-    print(
-        f"{clip.name}: brightness {flicker.brightness:.3f}, detail {flicker.detail:.3f}, "
-        f"sharpness {flicker.sharpness:.3f}, followed {flicker.followed:.0%}, "
-        f"{'passes' if flicker.passes() else 'FAILS'}"
-    )
+    restored = [deblurrer.restore(frame) for frame in blurred]
+    for what, shown in (("one by one", restored), ("as written", finish(blurred, restored))):
+        flicker = measure(blurred, shown)
+        print(
+            f"{clip.name}, {what}: brightness {flicker.brightness:.3f}, "
+            f"detail {flicker.detail:.3f}, sharpness {flicker.sharpness:.3f}, "
+            f"followed {flicker.followed:.0%}, {'passes' if flicker.passes() else 'FAILS'}"
+        )
+
+
+def finish(blurred: list[_Frame], restored: list[_Frame]) -> list[_Frame]:
+    """What becomes of restored frames of a clip: steadied, then averaged with their neighbours."""
+    made = iter(restored)
+    steadier = Steadier(lambda _: next(made))
+    frames = [None, *(RestoredFrame(frame, steadier(frame)) for frame in blurred), None]
+    return [
+        average(frame, *around)
+        for frame, *around in zip(frames[1:-1], frames[:-2], frames[2:], strict=True)
+    ]
 
 
 def measure_invented(path: Path, deblurrer: Deblurrer, frames: int) -> None:
@@ -109,10 +134,7 @@ def measure_invented(path: Path, deblurrer: Deblurrer, frames: int) -> None:
             ]
     for name, blurred in clips.items():
         restored = [deblurrer.restore(frame) for frame in blurred]
-        made = iter(restored)
-        steadier = Steadier(lambda _, made=made: next(made))
-        steadied = [steadier(frame) for frame in blurred]
-        for what, clip in (("as restored", restored), ("steadied", steadied)):
+        for what, clip in (("as restored", restored), ("as written", finish(blurred, restored))):
             static = measure_static(blurred, clip)
             print(
                 f"{name}, {what}: {static.count} static blocks ({static.share:.0%}), "
@@ -121,9 +143,38 @@ def measure_invented(path: Path, deblurrer: Deblurrer, frames: int) -> None:
             )
 
 
+def measure_neighbours(folder: Path, deblurrer: Deblurrer) -> None:
+    """Prints what the frames before and after are worth."""
+    pairs = {int(pair.blurred.stem): pair for pair in find_pairs(folder)}
+    apart = min(after - before for before, after in pairwise(sorted(pairs)))
+    restored = {}
+    with _Watch() as network:
+        for number, pair in pairs.items():
+            blurred = read_picture(pair.blurred)
+            restored[number] = (blurred, deblurrer.restore(blurred))
+    with _Watch() as averaging:
+        frames = {number: RestoredFrame(*both) for number, both in restored.items()}
+        averaged = {
+            number: average(frame, frames.get(number - apart), frames.get(number + apart))
+            for number, frame in frames.items()
+        }
+    scores = []
+    for number, frame in frames.items():
+        sharp = read_picture(pairs[number].sharp)
+        shown = (frame.blurred, frame.restored, averaged[number])
+        scores.append([psnr(picture, sharp) for picture in shown])
+    blurred_db, alone, together = np.mean(scores, axis=0)
+    gains = [row[2] - row[1] for row in scores]
+    print(
+        f"{folder}, {len(frames)} frames, {apart} apart: blurred {blurred_db:.2f} dB, one by one "
+        f"{alone:.2f}, averaged {together:.2f} ({together - alone:+.2f}, least {min(gains):+.2f}), "
+        f"time x {1 + averaging.cpu_seconds / network.cpu_seconds:.3f}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["speed", "flicker", "static"])
+    parser.add_argument("what", choices=["speed", "flicker", "static", "neighbours"])
     parser.add_argument("clips", nargs="+", type=Path)
     parser.add_argument("--weights", default="default")
     parser.add_argument("--device", default="auto")
@@ -135,6 +186,8 @@ def main() -> None:
     for clip in options.clips:
         if options.what == "speed":
             measure_speed(clip, deblurrer, options.seconds, options.rounds)
+        elif options.what == "neighbours":
+            measure_neighbours(clip, deblurrer)
         elif options.what == "flicker":
             measure_flicker(clip, deblurrer, options.frames)
         else:

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg
+from video_clips import (
+    COUNTER,
+    TONE,
+    a_little_brighter,
+    decode,
+    ffmpeg,
+    ffprobe,
+    needs_ffmpeg,
+)
 
 from deblurcli.batch.plan import Job, Plan
 from deblurcli.cli import run_report
@@ -226,11 +234,12 @@ def test_side_by_side(clip: Path, tmp_path: Path, deblur_here: Deblur) -> None:
 
     grey = tmp_path / "grey.mp4"
     ffmpeg("-f", "lavfi", "-i", COUNTER.replace("d=1", "d=0.4"), "-vf", "hue=s=0", grey)
-    restore_video(grey, target, brighter, codec="ffv1", side_by_side=True, overwrite=True)
+    options = {"codec": "ffv1", "side_by_side": True, "overwrite": True}
+    restore_video(grey, target, a_little_brighter, **options)
     left, right = np.split(decode(target, (2 * width, height)), 2, axis=2)
     blurred = decode(grey, (width, height))
     assert np.array_equal(left, blurred)
-    assert np.abs(brighter(blurred).astype(int) - right).max() <= 2
+    assert np.abs(a_little_brighter(blurred).astype(int) - right).max() <= 2
 
 
 def test_a_dry_run_says_what_a_video_takes(clip: Path, tmp_path: Path, deblur_here: Deblur) -> None:

@@ -12,6 +12,7 @@ from av.stream import Stream
 from av.video.reformatter import VideoReformatter
 
 from deblurcli.errors import AnyPath, DeblurError, UsageError
+from deblurcli.io.image import Image
 from deblurcli.io.videos import info, pixels
 from deblurcli.io.videos.streams import TimeRange, move_packet
 
@@ -32,6 +33,7 @@ class Step:
     frame: VideoFrame | None
     packets: "list[Packet[Stream]]" = field(default_factory=list)
     original: VideoFrame | None = None
+    restored: Image | None = None  # what the network made of the frame
 
 
 @dataclass

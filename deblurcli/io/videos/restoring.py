@@ -24,6 +24,7 @@ from deblurcli.io.image import Image, chunk_bytes, to_uint8
 from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of
+from deblurcli.io.videos.neighbours import RestoredFrame, average
 from deblurcli.io.videos.pixels import RGB16, Colour, frame_like, frame_of, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
 from deblurcli.io.videos.segments import SegmentStore, open_segments
@@ -224,30 +225,57 @@ def restore_steps(
     size: tuple[int, int],
     total: int | None,
 ) -> int:
-    """Restores the frames of `steps`, which one thread reads, and another hands all steps to
-    `write`; frames of which `segments` has the result stay as they are. Gives their number."""
+    """Restores the frames of `steps`, which one thread reads, and another averages with their
+    neighbours and hands to `write`; frames of which `segments` has the result stay as they are.
+    Gives their number."""
     done, steadier = 0, Steadier(restore)
     # How many frames of that size may wait in one queue.
     depth = max(1, min(6, 32_000_000 // (size[0] * size[1])))
-    with closing(read_ahead(steps, depth)) as ahead, write_behind(write, depth) as put:
+    put_averaged = Averager(write, side_by_side=options.side_by_side)
+    with closing(read_ahead(steps, depth)) as ahead, write_behind(put_averaged, depth) as put:
         for step in ahead:
             if step.frame is not None:
                 segment, place = divmod(done, segments.segment_frames)
+                is_last = place == segments.segment_frames - 1
                 if not segments.has(done):
-                    if place == 0 and segment and segments.has(done - 1):
-                        steadier.load(segments.load_state(segment - 1))
-                    blurred = pixels_of(step.frame)
-                    shown = steadier(blurred)
-                    if place == segments.segment_frames - 1:
-                        segments.save_state(segment, steadier.save())
-                    if options.side_by_side:
-                        shown = np.hstack((blurred, shown))
-                    step.frame = frame_like(step.frame, shown)
+                    step.restored = steadier(pixels_of(step.frame))
+                    if is_last:
+                        state = {**steadier.save(), "restored": step.restored}
+                        segments.save_state(segment, state)
+                elif is_last and not segments.has(done + 1):
+                    state = segments.load_state(segment)
+                    steadier.load(state)
+                    step.restored = state.get("restored")
                 done += 1
                 if options.progress is not None:
                     options.progress(done, total)
             put(step)
+        put(None)
     return done
+
+
+class Averager:
+    """Hands each step to `write` when the next one is there: its frame is averaged with both
+    neighbours. None is the end."""
+
+    def __init__(self, write: Callable[[Step], None], *, side_by_side: bool) -> None:
+        self._write, self._side_by_side = write, side_by_side
+        self._held: Step | None = None
+        self._before: RestoredFrame | None = None
+        self._middle: RestoredFrame | None = None
+
+    def __call__(self, step: Step | None) -> None:
+        after = None
+        if step is not None and step.frame is not None and step.restored is not None:
+            after = RestoredFrame(pixels_of(step.frame), step.restored)
+        if self._held is not None:
+            if self._middle is not None and self._held.frame is not None:
+                shown = average(self._middle, self._before, after)
+                if self._side_by_side:
+                    shown = np.hstack((self._middle.blurred, shown))
+                self._held.frame = frame_like(self._held.frame, shown)
+            self._write(self._held)
+        self._held, self._before, self._middle = step, self._middle, after
 
 
 def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:

@@ -8,11 +8,11 @@ unaltered, and where anything moves the network's frame is left as it is, so not
 """
 
 from collections.abc import Callable, Mapping
-from functools import reduce
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL.Image import Resampling, fromarray
 
 from deblurcli.io.image import Image
 
@@ -34,7 +34,7 @@ class Steadier:
     def __init__(self, restore: Restore) -> None:
         self._restore = restore
         # Of the last input frame, and what was added to it: (H, W, 3), levels of 255.
-        self._cells: NDArray[np.float32] | None = None
+        self._cells: NDArray[Any] | None = None
         self._change: NDArray[np.float32] | None = None
 
     def __call__(self, blurred: Image) -> Image:
@@ -42,26 +42,14 @@ class Steadier:
         restored = self._restore(blurred)
         if (restored.shape, restored.dtype) != (blurred.shape, blurred.dtype):
             raise TypeError(f"shape and dtype became {restored.shape} {restored.dtype}")
-        # With NumPy, not PyTorch: with ONNX Runtime that is never loaded.
         level = np.float32(np.iinfo(blurred.dtype).max / 255)
         before = blurred.astype(np.float32) / level
         change = restored.astype(np.float32) / level - before
-        height, width, _ = blurred.shape
-        rows, columns = -(-height // CELL_PX), -(-width // CELL_PX)
-        missing = ((0, CELL_PX * rows - height), (0, CELL_PX * columns - width), (0, 0))
-        squares = np.pad(before, missing, mode="edge").reshape(rows, CELL_PX, -1).sum(1)
-        cells = squares.reshape(rows, columns, CELL_PX, 3).sum(2) / CELL_PX**2
-        earlier, self._cells = self._cells, cells
+        earlier, self._cells = self._cells, cells_of(before)
         if self._change is not None and earlier is not None and self._change.shape == change.shape:
-            levels = cells - earlier
-            # Light that changes a little over a whole neighbourhood is no motion.
-            light = _around(np.add, levels) / _REACH_CELLS**2
-            moved = np.maximum(np.abs(levels - light), np.abs(levels) / 4).mean(2)
-            moved = _around(np.maximum, moved)
-            kept = _KEPT * np.clip((_MOVING - moved) / (_MOVING - _STILL), 0, 1)
+            kept = _KEPT * find_still(self._cells, earlier, change)
             if kept.any():
-                still = fromarray(kept).resize((width, height), Resampling.BILINEAR)
-                change += (self._change - change) * np.asarray(still)[..., None]
+                change += (self._change - change) * kept[..., None]
                 steadied = np.clip(before + change, 0, 255) * level
                 restored = steadied.round().astype(blurred.dtype)
         self._change = change
@@ -77,11 +65,22 @@ class Steadier:
         self._cells, self._change = state.get("cells"), state.get("change")
 
 
-def _around(combine: np.ufunc, cells: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Each cell with its neighbours, added or whatever `combine` does."""
-    reach = _REACH_CELLS // 2
-    for _ in range(2):  # down, then, turned, across; views of whole rows are fast
-        padded = np.pad(cells, [(reach, reach)] + [(0, 0)] * (cells.ndim - 1), mode="edge")
-        parts = (padded[i : i + len(cells)] for i in range(_REACH_CELLS))
-        cells = reduce(combine, parts).swapaxes(0, 1)
-    return cells
+def cells_of(values: NDArray[np.float32]) -> NDArray[Any]:
+    """The means of all squares of `CELL_PX`, of (H, W, 3)."""
+    height, width, _ = values.shape
+    missing = (0, -height % CELL_PX, 0, -width % CELL_PX)
+    padded = cv2.copyMakeBorder(values, *missing, cv2.BORDER_REPLICATE)
+    size = (padded.shape[1] // CELL_PX, padded.shape[0] // CELL_PX)
+    return np.atleast_3d(cv2.resize(padded, size, interpolation=cv2.INTER_AREA))
+
+
+def find_still(cells: NDArray[Any], earlier: NDArray[Any], pixels: NDArray[Any]) -> NDArray[Any]:
+    """How still each of `pixels`, (H, W, ...), stands between two frames, from 0 to 1, (H, W)."""
+    around: dict[str, Any] = {"borderType": cv2.BORDER_REPLICATE}
+    levels = cells - earlier
+    # Light that changes a little over a whole neighbourhood is no motion.
+    light = cv2.blur(levels, (_REACH_CELLS, _REACH_CELLS), **around)
+    moved = np.maximum(np.abs(levels - light), np.abs(levels) / 4).mean(2)
+    moved = cv2.dilate(moved, np.ones((_REACH_CELLS, _REACH_CELLS)), **around)
+    still: NDArray[Any] = np.clip((_MOVING - moved) / (_MOVING - _STILL), 0, 1)
+    return cv2.resize(still, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
