@@ -25,7 +25,8 @@ from pathlib import Path
 from types import FrameType
 
 PACKAGE = Path(__file__).parents[1] / "deblurcli"
-LIMITS = {"lines": 15_500, "private functions, %": 30, "private and used once": 99, "Any": 40}
+# 15,500 lines were the limit before videos averaged neighbouring frames.
+LIMITS = {"lines": 15_600, "private functions, %": 30, "private and used once": 99, "Any": 40}
 WAY_LIMIT = 10
 
 

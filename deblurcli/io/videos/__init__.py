@@ -1,4 +1,4 @@
-"""Videos: restoring them frame by frame, with everything else they hold.
+"""Videos: restoring their frames, with everything else they hold.
 
 `restore_video` is the way in; `restore_animation`, `restore_frames` and `restore_to_frames` are
 its sisters for other kinds of clips, and `probe` says what a file holds. Nothing here knows the

@@ -1,4 +1,4 @@
-"""Restoring a clip frame by frame: a video, or numbered pictures, into a video or into pictures.
+"""Restoring the frames of a clip: a video, or numbered pictures, into a video or into pictures.
 
 Decoding, computing and encoding go on at the same time, while no more than a few frames are held.
 """
@@ -60,7 +60,8 @@ def restore_video(
     """Restores the frames of `source` and writes them, with all else it holds, to `target`.
 
     Frames keep their times, size, rotation, aspect and colour tags; audio and subtitles are
-    copied. Where the video stands still, the change that is made to it is steadied (`Steadier`).
+    copied. Where the video stands still, the change that is made to it is steadied (`Steadier`);
+    where it moves, successive frames are averaged (`neighbours`).
     `restore` is called in the calling thread, in the order of the frames, while other threads
     decode and encode; memory does not grow with the length of the video.
 

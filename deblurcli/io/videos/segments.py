@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deblurcli.errors import DeblurError, cannot_write, logger
+from deblurcli.io.image import Image
 
 
 class EncodedPacket(NamedTuple):
@@ -65,13 +66,13 @@ class SegmentStore:
         data = np.frombuffer(b"".join(p.data for p in packets), np.uint8)
         self._write(f"segment-{number:06}", {"heads": np.array(heads, np.int64), "data": data})
 
-    def save_state(self, number: int, state: Mapping[str, NDArray[Any]]) -> None:
+    def save_state(self, number: int, state: Mapping[str, Image]) -> None:
         """Keeps what the frames after a segment need of those before; only of the last two."""
         self._write(f"state-{number:06}", state)
         if self._is_kept:  # else the folder is another run's
             (self.folder / f"state-{number - 2:06}").unlink(missing_ok=True)
 
-    def load_state(self, number: int) -> dict[str, NDArray[Any]]:
+    def load_state(self, number: int) -> dict[str, Image]:
         """What `save_state` kept; empty where it is gone."""
         try:
             with np.load(self.folder / f"state-{number:06}") as kept:

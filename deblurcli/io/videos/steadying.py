@@ -8,7 +8,6 @@ unaltered, and where anything moves the network's frame is left as it is, so not
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +33,7 @@ class Steadier:
     def __init__(self, restore: Restore) -> None:
         self._restore = restore
         # Of the last input frame, and what was added to it: (H, W, 3), levels of 255.
-        self._cells: NDArray[Any] | None = None
+        self._cells: Image | None = None
         self._change: NDArray[np.float32] | None = None
 
     def __call__(self, blurred: Image) -> Image:
@@ -65,7 +64,7 @@ class Steadier:
         self._cells, self._change = state.get("cells"), state.get("change")
 
 
-def cells_of(values: NDArray[np.float32]) -> NDArray[Any]:
+def cells_of(values: Image) -> Image:
     """The means of all squares of `CELL_PX`, of (H, W, 3)."""
     height, width, _ = values.shape
     missing = (0, -height % CELL_PX, 0, -width % CELL_PX)
@@ -74,13 +73,12 @@ def cells_of(values: NDArray[np.float32]) -> NDArray[Any]:
     return np.atleast_3d(cv2.resize(padded, size, interpolation=cv2.INTER_AREA))
 
 
-def find_still(cells: NDArray[Any], earlier: NDArray[Any], pixels: NDArray[Any]) -> NDArray[Any]:
-    """How still each of `pixels`, (H, W, ...), stands between two frames, from 0 to 1, (H, W)."""
-    around: dict[str, Any] = {"borderType": cv2.BORDER_REPLICATE}
-    levels = cells - earlier
+def find_still(cells: Image, earlier: Image, pixels: Image) -> Image:
+    """How still each of `pixels`, (H, W, ...), stands between two frames, 0 to 1: (H, W)."""
+    levels, around = cells - earlier, np.ones((_REACH_CELLS, _REACH_CELLS))
     # Light that changes a little over a whole neighbourhood is no motion.
-    light = cv2.blur(levels, (_REACH_CELLS, _REACH_CELLS), **around)
+    light = cv2.blur(levels, around.shape, borderType=cv2.BORDER_REPLICATE)
     moved = np.maximum(np.abs(levels - light), np.abs(levels) / 4).mean(2)
-    moved = cv2.dilate(moved, np.ones((_REACH_CELLS, _REACH_CELLS)), **around)
-    still: NDArray[Any] = np.clip((_MOVING - moved) / (_MOVING - _STILL), 0, 1)
+    moved = cv2.dilate(moved, around, borderType=cv2.BORDER_REPLICATE)
+    still: Image = np.clip((_MOVING - moved) / (_MOVING - _STILL), 0, 1)
     return cv2.resize(still, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
