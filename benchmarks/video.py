@@ -13,7 +13,7 @@ something: where the network alone keeps all cores busy, the ratio is about that
 `flicker` prints what `benchmarks/flicker.py` measures, before encoding: the aim is 1.10.
 
 `static` prints how many blocks change though the input stands still, as restored, and as written,
-steadied by `deblurcli/io/videos/steadying.py`: the aim is at most 1 % that change by over a level
+steadied by `deblurcli/io/videos/neighbours.py`: the aim is at most 1 % that change by over a level
 more than the input. A photo of stripes, a grid or a facade becomes a clip of a camera that stands
 still, with noise (σ = 1.5) in each frame; and one of a camera that trembles by 0.1 px.
 
@@ -45,8 +45,7 @@ from deblurcli.data.pictures import read_picture
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.evaluation.metrics import psnr
 from deblurcli.io.videos import restore_video
-from deblurcli.io.videos.neighbours import RestoredFrame, average
-from deblurcli.io.videos.steadying import Steadier
+from deblurcli.io.videos.neighbours import RestoredFrame, Steadier, average
 
 _Frame = NDArray[Any]
 

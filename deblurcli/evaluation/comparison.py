@@ -18,9 +18,9 @@ from deblurcli.io.image import to_uint8
 from deblurcli.io.media import SUFFIXES, kind_of
 from deblurcli.io.options import Progress
 from deblurcli.io.videos import probe, restore_video
+from deblurcli.io.videos.neighbours import Restore
 from deblurcli.io.videos.pixels import pixels_of
 from deblurcli.io.videos.reading import VideoReader
-from deblurcli.io.videos.steadying import Restore
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from deblurcli.errors import DECODER_ERRORS, AnyPath, DeblurError, cannot_read
 from deblurcli.io.files import atomic_output
 from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.info import open_video
+from deblurcli.io.videos.neighbours import Restore, Steadier
 from deblurcli.io.videos.restoring import VideoResult
-from deblurcli.io.videos.steadying import Restore, Steadier
 
 ANIMATION_FORMATS = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG", ".avif": "AVIF"}
 """Pillow's format by the ending of the output."""

@@ -24,11 +24,10 @@ from deblurcli.io.image import Image, chunk_bytes, to_uint8
 from deblurcli.io.options import ClipOptions
 from deblurcli.io.videos.encoding import choose_encoding
 from deblurcli.io.videos.info import container_of
-from deblurcli.io.videos.neighbours import RestoredFrame, average
+from deblurcli.io.videos.neighbours import Restore, RestoredFrame, Steadier, average
 from deblurcli.io.videos.pixels import RGB16, Colour, frame_like, frame_of, pixels_of
 from deblurcli.io.videos.reading import Step, VideoReader
 from deblurcli.io.videos.segments import SegmentStore, open_segments
-from deblurcli.io.videos.steadying import Restore, Steadier
 from deblurcli.io.videos.streams import choose_copied_streams
 from deblurcli.io.videos.writing import FrameFormat, open_writer
 

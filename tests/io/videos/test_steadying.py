@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deblurcli.io.videos.steadying import Steadier
+from deblurcli.io.videos.neighbours import Steadier
 
 Frame = NDArray[np.uint8]
 
