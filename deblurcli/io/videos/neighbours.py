@@ -28,7 +28,7 @@ _STILL, _MOVING = 1.5, 3.5  # levels of 255 that a cell may change by, and from 
 _KEPT = 0.85  # share of the earlier change: averages over some 7 frames
 
 _MATCHED_PX = 640  # longer side of the frames between which motion is looked for
-_SMALLEST_PX = 64  # shorter side of a frame in which it is
+_SMALLEST_PX, _LARGEST_PX = 16, 32_000  # OpenCV finds no motion in less, and moves no more
 _UNCHANGED = 0.5  # levels of 255: a frame that the network changes by no more anywhere is sharp
 _MEAN = np.full((1, 3), 1 / 3, np.float32)  # of R, G and B
 
@@ -99,41 +99,47 @@ class RestoredFrame:
     def __init__(self, blurred: Image, restored: Image) -> None:
         self.blurred, self.restored = blurred, restored
         self.level = np.float32(np.iinfo(restored.dtype).max / 255)
-        self.values = restored.astype(np.float32) / self.level
-        before = blurred.astype(np.float32) / self.level
-        self.cells, changes = cells_of(before), cv2.absdiff(self.values, before)
-        self.change = cv2.GaussianBlur(cv2.transform(changes, _MEAN), (0, 0), 10)
+        self.cells = cells_of(blurred.astype(np.float32) / self.level)
+        self.change = cv2.GaussianBlur(self.distance(blurred), (0, 0), 10)
         height, width = self.change.shape
         share = min(0.5, _MATCHED_PX / max(height, width))
         size = (max(1, round(width * share)), max(1, round(height * share)))
-        small = cv2.resize(self.values, size, interpolation=cv2.INTER_AREA)
-        self.luma = cv2.transform(small, _MEAN).astype(np.uint8)
+        small = cv2.resize(restored, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+        self.luma = (cv2.transform(small, _MEAN) / self.level).astype(np.uint8)
+
+    def distance(self, other: Image) -> Image:
+        """How far the restoration lies from another frame: (H, W), levels of 255."""
+        apart = cv2.absdiff(self.restored, other).astype(np.float32)
+        return cv2.transform(apart, _MEAN) / self.level
 
 
 def average(frame: RestoredFrame, *neighbours: RestoredFrame | None) -> Image:
     """The restoration of `frame`, averaged with its neighbours' where they show the same."""
-    height, width = frame.change.shape
-    if min(height, width) < _SMALLEST_PX or frame.change.max() < _UNCHANGED:
+    height, width = shape = frame.change.shape
+    is_odd = min(frame.luma.shape) < _SMALLEST_PX or max(height, width) > _LARGEST_PX
+    if is_odd or frame.change.max() < _UNCHANGED:
         return frame.restored
     x, y = np.meshgrid(np.arange(width, dtype="f4"), np.arange(height, dtype="f4"))
     scale = np.array((width, height), "f4") / np.array(frame.luma.shape[::-1], "f4")
-    total, weights = frame.values.copy(), np.ones_like(frame.change)
+    allowed = frame.change + np.float32(1e-3)
+    total, weights = frame.restored.astype(np.float32), np.ones_like(frame.change)
     for other in neighbours:
-        if other is None or other.values.shape != frame.values.shape:
+        if other is None or other.change.shape != shape or other.level != frame.level:
             continue
         search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         motion = search.calc(frame.luma, other.luma, np.zeros((*frame.luma.shape, 2), np.float32))
         motion = cv2.resize(motion * scale, (width, height), interpolation=cv2.INTER_LINEAR)
         to_x, to_y = x + motion[..., 0], y + motion[..., 1]
         # What would come from outside of the other frame stays what it is in this one.
-        filled = (cv2.INTER_CUBIC, frame.values.copy(), cv2.BORDER_TRANSPARENT)
-        moved = cv2.remap(other.values, to_x, to_y, *filled)
-        apart = cv2.transform(cv2.absdiff(moved, frame.values), _MEAN)
-        apart = cv2.GaussianBlur(apart, (0, 0), 4) / (frame.change + np.float32(1e-3))
+        filled = (cv2.INTER_CUBIC, frame.restored.copy(), cv2.BORDER_TRANSPARENT)
+        moved = cv2.remap(other.restored, to_x, to_y, *filled)
+        # Around each pixel, and nearer, so that small things don't vanish: snow, rain, sparks.
+        apart = cv2.GaussianBlur(frame.distance(moved), (0, 0), 1) / allowed
+        weight = np.exp(-((cv2.GaussianBlur(apart, (0, 0), 4)) ** 2) - (apart / 2.5) ** 4)
         # What stands still is blurred alike in both, and `Steadier` has seen to it.
-        weight = np.exp(-(apart**2)) * (1 - find_still(other.cells, frame.cells, apart))
+        weight *= 1 - find_still(other.cells, frame.cells, apart)
         total += moved * weight[..., None]
         weights = weights + weight
-    values = np.clip(total / weights[..., None], 0, 255) * frame.level
+    values = np.clip(total / weights[..., None], 0, np.iinfo(frame.restored.dtype).max)
     averaged: Image = values.round().astype(frame.restored.dtype)
     return averaged

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 from zipfile import BadZipFile
 
 import av
+import cv2
 import filelock
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +132,8 @@ def open_segments(
         stats = [(os.fspath(path.absolute()), path.stat()) for path in sources]
         inputs = [[name, status.st_size, status.st_mtime_ns] for name, status in stats]
         length = SegmentStore.segment_frames
-        wanted = json.dumps([inputs, av.__version__, restored_by, *output, length])
+        versions = (av.__version__, cv2.__version__)
+        wanted = json.dumps([inputs, versions, restored_by, *output, length])
         stale = list(folder.glob("segment-*"))
         with suppress(OSError, ValueError):
             if note.read_text("utf-8") == wanted:

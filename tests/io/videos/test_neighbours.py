@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from deblurcli.data.pictures import read_picture
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.evaluation.metrics import psnr
 from deblurcli.io.videos.neighbours import RestoredFrame, average
+from deblurcli.io.videos.pixels import frame_of, pixels_of
+from deblurcli.io.videos.reading import Step
+from deblurcli.io.videos.restoring import Averager
 
 Frame = NDArray[np.uint8]
 
@@ -62,7 +66,9 @@ def test_sixteen_bits_are_averaged_alike() -> None:
     ]
     eight, sixteen = (average(f[1], f[0], f[2]) for f in (frames, deep))
     assert sixteen.dtype == np.uint16
-    assert np.abs(eight - sixteen / 257).max() <= 0.51
+    apart = np.abs(eight - sixteen / 257)
+    assert np.quantile(apart, 0.99) <= 1  # motion is found in slightly different pictures
+    assert apart.mean() < 0.3
 
 
 def test_another_scene_is_not_mixed_in() -> None:
@@ -97,6 +103,66 @@ def test_what_stands_still_is_left_to_the_steadying() -> None:
         blurred = np.clip(frame.blurred + noise, 0, 255).round().astype(np.uint8)
         others.append(RestoredFrame(blurred, frame.restored - np.uint8(5)))
     np.testing.assert_array_equal(average(frame, *others), frame.restored)
+
+
+def test_what_blinks_or_flies_past_stays() -> None:
+    """Dots of 3 px that are there in one frame only: snow, sparks."""
+    sharp, (before, middle, after) = moving()
+    flakes = np.zeros(sharp[1].shape[:2], bool)
+    for row in range(20, HEIGHT - 20, 24):
+        for column in range(20, WIDTH - 20, 24):
+            flakes[row : row + 3, column : column + 3] = True
+    restored = middle.restored.copy()
+    restored[flakes] = 250
+    shown = average(RestoredFrame(middle.blurred, restored), before, after)
+    around = ndimage.binary_dilation(flakes, iterations=4) & ~ndimage.binary_dilation(flakes)
+    before_contrast = restored[flakes].mean() - restored[around].mean()
+    assert shown[flakes].mean() - shown[around].mean() > 0.75 * before_contrast
+
+
+def test_what_comes_from_outside_is_the_frame_itself() -> None:
+    sharp, (before, middle, after) = moving()
+    shown = average(middle, before, after)
+    for edge in (np.s_[:, :5], np.s_[:, -5:], np.s_[:3], np.s_[-3:]):
+        before_db = psnr(middle.restored[edge], sharp[1][edge])
+        assert psnr(shown[edge], sharp[1][edge]) > before_db - 0.2
+
+
+def test_highlights_do_not_wrap_around() -> None:
+    _, frames = moving()
+    bright = [
+        RestoredFrame(f.blurred, np.minimum(f.restored.astype(int) + 150, 255).astype(np.uint8))
+        for f in frames
+    ]
+    white = (bright[1].restored == 255).all(2)
+    assert white.mean() > 0.3
+    assert average(bright[1], bright[0], bright[2])[white].min() > 150
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("side_by_side", [False, True])
+def test_every_frame_is_handed_on_with_its_neighbours(count: int, side_by_side: bool) -> None:
+    _, frames = moving(count=count)
+    written: list[Step] = []
+    averager = Averager(written.append, side_by_side=side_by_side)
+    for frame in frames:
+        averager(Step(frame_of(frame.blurred), restored=frame.restored))
+    for end in (Step(None), None):
+        averager(end)
+    assert [step.frame is None for step in written] == [False] * count + [True]
+    around = [None, *frames, None]
+    for n, frame in enumerate(frames):
+        wanted = average(frame, around[n], around[n + 2])
+        if side_by_side:
+            wanted = np.hstack((frame.blurred, wanted))
+        np.testing.assert_array_equal(pixels_of(written[n].frame), wanted)
+
+
+@pytest.mark.parametrize("size", [(64, 4000), (4000, 64), (8, 75), (2, 33_000)])
+def test_ribbons_are_not_averaged(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    frames = [RestoredFrame(*rng.integers(0, 256, (2, *size, 3), np.uint8)) for _ in range(3)]
+    np.testing.assert_array_equal(average(frames[1], frames[0], frames[2]), frames[1].restored)
 
 
 @settings(deadline=None, max_examples=40)
