@@ -12,7 +12,7 @@ something: where the network alone keeps all cores busy, the ratio is about that
 
 `flicker` prints what `benchmarks/flicker.py` measures, before encoding: the aim is 1.10.
 
-`static` prints how many blocks change though the input stands still, as restored, and as written,
+`static` prints how many blocks change though the input stands still, one by one, and as written,
 steadied by `deblurcli/io/videos/neighbours.py`: the aim is at most 1 % that change by over a level
 more than the input. A photo of stripes, a grid or a facade becomes a clip of a camera that stands
 still, with noise (σ = 1.5) in each frame; and one of a camera that trembles by 0.1 px.
@@ -97,8 +97,7 @@ def measure_speed(clip: Path, deblurrer: Deblurrer, seconds: float, rounds: int)
 def measure_flicker(clip: Path, deblurrer: Deblurrer, frames: int) -> None:
     """Prints the flicker of a restored clip against that of its input."""
     blurred = list(islice(_decode(clip), frames))
-    restored = [deblurrer.restore(frame) for frame in blurred]
-    for what, shown in (("one by one", restored), ("as written", finish(blurred, restored))):
+    for what, shown in restore_clip(blurred, deblurrer).items():
         flicker = measure(blurred, shown)
         print(
             f"{clip.name}, {what}: brightness {flicker.brightness:.3f}, "
@@ -107,15 +106,14 @@ def measure_flicker(clip: Path, deblurrer: Deblurrer, frames: int) -> None:
         )
 
 
-def finish(blurred: list[_Frame], restored: list[_Frame]) -> list[_Frame]:
-    """What becomes of restored frames of a clip: steadied, then averaged with their neighbours."""
+def restore_clip(blurred: list[_Frame], deblurrer: Deblurrer) -> dict[str, list[_Frame]]:
+    """The frames restored one by one; and as written: steadied, averaged with their neighbours."""
+    restored = [deblurrer.restore(frame) for frame in blurred]
     made = iter(restored)
     steadier = Steadier(lambda _: next(made))
     frames = [None, *(RestoredFrame(frame, steadier(frame)) for frame in blurred), None]
-    return [
-        average(frame, *around)
-        for frame, *around in zip(frames[1:-1], frames[:-2], frames[2:], strict=True)
-    ]
+    windows = zip(frames[1:-1], frames[:-2], frames[2:], strict=True)
+    return {"one by one": restored, "as written": [average(*window) for window in windows]}
 
 
 def measure_invented(path: Path, deblurrer: Deblurrer, frames: int) -> None:
@@ -132,8 +130,7 @@ def measure_invented(path: Path, deblurrer: Deblurrer, frames: int) -> None:
                 )
             ]
     for name, blurred in clips.items():
-        restored = [deblurrer.restore(frame) for frame in blurred]
-        for what, clip in (("as restored", restored), ("as written", finish(blurred, restored))):
+        for what, clip in restore_clip(blurred, deblurrer).items():
             static = measure_static(blurred, clip)
             print(
                 f"{name}, {what}: {static.count} static blocks ({static.share:.0%}), "

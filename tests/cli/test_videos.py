@@ -10,15 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from video_clips import (
-    COUNTER,
-    TONE,
-    a_little_brighter,
-    decode,
-    ffmpeg,
-    ffprobe,
-    needs_ffmpeg,
-)
+from video_clips import COUNTER, TONE, as_written, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg
 
 from deblurcli.batch.plan import Job, Plan
 from deblurcli.cli import run_report
@@ -234,12 +226,12 @@ def test_side_by_side(clip: Path, tmp_path: Path, deblur_here: Deblur) -> None:
 
     grey = tmp_path / "grey.mp4"
     ffmpeg("-f", "lavfi", "-i", COUNTER.replace("d=1", "d=0.4"), "-vf", "hue=s=0", grey)
-    options = {"codec": "ffv1", "side_by_side": True, "overwrite": True}
-    restore_video(grey, target, a_little_brighter, **options)
-    left, right = np.split(decode(target, (2 * width, height)), 2, axis=2)
-    blurred = decode(grey, (width, height))
+    restore_video(grey, target, brighter, codec="ffv1", side_by_side=True, overwrite=True)
+    left, right = np.split(decode(target, (2 * width, height), count=10), 2, axis=2)
+    blurred = decode(grey, (width, height), count=10)
     assert np.array_equal(left, blurred)
-    assert np.abs(a_little_brighter(blurred).astype(int) - right).max() <= 2
+    wanted = np.stack(as_written(blurred, brighter)).astype(int)
+    assert np.abs(wanted - right).max() <= 2
 
 
 def test_a_dry_run_says_what_a_video_takes(clip: Path, tmp_path: Path, deblur_here: Deblur) -> None:

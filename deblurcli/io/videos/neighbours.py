@@ -55,7 +55,7 @@ class Steadier:
         change = restored.astype(np.float32) / level - before
         earlier, self._cells = self._cells, cells_of(before)
         if self._change is not None and earlier is not None and self._change.shape == change.shape:
-            kept = _KEPT * find_still(self._cells, earlier, change)
+            kept = _KEPT * find_still(self._cells, earlier, change.shape)
             if kept.any():
                 change += (self._change - change) * kept[..., None]
                 steadied = np.clip(before + change, 0, 255) * level
@@ -82,15 +82,15 @@ def cells_of(values: Image) -> Image:
     return np.atleast_3d(cv2.resize(padded, size, interpolation=cv2.INTER_AREA))
 
 
-def find_still(cells: Image, earlier: Image, pixels: Image) -> Image:
-    """How still each of `pixels`, (H, W, ...), stands between two frames, 0 to 1: (H, W)."""
+def find_still(cells: Image, earlier: Image, shape: tuple[int, ...]) -> Image:
+    """How still each pixel of frames of (H, W, ...) stands between two of them: (H, W), 0 to 1."""
     levels, around = cells - earlier, np.ones((_REACH_CELLS, _REACH_CELLS))
     # Light that changes a little over a whole neighbourhood is no motion.
     light = cv2.blur(levels, around.shape, borderType=cv2.BORDER_REPLICATE)
     moved = np.maximum(np.abs(levels - light), np.abs(levels) / 4).mean(2)
     moved = cv2.dilate(moved, around, borderType=cv2.BORDER_REPLICATE)
     still: Image = np.clip((_MOVING - moved) / (_MOVING - _STILL), 0, 1)
-    return cv2.resize(still, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(still, shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
 class RestoredFrame:
@@ -137,7 +137,7 @@ def average(frame: RestoredFrame, *neighbours: RestoredFrame | None) -> Image:
         apart = cv2.GaussianBlur(frame.distance(moved), (0, 0), 1) / allowed
         weight = np.exp(-((cv2.GaussianBlur(apart, (0, 0), 4)) ** 2) - (apart / 2.5) ** 4)
         # What stands still is blurred alike in both, and `Steadier` has seen to it.
-        weight *= 1 - find_still(other.cells, frame.cells, apart)
+        weight *= 1 - find_still(other.cells, frame.cells, shape)
         total += moved * weight[..., None]
         weights = weights + weight
     values = np.clip(total / weights[..., None], 0, np.iinfo(frame.restored.dtype).max)

@@ -15,7 +15,8 @@ from PIL import Image
 from video_clips import (
     COUNTER,
     TONE,
-    a_little_brighter,
+    as_written,
+    brighter,
     decode,
     ffmpeg,
     ffprobe,
@@ -103,12 +104,12 @@ def test_frames_reach_the_output_in_order(clip: Path, tmp_path: Path) -> None:
 
     def restore(pixels: np.ndarray) -> np.ndarray:
         seen.append(pixels.copy())
-        return a_little_brighter(pixels)
+        return brighter(pixels)
 
     restore_video(clip, tmp_path / "out.mp4", restore, crf=4)
     shown = decode(tmp_path / "out.mp4", (160, 120), count=25)
     assert len(shown) == len(seen) == 25
-    wanted = np.stack([a_little_brighter(pixels) for pixels in seen]).astype(int)
+    wanted = np.stack(as_written(seen, brighter)).astype(int)
     for number, frame in enumerate(shown):
         differences = np.abs(wanted - frame).mean((1, 2, 3))
         assert differences.argmin() == number
