@@ -313,7 +313,7 @@ def test_a_deleted_working_folder(here: Path, deblur: Deblur) -> None:
 def halfway(
     here: Path, make_photo: MakePhoto, tiny_weights: Path
 ) -> Callable[[int], subprocess.CompletedProcess[str]]:
-    """Sends a signal to a run over a folder when its first results are there."""
+    """Sends a signal to a run over a folder when its first four results are there."""
 
     def run(signal_number: int) -> subprocess.CompletedProcess[str]:
         photo = make_photo(Path("in/0.png"), size=(320, 240)).read_bytes()
@@ -327,7 +327,8 @@ def halfway(
             text=True,
         )
         deadline = time.monotonic() + 60
-        while not Path("out/3.png").exists() and process.poll() is None:
+        # Several threads write, so that 3.png may be there before 2.png is.
+        while len(list(Path("out").glob("*.png"))) < 4 and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.005)
         process.send_signal(signal_number)
