@@ -225,14 +225,19 @@ def restore_steps(
     size: tuple[int, int],
     total: int | None,
 ) -> int:
-    """Restores the frames of `steps`, which one thread reads, and another averages with their
-    neighbours and hands to `write`; frames of which `segments` has the result stay as they are.
-    Gives their number."""
+    """Restores the frames of `steps`, which one thread reads, some average with their neighbours,
+    and another hands to `write`; frames of which `segments` has the result stay as they are. Gives
+    their number."""
     done, steadier = 0, Steadier(restore)
-    # How many frames of that size may wait in one queue.
+    # How many frames of that size may wait in one queue, and be averaged at the same time.
     depth = max(1, min(6, 32_000_000 // (size[0] * size[1])))
-    put_averaged = Averager(write, side_by_side=options.side_by_side)
-    with closing(read_ahead(steps, depth)) as ahead, write_behind(put_averaged, depth) as put:
+    at_once = max(1, min(4, depth, (os.cpu_count() or 1) // 2))
+    with (
+        closing(read_ahead(steps, depth)) as ahead,
+        ThreadPoolExecutor(at_once, "deblur-average") as pool,
+        write_behind(write, depth) as put,
+    ):
+        put_averaged = Averager(pool, put, side_by_side=options.side_by_side)
         for step in ahead:
             if step.frame is not None:
                 segment, place = divmod(done, segments.segment_frames)
@@ -249,33 +254,41 @@ def restore_steps(
                 done += 1
                 if options.progress is not None:
                     options.progress(done, total)
-            put(step)
-        put(None)
+            put_averaged(step)
+        put_averaged(None)
     return done
 
 
 class Averager:
-    """Hands each step to `write` when the next one is there: its frame is averaged with both
-    neighbours. None is the end."""
+    """Takes the steps in their order, None last, and has the threads of `pool` average each frame
+    with both neighbours. `put` gets the results to come, in the same order."""
 
-    def __init__(self, write: Callable[[Step], None], *, side_by_side: bool) -> None:
-        self._write, self._side_by_side = write, side_by_side
+    Put = Callable[[Future[Step]], None]
+
+    def __init__(self, pool: ThreadPoolExecutor, put: Put, *, side_by_side: bool) -> None:
+        self._pool, self._put, self._side_by_side = pool, put, side_by_side
         self._held: Step | None = None
-        self._before: RestoredFrame | None = None
-        self._middle: RestoredFrame | None = None
+        self._before: Future[RestoredFrame] | None = None
+        self._middle: Future[RestoredFrame] | None = None
 
     def __call__(self, step: Step | None) -> None:
         after = None
         if step is not None and step.frame is not None and step.restored is not None:
-            after = RestoredFrame(pixels_of(step.frame), step.restored)
+            after = self._pool.submit(RestoredFrame, pixels_of(step.frame), step.restored)
         if self._held is not None:
-            if self._middle is not None and self._held.frame is not None:
-                shown = average(self._middle, self._before, after)
-                if self._side_by_side:
-                    shown = np.hstack((self._middle.blurred, shown))
-                self._held.frame = frame_like(self._held.frame, shown)
-            self._write(self._held)
+            around = (self._middle, self._before, after)
+            self._put(self._pool.submit(self._average, self._held, *around))
         self._held, self._before, self._middle = step, self._middle, after
+
+    def _average(self, step: Step, *around: Future[RestoredFrame] | None) -> Step:
+        # These were submitted earlier, so that some thread has begun them: nothing waits for ever.
+        middle, *neighbours = (None if frame is None else frame.result() for frame in around)
+        if middle is not None and step.frame is not None:
+            shown = average(middle, *neighbours)
+            if self._side_by_side:
+                shown = np.hstack((middle.blurred, shown))
+            step.frame = frame_like(step.frame, shown)
+        return step
 
 
 def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
@@ -297,17 +310,17 @@ def read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
 
 
 @contextmanager
-def write_behind(write: Callable[[T], None], depth: int) -> Iterator[Callable[[T], None]]:
-    """Gives a function that hands items to `write` in a thread, in order. It waits while `depth` of
-    them are waiting, and raises what `write` raised. On leaving, all is written; what waits is
-    thrown away if the body raised."""
+def write_behind(write: Callable[[T], None], depth: int) -> Iterator[Callable[[Future[T]], None]]:
+    """Gives a function that takes results to come, and hands them to `write` in a thread, in order.
+    It waits while `depth` of them are waiting, and raises what failed. On leaving, all is written;
+    what waits is thrown away if the body raised."""
     thread = ThreadPoolExecutor(1, "deblur-encode")
     waiting: deque[Future[None]] = deque()
 
-    def put(item: T) -> None:
+    def put(result: Future[T]) -> None:
         while waiting and (len(waiting) > depth or waiting[0].done()):
             waiting.popleft().result()
-        waiting.append(thread.submit(write, item))
+        waiting.append(thread.submit(lambda: write(result.result())))
 
     try:
         yield put

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -402,19 +403,26 @@ def test_read_ahead_passes_errors_on_after_the_items_before() -> None:
 
 
 def test_write_behind_keeps_order_and_raises_the_first_error() -> None:
+    def compute(n: int) -> int:
+        time.sleep(0.01 if n % 3 == 0 else 0)  # so that the next ones are ready first
+        return n
+
     written: list[int] = []
-    with write_behind(written.append, 2) as put:
+    with ThreadPoolExecutor(4) as pool, write_behind(written.append, 4) as put:
         for n in range(50):
-            put(n)
+            put(pool.submit(compute, n))
     assert written == list(range(50))
 
     def fail(n: int) -> None:
         raise OSError(28, f"item {n}")
 
-    with pytest.raises(OSError, match="item 0"), write_behind(fail, 2) as put:
-        for n in range(50):
-            put(n)
-            time.sleep(0.001)
+    for step, write in ((fail, written.append), (compute, fail)):
+        pool = ThreadPoolExecutor(4)
+        with pool, pytest.raises(OSError, match="item 0"), write_behind(write, 2) as put:
+            for n in range(50):
+                put(pool.submit(step, n))
+                time.sleep(0.001)
+    assert written == list(range(50))
     assert not [t for t in threading.enumerate() if t.name.startswith("deblur-encode")]
 
 
@@ -429,4 +437,4 @@ def test_decoding_computing_and_encoding_overlap(shared_data: Path, tmp_path: Pa
 
     source = shared_data / "videos" / "camera_mjpeg.avi"
     restore_video(source, tmp_path / "out.avi", restore, end=0.5)
-    assert {"deblur-decode", "deblur-encode"} <= threads
+    assert {"deblur-decode", "deblur-average", "deblur-encode"} <= threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -140,15 +141,19 @@ def test_highlights_do_not_wrap_around() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-@pytest.mark.parametrize("side_by_side", [False, True])
-def test_every_frame_is_handed_on_with_its_neighbours(count: int, side_by_side: bool) -> None:
+@pytest.mark.parametrize(("threads", "side_by_side"), [(1, False), (3, False), (1, True)])
+def test_every_frame_is_handed_on_with_its_neighbours(
+    count: int, threads: int, side_by_side: bool
+) -> None:
     _, frames = moving(count=count)
-    written: list[Step] = []
-    averager = Averager(written.append, side_by_side=side_by_side)
-    for frame in frames:
-        averager(Step(frame_of(frame.blurred), restored=frame.restored))
-    for end in (Step(None), None):
-        averager(end)
+    to_come: list[Future[Step]] = []
+    with ThreadPoolExecutor(threads) as pool:
+        averager = Averager(pool, to_come.append, side_by_side=side_by_side)
+        for frame in frames:
+            averager(Step(frame_of(frame.blurred), restored=frame.restored))
+        for end in (Step(None), None):
+            averager(end)
+    written = [averaged.result() for averaged in to_come]
     assert [step.frame is None for step in written] == [False] * count + [True]
     around = [None, *frames, None]
     for n, frame in enumerate(frames):
