@@ -292,7 +292,7 @@ def test_the_page(
 
     browser.execute_script("arguments[0].click()", link)
     written = browser.downloads / f"holiday {width}-sharp.png"
-    until(written.exists)
+    until(lambda: written.exists() and written.stat().st_size)  # empty at first
     with Image.open(written) as image:
         assert image.size == (400, 300)
     errors = [entry for entry in browser.get_log("browser") if "favicon" not in entry["message"]]
