@@ -28,7 +28,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import median
@@ -45,7 +45,7 @@ from deblurcli.data.pictures import read_picture
 from deblurcli.deblurrer import Deblurrer
 from deblurcli.evaluation.metrics import psnr
 from deblurcli.io.videos import restore_video
-from deblurcli.io.videos.neighbours import RestoredFrame, Steadier, average
+from deblurcli.io.videos.neighbours import Restore, RestoredFrame, Steadier, average
 
 _Frame = NDArray[Any]
 
@@ -106,14 +106,18 @@ def measure_flicker(clip: Path, deblurrer: Deblurrer, frames: int) -> None:
         )
 
 
+def as_written(blurred: Iterable[_Frame], restore: Restore) -> list[_Frame]:
+    """Frames of a clip, restored, steadied and averaged with their neighbours."""
+    steadier = Steadier(restore)
+    frames = [None, *(RestoredFrame(frame, steadier(frame)) for frame in blurred), None]
+    return list(map(average, frames[1:-1], frames[:-2], frames[2:]))
+
+
 def restore_clip(blurred: list[_Frame], deblurrer: Deblurrer) -> dict[str, list[_Frame]]:
-    """The frames restored one by one; and as written: steadied, averaged with their neighbours."""
+    """The frames restored one by one, and as they are written."""
     restored = [deblurrer.restore(frame) for frame in blurred]
     made = iter(restored)
-    steadier = Steadier(lambda _: next(made))
-    frames = [None, *(RestoredFrame(frame, steadier(frame)) for frame in blurred), None]
-    windows = zip(frames[1:-1], frames[:-2], frames[2:], strict=True)
-    return {"one by one": restored, "as written": [average(*window) for window in windows]}
+    return {"one by one": restored, "as written": as_written(blurred, lambda _: next(made))}
 
 
 def measure_invented(path: Path, deblurrer: Deblurrer, frames: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-
-from deblurcli.io.videos.neighbours import Restore, RestoredFrame, Steadier, average
 
 needs_ffmpeg = pytest.mark.skipif(
     shutil.which("ffmpeg") is None or shutil.which("ffprobe") is None,
@@ -34,13 +31,6 @@ def brighter(pixels: NDArray[Any]) -> NDArray[Any]:
     """A restorer whose work can be seen."""
     top = np.iinfo(pixels.dtype).max
     return (pixels // 2 + top // 2).astype(pixels.dtype)
-
-
-def as_written(blurred: Iterable[NDArray[Any]], restore: Restore) -> list[NDArray[Any]]:
-    """Frames of a clip, restored, steadied and averaged with their neighbours."""
-    steadier = Steadier(restore)
-    frames = [None, *(RestoredFrame(frame, steadier(frame)) for frame in blurred), None]
-    return list(map(average, frames[1:-1], frames[:-2], frames[2:]))
 
 
 def ffmpeg(*words: object) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from video_clips import COUNTER, TONE, as_written, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg
+from video import as_written
+from video_clips import COUNTER, TONE, brighter, decode, ffmpeg, ffprobe, needs_ffmpeg
 
 from deblurcli.batch.plan import Job, Plan
 from deblurcli.cli import run_report

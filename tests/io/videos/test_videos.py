@@ -12,10 +12,10 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from video import as_written
 from video_clips import (
     COUNTER,
     TONE,
-    as_written,
     brighter,
     decode,
     ffmpeg,
