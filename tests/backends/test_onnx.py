@@ -112,7 +112,9 @@ def test_a_clip_that_stands_still_is_steadied_without_pytorch(tmp_path: Path) ->
     blurred, restored, expected = (
         decode(path, (96, 64), count=5).astype(int) for path in (clip, ours, theirs)
     )
-    assert np.abs(restored - expected).max() <= 2
+    difference = np.abs(restored - expected)  # of single pixels on limits of what stands still
+    assert difference.max() <= 4
+    assert difference.mean() < 0.05
     assert np.abs(restored - blurred).mean() > 0.5
     # What is added stands still though the noise does not.
     changes = np.diff(restored - blurred, axis=0)[2:]
