@@ -102,19 +102,20 @@ def test_a_photo_is_restored_without_pytorch(tmp_path: Path, backend: str) -> No
 @needs_ffmpeg
 def test_a_clip_that_stands_still_is_steadied_without_pytorch(tmp_path: Path) -> None:
     Image.fromarray(make_image(64, 96)).save(tmp_path / "still.png")
-    clip, ours, theirs = (tmp_path / name for name in ("clip.mkv", "ours.mkv", "theirs.mkv"))
+    clip, ours, theirs = (tmp_path / name for name in ("clip.mkv", "ours", "theirs"))
     noisy = ("-vf", "noise=alls=6:allf=t", "-c:v", "ffv1", "-pix_fmt", "bgr0")
     ffmpeg("-loop", 1, "-r", 5, "-i", tmp_path / "still.png", "-frames:v", 5, *noisy, clip)
-    settings = ("--codec", "ffv1", "--offline")
+    # Pictures: in a video's YUV one level of difference may become three.
+    settings = ("--frames", "--offline")
     run = run_without_torch(clip, "-o", ours, "--backend", "onnx", *settings)
     assert run.returncode == 0, run.stderr
     assert main([str(clip), "-o", str(theirs), "--precision", "fp32", *settings]) == 0
-    blurred, restored, expected = (
-        decode(path, (96, 64), count=5).astype(int) for path in (clip, ours, theirs)
+    blurred = decode(clip, (96, 64), count=5).astype(int)
+    restored, expected = (
+        np.stack([np.asarray(Image.open(path), int) for path in sorted(folder.iterdir())])
+        for folder in (ours, theirs)
     )
-    difference = np.abs(restored - expected)  # of single pixels on limits of what stands still
-    assert difference.max() <= 4
-    assert difference.mean() < 0.05
+    assert np.abs(restored - expected).max() <= 2
     assert np.abs(restored - blurred).mean() > 0.5
     # What is added stands still though the noise does not.
     changes = np.diff(restored - blurred, axis=0)[2:]
