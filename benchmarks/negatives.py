@@ -1,0 +1,94 @@
+"""Cuts from sharp photos what the network changes most, as pairs that must stay as they are.
+
+    python benchmarks/negatives.py PHOTO... -o DIR [--weights NAME] [--leave-out FILE]
+
+Photos hold much that looks like motion blur and is none: what is out of focus, clouds, skin,
+fabric, ripples in sand. Each photo is restored at several sizes (down to --sides pixels on its
+longer side), and the parts that come back furthest from themselves are written to DIR/sharp,
+to which DIR/blur is a link: `deblur train --data DIR=0.08` then teaches to leave them. Look
+through them first, and delete what is really blurred by motion (water, crowds at night). Never
+give it photos that the network is judged by: --leave-out names files that list theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from deblurcli import Deblurrer
+from deblurcli.data.make_pairs.photo_blurring import find_photos
+from deblurcli.data.pictures import read_picture, write_png
+
+Pixels = NDArray[np.uint8]
+STEP_PX = 32  # parts begin at multiples of it
+
+
+def scaled(photo: Pixels, sides: Sequence[int]) -> Iterator[tuple[int, Pixels]]:
+    """Each longer side that the photo has or exceeds, and the photo at that size."""
+    height, width = photo.shape[:2]
+    longer = max(height, width)
+    for side in sorted({min(longer, side) for side in sides}, reverse=True):
+        size = (round(width * side / longer), round(height * side / longer))
+        smaller = Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)
+        yield side, np.asarray(smaller)
+
+
+def most_changed(
+    before: Pixels, after: Pixels, size_px: int, count: int, below_db: float
+) -> Iterator[tuple[float, slice, slice]]:
+    """PSNR, rows and columns of the parts that changed most, at most half of each in another."""
+    change = np.square(after.astype(np.float32) - before).mean(axis=2)
+    means = torch.nn.functional.avg_pool2d(torch.from_numpy(change)[None], size_px, STEP_PX)[0]
+    near = size_px // 2 // STEP_PX
+    for _ in range(count):
+        row, column = divmod(int(means.argmax()), means.shape[1])
+        psnr_db = 10 * np.log10(255**2 / max(float(means[row, column]), 1e-6))
+        if psnr_db >= below_db:
+            return
+        top, left = row * STEP_PX, column * STEP_PX
+        yield psnr_db, slice(top, top + size_px), slice(left, left + size_px)
+        rows = slice(max(row - near, 0), row + near + 1)
+        means[rows, max(column - near, 0) : column + near + 1] = 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="files or folders")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR")
+    parser.add_argument("--weights", default="default", help="name or file")
+    parser.add_argument("--leave-out", action="append", default=[], type=Path, metavar="FILE")
+    parser.add_argument("--sides", nargs="+", type=int, default=[2400, 1500, 1000, 640])
+    parser.add_argument("--size", type=int, default=320, help="side of the parts in pixels")
+    parser.add_argument("--count", type=int, default=3, help="parts of a photo at each size")
+    parser.add_argument("--below", type=float, default=45.0, help="PSNR in dB; others are left")
+    options = parser.parse_args()
+    left_out = {name for file in options.leave_out for name in file.read_text("utf-8").split()}
+    deblurrer = Deblurrer.load(options.weights)
+    folder = options.output / "sharp"
+    folder.mkdir(parents=True)  # a folder of an earlier run would mix with this one
+    (options.output / "blur").symlink_to("sharp", target_is_directory=True)
+    total = 0
+    for name, path in find_photos(options.photos, leave_out=[options.output]).items():
+        if path.name in left_out:
+            continue
+        for side, photo in scaled(read_picture(path), options.sides):
+            if min(photo.shape[:2]) < options.size:
+                continue
+            restored = np.asarray(deblurrer.restore(photo), np.uint8)
+            parts = most_changed(photo, restored, options.size, options.count, options.below)
+            for number, (psnr_db, rows, columns) in enumerate(parts, start=1):
+                file = f"{name.replace('/', '-')}-{side}-{number}.png"
+                write_png(folder / file, np.ascontiguousarray(photo[rows, columns]))
+                print(f"{file}: {psnr_db:.1f} dB", flush=True)
+                total += 1
+    print(f"{total} parts in {options.output}")
+
+
+if __name__ == "__main__":
+    main()
