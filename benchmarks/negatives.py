@@ -24,6 +24,7 @@ from PIL import Image
 from deblurcli import Deblurrer
 from deblurcli.data.make_pairs.photo_blurring import find_photos
 from deblurcli.data.pictures import read_picture, write_png
+from deblurcli.evaluation.metrics import psnr
 
 Pixels = NDArray[np.uint8]
 STEP_PX = 32  # parts begin at multiples of it
@@ -48,11 +49,12 @@ def most_changed(
     near = size_px // 2 // STEP_PX
     for _ in range(count):
         row, column = divmod(int(means.argmax()), means.shape[1])
-        psnr_db = 10 * np.log10(255**2 / max(float(means[row, column]), 1e-6))
-        if psnr_db >= below_db:
-            return
         top, left = row * STEP_PX, column * STEP_PX
-        yield psnr_db, slice(top, top + size_px), slice(left, left + size_px)
+        part = slice(top, top + size_px), slice(left, left + size_px)
+        psnr_db = psnr(before[part], after[part])
+        if not means[row, column] or psnr_db >= below_db:  # 0: nothing is left to take
+            return
+        yield psnr_db, *part
         rows = slice(max(row - near, 0), row + near + 1)
         means[rows, max(column - near, 0) : column + near + 1] = 0
 
@@ -84,7 +86,7 @@ def main() -> None:
             parts = most_changed(photo, restored, options.size, options.count, options.below)
             for number, (psnr_db, rows, columns) in enumerate(parts, start=1):
                 file = f"{name.replace('/', '-')}-{side}-{number}.png"
-                write_png(folder / file, np.ascontiguousarray(photo[rows, columns]))
+                write_png(folder / file, photo[rows, columns])
                 print(f"{file}: {psnr_db:.1f} dB", flush=True)
                 total += 1
     print(f"{total} parts in {options.output}")
