@@ -13,6 +13,7 @@ give it photos that the network is judged by: --leave-out names files that list 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,18 +24,23 @@ from PIL import Image
 
 from deblurcli import Deblurrer
 from deblurcli.data.make_pairs.photo_blurring import find_photos
-from deblurcli.data.pictures import read_picture, write_png
+from deblurcli.data.pictures import PICTURE_SUFFIXES, read_picture, write_png
 from deblurcli.evaluation.metrics import psnr
 
 Pixels = NDArray[np.uint8]
 STEP_PX = 32  # parts begin at multiples of it
+LEAST_STEP = 1.2  # between one size and the next
 
 
 def scaled(photo: Pixels, sides: Sequence[int]) -> Iterator[tuple[int, Pixels]]:
-    """Each longer side that the photo has or exceeds, and the photo at that size."""
+    """Each longer side that the photo has or exceeds, and the photo at that size; of sizes that
+    are nearly alike, which would show the same parts twice, the larger one."""
     height, width = photo.shape[:2]
-    longer = max(height, width)
+    longer, last = max(height, width), math.inf
     for side in sorted({min(longer, side) for side in sides}, reverse=True):
+        if side * LEAST_STEP > last:
+            continue
+        last = side
         size = (round(width * side / longer), round(height * side / longer))
         smaller = Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS)
         yield side, np.asarray(smaller)
@@ -43,10 +49,11 @@ def scaled(photo: Pixels, sides: Sequence[int]) -> Iterator[tuple[int, Pixels]]:
 def most_changed(
     before: Pixels, after: Pixels, size_px: int, count: int, below_db: float
 ) -> Iterator[tuple[float, slice, slice]]:
-    """PSNR, rows and columns of the parts that changed most, at most half of each in another."""
+    """PSNR in dB, rows and columns of the `count` parts that changed most, at most half of each in
+    another; fewer where no others come back below `below_db`."""
     change = np.square(after.astype(np.float32) - before).mean(axis=2)
     means = torch.nn.functional.avg_pool2d(torch.from_numpy(change)[None], size_px, STEP_PX)[0]
-    near = size_px // 2 // STEP_PX
+    near = size_px // 2 // STEP_PX  # in steps
     for _ in range(count):
         row, column = divmod(int(means.argmax()), means.shape[1])
         top, left = row * STEP_PX, column * STEP_PX
@@ -77,7 +84,7 @@ def main() -> None:
     (options.output / "blur").symlink_to("sharp", target_is_directory=True)
     total = 0
     for name, path in find_photos(options.photos, leave_out=[options.output]).items():
-        if path.name in left_out:
+        if path.name in left_out or path.suffix.lower() not in PICTURE_SUFFIXES:
             continue
         for side, photo in scaled(read_picture(path), options.sides):
             if min(photo.shape[:2]) < options.size:
@@ -85,7 +92,8 @@ def main() -> None:
             restored = np.asarray(deblurrer.restore(photo), np.uint8)
             parts = most_changed(photo, restored, options.size, options.count, options.below)
             for number, (psnr_db, rows, columns) in enumerate(parts, start=1):
-                file = f"{name.replace('/', '-')}-{side}-{number}.png"
+                file = f"{name}-{side}-{number}.png"
+                (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 write_png(folder / file, photo[rows, columns])
                 print(f"{file}: {psnr_db:.1f} dB", flush=True)
                 total += 1

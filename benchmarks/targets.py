@@ -43,11 +43,11 @@ def main() -> None:
     parser.add_argument("--ensemble", type=int, default=4, choices=(1, 2, 4, 8))
     options = parser.parse_args()
     deblurrer = Deblurrer.load(options.weights, ensemble=options.ensemble)
-    (options.output / "sharp").mkdir(parents=True)  # a folder of an earlier run would mix with this
+    pairs = find_pairs(options.pairs)
     blurred_folder = (options.pairs / "blur").resolve(strict=True)
+    (options.output / "sharp").mkdir(parents=True)  # a folder of an earlier run would mix with this
     (options.output / "blur").symlink_to(blurred_folder, target_is_directory=True)
     own = 0
-    pairs = find_pairs(options.pairs)
     for pair in pairs:
         sharp = read_picture(pair.sharp)
         target = choose_target(read_picture(pair.blurred), sharp, deblurrer)

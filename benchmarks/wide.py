@@ -7,8 +7,8 @@ the weights and with the reference (the shipped weights) in turn, picture by pic
 their times are of the same minutes. Prints, for each set and weights: the mean PSNR of the
 blurred and of the restored pictures (RGB, 8 bit), the least gain of a picture, the median seconds
 of a picture and the median of their ratio to the reference's. Doing no harm is judged by the PSNR
-of the restored photo to itself, mean and worst, and by the largest local change: the largest mean
-absolute difference in a window of 16x16 pixels, in levels of 255.
+of the restored photo to itself, mean, median and worst, and by the largest local change: the
+largest mean absolute difference in a window of 16x16 pixels, in levels of 255.
 
 ``--save DIR`` writes before and after (and the sharp picture) of the worst pictures of each set.
 The pictures are no part of the project: see docs/benchmarks.md.
@@ -121,7 +121,7 @@ class Row:
     """The figures of one set and weights.
 
     Attributes:
-        blurred_db, restored_db: means of the pictures' PSNR in dB.
+        blurred_db, restored_db: means of the pictures' PSNR in dB; median_db: of the restored ones.
         worst: the picture of least gain; of the do-no-harm set, that of least PSNR.
         worst_db: that gain, or that PSNR.
         change: the largest local change of all pictures, in levels of 255, and `changed` where.
@@ -133,6 +133,7 @@ class Row:
     pictures: int
     blurred_db: float | None
     restored_db: float
+    median_db: float
     worst_db: float
     worst: str
     change: float
@@ -158,6 +159,7 @@ def summarise(results: list[Result]) -> Row:
         len(results),
         None if harm else statistics.fmean(r.blurred_db for r in results),
         statistics.fmean(r.restored_db for r in results),
+        statistics.median(r.restored_db for r in results),
         badness(worst),
         worst.picture,
         changed.change,
@@ -184,12 +186,14 @@ def print_tables(rows: list[Row]) -> None:
         for r in rows
         if r.blurred_db is not None
     ]
-    harm_head = ("weights", "photos", "mean dB", "worst dB", "largest local change", "seconds", "×")
+    harm_head = ("weights", "photos", "mean dB", "median dB", "worst dB", "largest local change",
+                 "seconds", "×")  # fmt: skip
     harm = [
         (
             r.weights,
             str(r.pictures),
             f"{r.restored_db:.2f}",
+            f"{r.median_db:.2f}",
             f"{r.worst_db:.2f} ({r.worst})",
             f"{r.change:.1f} ({r.changed})",
             f"{r.seconds:.2f}",
@@ -208,7 +212,7 @@ def save(root: Path, worst: list[tuple[Result, dict[str, Image]]]) -> None:
     """Writes the pictures of results of one set and weights, numbered, the worst first."""
     for rank, (result, images) in enumerate(worst, start=1):
         set_name = re.sub(r"[/ ]", "-", result.set_name)
-        folder = root / set_name / Path(result.weights).stem
+        folder = root / set_name / re.sub(r"[/ ]", "-", result.weights)
         folder.mkdir(parents=True, exist_ok=True)
         for kind, image in images.items():
             if kind != "sharp" or result.set_name != HARM_SET:
@@ -225,6 +229,7 @@ def main() -> None:
     parser.add_argument("--sets", default=",".join((*SETS, HARM_SET)), help="default: %(default)s")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--ensemble", type=int, default=1, choices=(1, 2, 4, 8))
     parser.add_argument("--save", type=Path, metavar="DIR", help="pictures of the worst go here")
     parser.add_argument("--worst", type=int, default=5, help="how many of each set are saved")
     parser.add_argument("--json", action="store_true", help="print every picture's figures")
@@ -232,7 +237,9 @@ def main() -> None:
 
     deblurrers: dict[str, Deblurrer] = {}
     for text in (options.reference, *options.weights):
-        deblurrer = Deblurrer.load(text, options.device, options.precision, offline=True)
+        deblurrer = Deblurrer.load(
+            text, options.device, options.precision, ensemble=options.ensemble, offline=True
+        )
         if deblurrer.weights_path in [other.weights_path for other in deblurrers.values()]:
             continue
         name = deblurrer.card.name if deblurrer.card.name not in deblurrers else str(text)

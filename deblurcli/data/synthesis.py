@@ -12,8 +12,8 @@ What was found by trying, and is held here (docs/training.md, "The middle of the
   from 7 to 13 frames, each blurred a little in itself, the frame in the middle as sharp picture.
 - The average goes through different curves: GOPRO exists averaged from encoded values and through
   a gamma of 2.2; REDS went through a curve of about expm1(4.8 x) / expm1(4.8).
-- What is out of focus, softly shaded or finely patterned must come back unchanged: it has to be
-  among the sharp pictures.
+- What is out of focus, softly shaded or finely patterned must come back unchanged: defocus and
+  patterns are drawn here, soft shading is what photos have (``benchmarks/negatives.py`` finds it).
 """
 
 import math

@@ -29,6 +29,12 @@ def test_most_changed_parts_come_first_and_apart() -> None:
             assert max(apart) > 32
 
 
+def test_sizes_that_are_nearly_alike_are_taken_once() -> None:
+    photo = np.zeros((768, 1536, 3), np.uint8)
+    sizes = [(side, smaller.shape) for side, smaller in negatives.scaled(photo, [2400, 1500, 640])]
+    assert sizes == [(1536, (768, 1536, 3)), (640, (320, 640, 3))]
+
+
 def test_unchanged_photos_give_nothing() -> None:
     photo = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
     assert not list(negatives.most_changed(photo, photo, 64, count=3, below_db=45))

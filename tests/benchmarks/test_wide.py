@@ -49,13 +49,19 @@ def test_figures_are_those_of_the_restored_pictures(
     other = tmp_path / "other.safetensors"
     with_noise = MultiScaleGenerator(network.config)
     save_weights(other, with_noise, ModelCard(name="other", licence="MIT"))
+    third, fourth = tmp_path / "a" / "best.safetensors", tmp_path / "b" / "best.safetensors"
+    for same in (third, fourth):  # files of one name, whose cards have one name, too
+        same.parent.mkdir()
+        save_weights(same, network, ModelCard(name="tiny", licence="MIT"))
     words = ("--data", root, "--reference", tiny_weights, "--weights", other, "--json")
+    words += ("--weights", third, "--weights", fourth)
     run(monkeypatch, *words, "--save", tmp_path / "worst", "--worst", "1")
     captured = capsys.readouterr()
     assert "reds/val: no pictures" in captured.err
     document = json.loads(captured.out)
     rows = {(row["set_name"], row["weights"]): row for row in document["sets"]}
-    assert set(rows) == {(s, w) for s in ("more/gopro", "do no harm") for w in ("tiny", "other")}
+    names = ("tiny", "other", str(third), str(fourth))
+    assert set(rows) == {(s, w) for s in ("more/gopro", "do no harm") for w in names}
 
     deblurrer = Deblurrer.load(other, "cpu")
     gains, harms, changes = [], [], []
@@ -73,11 +79,12 @@ def test_figures_are_those_of_the_restored_pictures(
     assert row["worst_db"] == pytest.approx(min(gains))
     harm = rows["do no harm", "other"]
     assert harm["restored_db"] == pytest.approx(np.mean(harms))
+    assert harm["median_db"] == pytest.approx(np.median(harms))
     assert harm["worst_db"] == pytest.approx(min(harms))
     assert harm["change"] == pytest.approx(max(changes), rel=1e-4)
     assert rows["do no harm", "tiny"]["ratio"] == 1
     saved = sorted(p.name.rpartition("-")[2] for p in (tmp_path / "worst").rglob("*.png"))
-    assert saved == ["after.png"] * 4 + ["before.png"] * 4 + ["sharp.png"] * 2
+    assert saved == ["after.png"] * 8 + ["before.png"] * 8 + ["sharp.png"] * 4
 
 
 def test_the_tables_name_every_set_and_the_worst_picture(

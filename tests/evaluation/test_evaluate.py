@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from skimage import data
 
+from deblurcli import Deblurrer
 from deblurcli.errors import DeblurError, DeviceMemoryError, NothingToDoError, UsageError
 from deblurcli.evaluation import koehler, metrics
 from deblurcli.evaluation.cases import find_cases, score_pair
@@ -536,6 +537,20 @@ def test_processes_share_the_pictures(
     assert figures(shared.stdout) == figures(alone.stdout)
     with (tmp_path / "s.csv").open(encoding="utf-8", newline="") as lines:
         assert len(list(csv.DictReader(lines))) == 12
+
+
+def test_eval_measures_an_ensemble(
+    deblur_here: Any, gopro: Path, tiny_weights: Path, tmp_path: Path
+) -> None:
+    words = ["eval", "--data", gopro, "--weights", tiny_weights, "--ensemble", "2", "--limit", "1"]
+    words += ["--blur", "linear", "--metrics", "psnr", "--save-images", tmp_path / "restored"]
+    run = deblur_here(*words)
+    assert run.returncode == 0, run.stderr
+    (saved,) = (tmp_path / "restored").rglob("*.png")
+    blurred = np.asarray(Image.open(find_cases([gopro], "test", "linear")[0].blurred))
+    one, two = (Deblurrer.load(tiny_weights, ensemble=n).restore(blurred) for n in (1, 2))
+    np.testing.assert_array_equal(np.asarray(Image.open(saved)), two)
+    assert (one != two).any()
 
 
 def test_eval_prints_a_table_and_fails_for_a_bad_pair(
