@@ -19,14 +19,14 @@ from deblurcli.deblurrer import Deblurrer
 from deblurcli.io.image import Image
 from deblurcli.io.options import ClipOptions
 
-SLIGHT, BLURRED = 0.32, 0.40
+SLIGHT, BLURRED = 0.24, 0.30
 """Changes from which on a photo counts as slightly blurred, and as blurred."""
 
 # The median change of 14 photos that were blurred along straight lines of so many pixels, in random
 # directions and linear light, with a little noise, and restored by the shipped network. Longer
-# blur changes little more: 1.16 at 24 px.
+# blur changes no more: 0.76 at 24 px.
 _BLUR_PX = (0, 1, 2, 3, 4, 6, 8)
-_CHANGES = (0.02, 0.06, 0.14, 0.39, 0.48, 0.78, 0.86)
+_CHANGES = (0.02, 0.08, 0.22, 0.31, 0.45, 0.68, 0.78)
 
 _PARTS = 4
 _MAX_SHARE = 0.1  # of the picture's pixels, which is about the share of the time
@@ -40,7 +40,7 @@ class BlurEstimate:
 
     Attributes:
         change: root mean square of what it changes in the gradients, relative to that of the
-            gradients; about 0.1 for sharp photos, 0.4 to 1.8 for blurred ones.
+            gradients; below 0.2 for sharp photos, 0.3 to 1.6 for blurred ones.
         blur_px: the length of motion blur at which photos change so much; 8 is 8 or more.
     """
 

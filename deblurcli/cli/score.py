@@ -27,7 +27,7 @@ def score(
     """Tell which photos are blurred by motion, and by how much.
 
     It is the network's own answer on parts of them: CHANGE is how much it changes the edges,
-    relative to them. Below 0.32 a photo counts as sharp and is best left alone, from 0.40 on as
+    relative to them. Below 0.24 a photo counts as sharp and is best left alone, from 0.30 on as
     blurred, and restoring helps. BLUR is the length of motion blur, in pixels, at which photos
     change so much; 8 is 8 or more.
     """
