@@ -4,9 +4,9 @@
 
 The mean of what a network makes of turned and flipped copies is better than any one result, and,
 unlike the sharp picture, holds nothing that can't be told from the blurred one: it teaches with
-less noise. Writes DIR/sharp, to which DIR/blur, a link to the blurred pictures, belongs. Where
-nearly nothing is blurred, or the result is nearly the sharp picture, that is the target: what the
-network does wrong there should not be learned once more.
+less noise. Writes DIR/blur, as it was, and DIR/sharp, its targets. Where nearly nothing is
+blurred, or the result is nearly the sharp picture, that is the target: what the network does wrong
+there should not be learned once more.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from deblurcli import Deblurrer
 from deblurcli.data.layouts import find_pairs
-from deblurcli.data.pictures import read_picture, write_png
+from deblurcli.data.make_pairs.pair_folder import PairFolder
+from deblurcli.data.make_pairs.photo_blurring import KINDS
+from deblurcli.data.pictures import read_picture
 from deblurcli.evaluation.metrics import psnr
 
 Pixels = NDArray[np.uint8]
@@ -44,17 +46,16 @@ def main() -> None:
     options = parser.parse_args()
     deblurrer = Deblurrer.load(options.weights, ensemble=options.ensemble)
     pairs = find_pairs(options.pairs)
-    blurred_folder = (options.pairs / "blur").resolve(strict=True)
-    (options.output / "sharp").mkdir(parents=True)  # a folder of an earlier run would mix with this
-    (options.output / "blur").symlink_to(blurred_folder, target_is_directory=True)
+    settings = {"pairs": str(options.pairs), "weights": options.weights}
+    folder = PairFolder(options.output, KINDS, settings | {"ensemble": options.ensemble})
+    folder.check()
+    folder.begin()
     own = 0
     for pair in pairs:
-        sharp = read_picture(pair.sharp)
-        target = choose_target(read_picture(pair.blurred), sharp, deblurrer)
+        blurred, sharp = read_picture(pair.blurred), read_picture(pair.sharp)
+        target = choose_target(blurred, sharp, deblurrer)
         own += target is not sharp
-        file = options.output / "sharp" / pair.blurred.resolve().relative_to(blurred_folder)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_png(file, target)
+        folder.write(pair.name, {"blur": blurred, "sharp": target})
     print(f"{len(pairs)} pairs in {options.output}, {own} with results as targets")
 
 

@@ -96,12 +96,21 @@ def test_a_killed_worker_is_replaced(
     from deblurcli.batch import ray, run
 
     restore_job, killed = ray.restore_job, tmp_path / "killed"
+    busy, counts = tmp_path / "busy", tmp_path / "counts"
+    busy.mkdir()
+    counts.mkdir()
 
     def die_once(job: Job, options: object, network: object) -> object:
         if job.source.name == "7.jpg" and not killed.exists():
             killed.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return restore_job(job, options, network)
+        mine = busy / str(os.getpid())
+        mine.touch()
+        (counts / str(len(list(busy.iterdir())))).touch()
+        try:
+            return restore_job(job, options, network)
+        finally:
+            mine.unlink()
 
     monkeypatch.setattr(ray, "restore_job", die_once)
     for n in range(20):
@@ -112,6 +121,7 @@ def test_a_killed_worker_is_replaced(
     outcomes = list(ray.run(todo, run.RunOptions(), choice, workers=2))
 
     assert killed.exists()
+    assert {path.name for path in counts.iterdir()} <= {"1", "2"}  # workers at work at once
     assert sorted(o.job.source.name for o in outcomes) == sorted(j.source.name for j in todo)
     failed = [o for o in outcomes if o.status != "done"]
     assert [(o.job.source.name, o.status) for o in failed] == [("bad.jpg", "failed")]
