@@ -2,15 +2,16 @@
 
     python benchmarks/gpu_session.py pack --photos PHOTOS/ --pairs GOPRO/ --val SET/ -o build/gpu
     python benchmarks/gpu_session.py train build/gpu --run /tmp/run --limit 560 --out OUT/ -- \
-        --weights FILE --minutes 25
+        --weights FILE --minutes 9
 
 ``pack`` writes photos and pairs as WebP at the best quality that fits into ``--mib``, and the
 packages that are needed beside torch, numpy, Pillow, imageio, safetensors and accelerate, and are
 pure Python. ``train`` runs ``deblur train`` with the settings of a large GPU (`SETTINGS`; what
 follows ``--`` comes last and wins), asks it to save and stop after ``--limit`` seconds, and copies
 weights, figures, samples and log to ``--out``, larger files in parts of 15 MiB (``cat NAME.part-*
-> NAME``). Where ``--run`` holds a run already, it goes on: so one schedule of ``--minutes`` may
-span several calls. It exits with 0 if weights came out.
+> NAME``). Photos have a share by their number; the data sets of pairs, of which some are small,
+equal ones. Where ``--run`` still holds a run, it goes on: so one schedule of ``--minutes`` may span
+several calls. It exits as ``deblur train`` does, or with 0 where that was stopped in time.
 """
 
 import argparse
@@ -28,6 +29,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PURE_PACKAGES = ("natsort", "platformdirs")
 PART_BYTES = 15 * 2**20
+# Folders of blurred and sharp pictures in which each kind of pairs is known again.
+LAYOUTS = {
+    "GOPRO linear": ("GOPRO/blur", "GOPRO/sharp"),
+    "GOPRO gamma": ("blur_gamma", "sharp"),
+    "REDS": ("{part}_blur", "{part}_sharp"),
+    "REDS compressed": ("{part}_blur_comp", "{part}_sharp"),
+}
+STOPPED = 130
 SETTINGS = (
     *("batch=64", "early_share=0", "patch_px=256", "reuse=2", "ema=0.9995"),
     *("learning_rate=1e-3", "warmup_steps=200", "final_rate=0.01"),
@@ -39,7 +48,7 @@ def pack(arguments: argparse.Namespace) -> int:
 
     from deblurcli.data.layouts import find_pairs, find_pictures
 
-    # What is written where; the folders' names are those of the layout "pairs".
+    # What is written where.
     wanted: list[tuple[Path, Path]] = []
     held_out = {
         line.strip() for path in arguments.leave_out for line in path.read_text().splitlines()
@@ -50,13 +59,17 @@ def pack(arguments: argparse.Namespace) -> int:
                 continue
             name = picture.relative_to(root).with_suffix(".webp")
             wanted.append((picture, Path("photos", str(number), name)))
-    for folder, roots in (("pairs", arguments.pairs), ("val", arguments.val)):
+    for folder, part, roots in (
+        ("pairs", "train", arguments.pairs),
+        ("validation", "test", arguments.val),
+    ):
         for number, root in enumerate(roots):
-            for pair in find_pairs(root, "train" if folder == "pairs" else "test"):
-                kind = pair.kind.replace(" ", "-")
-                for half, source in (("blur", pair.blurred), ("sharp", pair.sharp)):
-                    name = f"{pair.name}.webp"
-                    wanted.append((source, Path(folder, f"{number}-{kind}", half, name)))
+            for pair in find_pairs(root, part):
+                data_set = f"{number}-{pair.kind.replace(' ', '-')}"
+                halves = LAYOUTS.get(pair.kind, ("blur", "sharp"))
+                for half, source in zip(halves, (pair.blurred, pair.sharp), strict=True):
+                    target = Path(folder, data_set, half.format(part=part), f"{pair.name}.webp")
+                    wanted.append((source, target))
 
     def encode(item: tuple[Path, Path], quality: int) -> bytes:
         source, target = item
@@ -108,14 +121,14 @@ def train(arguments: argparse.Namespace) -> int:
     if (run / "last.pt").exists():
         words.append("--resume")
     else:
-        shares = {"photos": arguments.photos_weight, "pairs": arguments.pairs_weight}
-        for folder, weight in shares.items():
-            parts = sorted((packed / folder).glob("*"))
-            for part in parts:
-                pictures = sum(1 for path in part.rglob("*.webp"))
-                share = pictures / sum(1 for path in (packed / folder).rglob("*.webp"))
-                words += ["--data", f"{part}={weight * share:.4f}"]
-        for part in sorted((packed / "val").glob("*")):
+        photos = list((packed / "photos").rglob("*.webp"))
+        for part in sorted((packed / "photos").glob("*")):
+            share = sum(part in photo.parents for photo in photos) / len(photos)
+            words += ["--data", f"{part}={arguments.photos_weight * share:.4f}"]
+        pairs = sorted((packed / "pairs").glob("*"))
+        for part in pairs:
+            words += ["--data", f"{part}={arguments.pairs_weight / len(pairs):.4f}"]
+        for part in sorted((packed / "validation").glob("*")):
             words += ["--val", str(part)]
         words += ["--validate-limit", "6", "--validate-every", "1000", "--snapshot-every", "5000"]
         for setting in SETTINGS:
@@ -149,7 +162,7 @@ def train(arguments: argparse.Namespace) -> int:
             (out / f"{name}.part-{number}").write_bytes(data[start : start + PART_BYTES])
     print((out / "train.log").read_text()[-4000:])
     print(f"exit code {code} after {time.monotonic() - started:.0f} s")
-    return 0 if (run / "last.safetensors").exists() else 1
+    return 0 if code == STOPPED else code
 
 
 def main() -> int:
