@@ -60,7 +60,7 @@ class Recipe:
     # choice. NAFNet (extra zoo) takes one number for its channels: its width.
     network: Literal["compact", "deepdeblur", "nafnet"] = "compact"
     scales: Annotated[int, (1, 8)] = 3  # levels of the pyramid, the paper's K
-    channels: tuple[Annotated[int, (1, 4096)], ...] = (48, 96, 128)
+    channels: tuple[Annotated[int, (1, 4096)], ...] = (48, 96, 128, 128)
     # Of "deepdeblur" one number, blocks of each level; empty: (59,), (29,) or (19,) for K = 1, 2
     # or 3, which are 120 convolutions in all.
     encoder_blocks: tuple[Count, ...] = ()

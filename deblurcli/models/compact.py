@@ -12,15 +12,17 @@ from deblurcli.models.network import ResidualBlock
 
 
 def compact_config(
-    channels: tuple[int, ...] = (48, 96, 128),
+    channels: tuple[int, ...] = (48, 96, 128, 128),
     scales: int = 3,
     unshuffle: int = 2,
     block: Literal["residual", "gated"] = "gated",
 ) -> GeneratorConfig:
-    """The default network: three small U-Nets, coarse to fine."""
-    wider = len(channels) - 1
-    blocks = ((1,) * wider + (3,), (2,) * wider)
-    return GeneratorConfig("unet", scales, channels, *blocks, unshuffle=unshuffle, block=block)
+    """The default network: small U-Nets, coarse to fine. A fourth depth, which sees longer blur, is
+    the finest level's alone."""
+    n = len(channels)
+    blocks = ((1,) * min(n - 1, 2) + (3,) + (4,) * (n - 3), (2,) * (n - 1))
+    depths = (n,) + (3,) * (scales - 1) if n > 3 else ()
+    return GeneratorConfig("unet", scales, channels, *blocks, 3, unshuffle, block, depths=depths)
 
 
 class GatedBlock(nn.Module):

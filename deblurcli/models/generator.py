@@ -1,6 +1,6 @@
 """The multi-scale generator of Nah, Kim and Lee, "Deep Multi-scale Convolutional Neural Network for
 Dynamic Scene Deblurring" (CVPR 2017, arXiv 1612.02177), coarse to fine, with two bodies: the
-paper's ``resnet``, and ``unet``, our compact one for CPUs, about a fortieth of the operations.
+paper's ``resnet``, and ``unet``, our compact one for CPUs, about 1/36 of the operations.
 """
 
 import math

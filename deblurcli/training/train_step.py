@@ -154,10 +154,8 @@ def build_generator(recipe: Recipe) -> RestorationNetwork:
         blocks = recipe.encoder_blocks or (60 // recipe.scales - 1,)
         return MultiScaleGenerator(replace(config, encoder_blocks=blocks))
     config = compact_config(recipe.channels, recipe.scales, recipe.unshuffle, recipe.block)
-    encoder = recipe.encoder_blocks or config.encoder_blocks
-    decoder = recipe.decoder_blocks or config.decoder_blocks
-    config = replace(config, encoder_blocks=encoder, decoder_blocks=decoder, depths=recipe.depths)
-    return MultiScaleGenerator(config)
+    given = {name: getattr(recipe, name) for name in ("encoder_blocks", "decoder_blocks", "depths")}
+    return MultiScaleGenerator(replace(config, **{name: n for name, n in given.items() if n}))
 
 
 def describe_network(recipe: Recipe, config: NetworkConfig) -> Recipe:
