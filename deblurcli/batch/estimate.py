@@ -8,6 +8,7 @@ better than how strong they are, which depends on the subject (measured in docs/
 import math
 import tempfile
 import time
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,8 +67,8 @@ class BlurEstimate:
 def estimate_blur(deblurrer: Deblurrer, image: Image) -> BlurEstimate:
     """Restores the parts of a photo with the strongest gradients, and looks at the change.
 
-    The estimate is the mean of the two parts that change most, as moving objects may be small; the
-    deblurrer's strength does not matter unless it is 0. Takes and raises what `restore` does.
+    The estimate is the mean of the two parts that change most, as moving objects may be small. The
+    deblurrer's strength and ensemble do not matter. Takes and raises what `restore` does.
     """
     height, width = image.shape[:2]
     if min(height, width) <= _BORDER_PX:  # there are no edges to judge by
@@ -87,16 +88,17 @@ def estimate_blur(deblurrer: Deblurrer, image: Image) -> BlurEstimate:
             chosen.append((top, left))
         if len(chosen) == _PARTS:
             break
-    changes = []
+    whole, changes = copy(deblurrer), []
+    whole.strength, whole.ensemble = 1.0, 1
     for top, left in chosen:
         part = image[top : top + rows, left : left + columns]
         blurred = part.astype(np.float32) * np.float32(scale / 255)  # floats are not rounded
-        restored = deblurrer.restore(blurred)
+        restored = whole.restore(blurred)
         border = [_BORDER_PX if length > 3 * _BORDER_PX else 0 for length in (rows, columns)]
         inner = np.s_[border[0] : rows - border[0], border[1] : columns - border[1]]
-        before, after = (_gradients(whole[inner], 255.0) for whole in (blurred, restored))
+        before, after = (_gradients(part[inner], 255.0) for part in (blurred, restored))
         # The 1 keeps the noise of empty areas from being taken for edges.
-        changes.append(_rms(after - before) / (_rms(before) + 1.0) / (deblurrer.strength or 1.0))
+        changes.append(_rms(after - before) / (_rms(before) + 1.0))
     change = float(np.mean(sorted(changes)[-2:]))
     return BlurEstimate(change, float(np.interp(change, _CHANGES, _BLUR_PX)))
 

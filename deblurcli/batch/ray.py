@@ -37,10 +37,7 @@ class NetworkChoice:
     offline: bool = True
 
 
-@cache
-def _load(network: NetworkChoice) -> Deblurrer:
-    """The network, loaded once for each process."""
-    return Deblurrer.load(**asdict(network))
+_load = cache(Deblurrer.load)  # once for each process
 
 
 def restore_job(
@@ -55,7 +52,7 @@ def restore_job(
         for part in job.target.parent.glob(f"{glob.escape(job.target.name)}.*-*.part"):
             part.unlink(missing_ok=True)
     try:
-        return list(run_here([job], _load(network), options))
+        return list(run_here([job], _load(**asdict(network)), options))
     except DeblurError as error:
         return error
 

@@ -78,10 +78,15 @@ def test_length_of_blur_grows_with_the_change(deblurrer: Deblurrer) -> None:
     assert lengths_px[0] < 2 < lengths_px[2]
 
 
-def test_strength_does_not_make_photos_sharp(deblurrer: Deblurrer) -> None:
-    whole = estimate_blur(deblurrer, edges(9)).change
-    gentle = Deblurrer(deblurrer.network, device="cpu", strength=0.2)
-    assert estimate_blur(gentle, edges(9)).change == pytest.approx(whole, rel=0.02)
+@pytest.mark.parametrize("settings", [{"strength": 0.2}, {"strength": 0.0}, {"ensemble": 4}])
+def test_settings_do_not_matter(deblurrer: Deblurrer, settings: dict[str, float]) -> None:
+    """What is sharp or blurred is told by limits that hold for whole changes of one pass."""
+    other = Deblurrer(deblurrer.network, device="cpu", **settings)
+    assert estimate_blur(other, edges(9)) == estimate_blur(deblurrer, edges(9))
+    assert (other.strength, other.ensemble) == (
+        settings.get("strength", 1.0),
+        settings.get("ensemble", 1),
+    )
 
 
 @pytest.fixture
