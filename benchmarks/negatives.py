@@ -1,13 +1,14 @@
 """Cuts from sharp photos what the network changes most, as pairs that must stay as they are.
 
-    python benchmarks/negatives.py PHOTO... -o DIR [--weights NAME] [--leave-out FILE]
+    python benchmarks/negatives.py PHOTO... -o DIR [--weights NAME] [--leave-out FILE] [--random]
 
 Photos hold much that looks like motion blur and is none: what is out of focus, clouds, skin,
 fabric, ripples in sand. Each photo is restored at several sizes (down to --sides pixels on its
 longer side), and the parts that come back furthest from themselves are written to DIR/sharp,
 to which DIR/blur is a link: `deblur train --data DIR=0.08` then teaches to leave them. Look
 through them first, and delete what is really blurred by motion (water, crowds at night). Never
-give it photos that the network is judged by: --leave-out names files that list theirs.
+give it photos that the network is judged by: --leave-out names files that list theirs. --random
+takes parts anywhere instead, at the photo's own size, at which training hardly sees photos.
 """
 
 from __future__ import annotations
@@ -66,6 +67,15 @@ def most_changed(
         means[rows, max(column - near, 0) : column + near + 1] = 0
 
 
+def anywhere(
+    photo: Pixels, size_px: int, count: int, rng: np.random.Generator
+) -> Iterator[tuple[float, slice, slice]]:
+    """As `most_changed`, of parts drawn at random, for which nothing is restored."""
+    for _ in range(count):
+        top, left = (int(rng.integers(side - size_px + 1)) for side in photo.shape[:2])
+        yield math.nan, slice(top, top + size_px), slice(left, left + size_px)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO", help="files or folders")
@@ -76,9 +86,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=320, help="side of the parts in pixels")
     parser.add_argument("--count", type=int, default=3, help="parts of a photo at each size")
     parser.add_argument("--below", type=float, default=45.0, help="PSNR in dB; others are left")
+    parser.add_argument("--random", action="store_true", help="parts anywhere, at their own size")
     options = parser.parse_args()
     left_out = {name for file in options.leave_out for name in file.read_text("utf-8").split()}
-    deblurrer = Deblurrer.load(options.weights)
+    deblurrer, rng = Deblurrer.load(options.weights), np.random.default_rng(0)
+    sides = [2**31] if options.random else options.sides
     folder = options.output / "sharp"
     folder.mkdir(parents=True)  # a folder of an earlier run would mix with this one
     (options.output / "blur").symlink_to("sharp", target_is_directory=True)
@@ -86,16 +98,19 @@ def main() -> None:
     for name, path in find_photos(options.photos, leave_out=[options.output]).items():
         if path.name in left_out or path.suffix.lower() not in PICTURE_SUFFIXES:
             continue
-        for side, photo in scaled(read_picture(path), options.sides):
+        for side, photo in scaled(read_picture(path), sides):
             if min(photo.shape[:2]) < options.size:
                 continue
-            restored = np.asarray(deblurrer.restore(photo), np.uint8)
-            parts = most_changed(photo, restored, options.size, options.count, options.below)
+            if options.random:
+                parts = anywhere(photo, options.size, options.count, rng)
+            else:
+                restored = np.asarray(deblurrer.restore(photo), np.uint8)
+                parts = most_changed(photo, restored, options.size, options.count, options.below)
             for number, (psnr_db, rows, columns) in enumerate(parts, start=1):
                 file = f"{name}-{side}-{number}.png"
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 write_png(folder / file, photo[rows, columns])
-                print(f"{file}: {psnr_db:.1f} dB", flush=True)
+                print(file if options.random else f"{file}: {psnr_db:.1f} dB", flush=True)
                 total += 1
     print(f"{total} parts in {options.output}")
 

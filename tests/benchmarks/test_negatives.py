@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import negatives
@@ -54,7 +55,15 @@ def test_command_writes_pairs_that_are_equal_and_leaves_out_what_is_named(
     negatives.main()
     pairs = find_pairs(output)
     assert any("-160-" in pair.name for pair in pairs)
-    for pair in pairs:
+    monkeypatch.setattr(
+        "sys.argv",
+        [*sys.argv[:2], *words.replace(str(output), str(tmp_path / "any")).split(), "--random"],
+    )
+    negatives.main()
+    anywhere = find_pairs(tmp_path / "any")
+    assert [pair.name for pair in anywhere] == [f"taken-160-{number}" for number in (1, 2, 3)]
+    assert len({read_picture(pair.sharp).tobytes() for pair in anywhere}) == 3
+    for pair in pairs + anywhere:
         assert pair.name.startswith("taken-")
         part = read_picture(pair.sharp)
         np.testing.assert_array_equal(read_picture(pair.blurred), part)
