@@ -236,22 +236,30 @@ def main() -> None:
     options = parser.parse_args()
 
     deblurrers: dict[str, Deblurrer] = {}
-    for text in (options.reference, *options.weights):
+    measured = [(text, options.ensemble) for text in options.weights or [options.reference]]
+    loaded = set()
+    for text, ensemble in ((options.reference, 1), *measured):
         deblurrer = Deblurrer.load(
-            text, options.device, options.precision, ensemble=options.ensemble, offline=True
+            text, options.device, options.precision, ensemble=ensemble, offline=True
         )
-        if deblurrer.weights_path in [other.weights_path for other in deblurrers.values()]:
+        if (deblurrer.weights_path, ensemble) in loaded:
             continue
-        name = deblurrer.card.name if deblurrer.card.name not in deblurrers else str(text)
+        loaded.add((deblurrer.weights_path, ensemble))
+        copies = f", {ensemble} copies" if ensemble > 1 else ""
+        name = deblurrer.card.name + copies
+        name = name if name not in deblurrers else f"{text}{copies}"
         deblurrers[name] = deblurrer
         deblurrer.restore(np.zeros((256, 256, 3), np.uint8))  # the first picture takes longer
     reference = next(iter(deblurrers))
+    print(f"in {deblurrers[reference].precision}", file=sys.stderr)
 
     results: list[Result] = []
     for set_name in options.sets.split(","):
         cases = find_cases(options.data, set_name)
-        if not cases:
-            print(f"{set_name}: no pictures in {options.data}: left out", file=sys.stderr)
+        listed = len(HARM_LIST.read_text("utf-8").split()) if set_name == HARM_SET else len(cases)
+        if not cases or len(cases) < listed:
+            found = f"{len(cases)} of {listed} pictures" if cases else "no pictures"
+            print(f"{set_name}: {found} in {options.data}", file=sys.stderr)
         worst: dict[str, list[tuple[Result, dict[str, Image]]]] = {}
         for number, case in enumerate(cases, start=1):
             for result, images in measure(case, set_name, deblurrers, reference):

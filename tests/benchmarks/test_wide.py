@@ -87,6 +87,24 @@ def test_figures_are_those_of_the_restored_pictures(
     assert saved == ["after.png"] * 8 + ["before.png"] * 8 + ["sharp.png"] * 4
 
 
+def test_an_ensemble_stands_beside_one_pass(
+    root: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    words = ("--sets", "more/gopro", "--precision", "fp32", "--ensemble", "2", "--json")
+    run(monkeypatch, "--data", root, "--reference", tiny_weights, *words)
+    single, double = json.loads(capsys.readouterr().out)["sets"]
+    assert (single["weights"], double["weights"]) == ("tiny", "tiny, 2 copies")
+    for row, copies in ((single, 1), (double, 2)):
+        deblurrer = Deblurrer.load(tiny_weights, "cpu", "fp32", ensemble=copies)
+        restored = [
+            psnr(deblurrer.restore(np.asarray(Image.open(path))),
+                 np.asarray(Image.open(str(path).replace("blur", "sharp"))))
+            for path in root.rglob("blur/*.png")
+        ]  # fmt: skip
+        assert row["restored_db"] == pytest.approx(np.mean(restored))
+    assert single["restored_db"] != double["restored_db"]
+
+
 def test_the_tables_name_every_set_and_the_worst_picture(
     root: Path, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
