@@ -4,7 +4,7 @@
 
 ``blurred.jpg`` is what the README's first command restores; ``before-after.jpg`` shows it and
 another beside what the default weights make of them; ``clock.jpg`` shows a photo that a camera
-really blurred.
+really blurred; ``training.png`` draws the tables of docs/training.md.
 
 A shaken camera is simulated by the code that also makes training pairs: the camera moves along
 a slightly curved path of 10 px and turns by half a degree; light is averaged, not encoded
@@ -14,6 +14,7 @@ values; then comes a little noise and a JPEG of quality 93. The same seed gives 
 from __future__ import annotations
 
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -68,6 +69,37 @@ def compare(photos: list[Image.Image], box: tuple[int, int, int, int]) -> Image.
     return sheet
 
 
+def draw_training(document: Path, target: Path) -> None:
+    """The PSNR of the two tables of the default weights' training over its minutes."""
+    from matplotlib.figure import Figure
+
+    text = document.read_text("utf-8")
+    diary = [line.split("|")[1:-1] for line in text.split("| minutes |")[1].splitlines()[3:13]]
+    stages = [line.split("|")[1:-1] for line in text.split("| set | 480")[1].splitlines()[2:9]]
+    header = next(line for line in text.splitlines() if line.startswith("| set | 480"))
+    minutes = [int(number) for number in re.findall(r"\d+", header)]
+    first, then, harm = (figure := Figure((13, 4), layout="constrained")).subplots(1, 3)
+    for column, name in enumerate(("GOPRO linear, 2", "GOPRO gamma, 1", "REDS, 4"), start=3):
+        first.plot(
+            [int(row[0]) for row in diary], [float(row[column]) for row in diary], label=name
+        )
+    for row in stages[:6]:
+        then.plot(minutes, [float(cell.split()[0]) for cell in row[1:]], marker=".", label=row[0])
+    values = np.array([re.findall(r"[\d.]+", cell) for cell in stages[6][1:]], float)
+    harm.plot(minutes, values[:, 0], marker=".", label="mean of 34")
+    harm.plot(minutes, values[:, 1], marker=".", label="worst")
+    first.set_title("The first 480 minutes")
+    then.set_ylim(26.5, 31.5)
+    then.set_title("What was shipped: pairs")
+    harm.set_ylim(15, 65)
+    harm.set_title("Sharp photos, to themselves")
+    for plot in (first, then, harm):
+        plot.set(xlabel="minutes of training", ylabel="PSNR (dB)")
+        plot.grid(alpha=0.3)
+        plot.legend(fontsize=8, loc="lower right", ncols=2 if plot is then else 1)
+    figure.savefig(target, dpi=75)
+
+
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent)
     photo = take(data.astronaut())
@@ -76,6 +108,7 @@ def main() -> None:
     sheet.save(folder / "before-after.jpg", quality=93, subsampling=0)
     clock = Image.fromarray(data.clock()).convert("RGB")
     compare([clock], (70, 50, 350, 260)).save(folder / "clock.jpg", quality=93)
+    draw_training(Path(__file__).parents[1] / "training.md", folder / "training.png")
 
 
 if __name__ == "__main__":
