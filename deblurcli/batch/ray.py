@@ -37,7 +37,9 @@ class NetworkChoice:
     offline: bool = True
 
 
-_load = cache(Deblurrer.load)  # once for each process
+@cache  # once for each process
+def _load(network: NetworkChoice) -> Deblurrer:
+    return Deblurrer.load(**asdict(network))
 
 
 def restore_job(
@@ -52,7 +54,7 @@ def restore_job(
         for part in job.target.parent.glob(f"{glob.escape(job.target.name)}.*-*.part"):
             part.unlink(missing_ok=True)
     try:
-        return list(run_here([job], _load(**asdict(network)), options))
+        return list(run_here([job], _load(network), options))
     except DeblurError as error:
         return error
 

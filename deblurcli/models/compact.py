@@ -17,8 +17,7 @@ def compact_config(
     unshuffle: int = 2,
     block: Literal["residual", "gated"] = "gated",
 ) -> GeneratorConfig:
-    """The default network: small U-Nets, coarse to fine. A fourth depth, which sees longer blur, is
-    the finest level's alone."""
+    """The default network: small U-Nets, coarse to fine; only the finest has over three depths."""
     n = len(channels)
     blocks = ((1,) * min(n - 1, 2) + (3,) + (4,) * (n - 3), (2,) * (n - 1))
     depths = (n,) + (3,) * (scales - 1) if n > 3 else ()
