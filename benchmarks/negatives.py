@@ -8,7 +8,8 @@ longer side), and the parts that come back furthest from themselves are written 
 to which DIR/blur is a link: `deblur train --data DIR=0.08` then teaches to leave them. Look
 through them first, and delete what is really blurred by motion (water, crowds at night). Never
 give it photos that the network is judged by: --leave-out names files that list theirs. --random
-takes parts anywhere instead, at the photo's own size, at which training hardly sees photos.
+takes parts anywhere instead, at the photo's own size, at which training hardly sees photos; then
+--weights, --sides and --below do not matter.
 """
 
 from __future__ import annotations
@@ -86,10 +87,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=320, help="side of the parts in pixels")
     parser.add_argument("--count", type=int, default=3, help="parts of a photo at each size")
     parser.add_argument("--below", type=float, default=45.0, help="PSNR in dB; others are left")
-    parser.add_argument("--random", action="store_true", help="parts anywhere, at their own size")
+    parser.add_argument("--random", action="store_true", help="parts anywhere, unrestored")
     options = parser.parse_args()
     left_out = {name for file in options.leave_out for name in file.read_text("utf-8").split()}
-    deblurrer, rng = Deblurrer.load(options.weights), np.random.default_rng(0)
+    deblurrer = None if options.random else Deblurrer.load(options.weights)
+    rng = np.random.default_rng(0)
     sides = [2**31] if options.random else options.sides
     folder = options.output / "sharp"
     folder.mkdir(parents=True)  # a folder of an earlier run would mix with this one
@@ -101,7 +103,7 @@ def main() -> None:
         for side, photo in scaled(read_picture(path), sides):
             if min(photo.shape[:2]) < options.size:
                 continue
-            if options.random:
+            if deblurrer is None:
                 parts = anywhere(photo, options.size, options.count, rng)
             else:
                 restored = np.asarray(deblurrer.restore(photo), np.uint8)

@@ -78,7 +78,10 @@ def find_cases(root: Path, set_name: str) -> list[Case]:
     """The pictures of a set below the data root; none where its folder is missing."""
     if set_name == HARM_SET:
         paths = [root / HARM_FOLDER / n for n in HARM_LIST.read_text("utf-8").split()]
-        return [Case(path.stem, path, path) for path in paths if path.is_file()]
+        cases = [Case(path.stem, path, path) for path in paths if path.is_file()]
+        if 0 < len(cases) < len(paths):
+            print(f"{set_name}: {len(cases)} of {len(paths)} listed pictures", file=sys.stderr)
+        return cases
     if not (root / set_name).is_dir():
         return []
     return [Case(p.name, p.blurred, p.sharp) for p in find_pairs(root / set_name, "test")]
@@ -256,10 +259,8 @@ def main() -> None:
     results: list[Result] = []
     for set_name in options.sets.split(","):
         cases = find_cases(options.data, set_name)
-        listed = len(HARM_LIST.read_text("utf-8").split()) if set_name == HARM_SET else len(cases)
-        if not cases or len(cases) < listed:
-            found = f"{len(cases)} of {listed} pictures" if cases else "no pictures"
-            print(f"{set_name}: {found} in {options.data}", file=sys.stderr)
+        if not cases:
+            print(f"{set_name}: no pictures in {options.data}: left out", file=sys.stderr)
         worst: dict[str, list[tuple[Result, dict[str, Image]]]] = {}
         for number, case in enumerate(cases, start=1):
             for result, images in measure(case, set_name, deblurrers, reference):

@@ -88,15 +88,15 @@ def estimate_blur(deblurrer: Deblurrer, image: Image) -> BlurEstimate:
             chosen.append((top, left))
         if len(chosen) == _PARTS:
             break
-    whole, changes = copy(deblurrer), []
-    whole.strength, whole.ensemble = 1.0, 1
+    plain, changes = copy(deblurrer), []
+    plain.strength, plain.ensemble = 1.0, 1
     for top, left in chosen:
         part = image[top : top + rows, left : left + columns]
         blurred = part.astype(np.float32) * np.float32(scale / 255)  # floats are not rounded
-        restored = whole.restore(blurred)
+        restored = plain.restore(blurred)
         border = [_BORDER_PX if length > 3 * _BORDER_PX else 0 for length in (rows, columns)]
         inner = np.s_[border[0] : rows - border[0], border[1] : columns - border[1]]
-        before, after = (_gradients(part[inner], 255.0) for part in (blurred, restored))
+        before, after = (_gradients(whole[inner], 255.0) for whole in (blurred, restored))
         # The 1 keeps the noise of empty areas from being taken for edges.
         changes.append(_rms(after - before) / (_rms(before) + 1.0))
     change = float(np.mean(sorted(changes)[-2:]))
